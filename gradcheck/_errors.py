@@ -1,0 +1,24 @@
+"""The exceptions that gradcheck raises: data first, then text."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from gradcheck._report.gradient import GradientReport
+
+
+class GradientMismatch(AssertionError):
+    """A gradient check that did not come out ok.
+
+    Attributes:
+        report: The `GradientReport` with every finding; `str(error)` is its text.
+    """
+
+    def __init__(self, report: GradientReport) -> None:
+        super().__init__(str(report))
+        self.report = report
+
+
+class GraphUnavailable(RuntimeError):
+    """A question that cannot be answered from where it was asked; the text says what to call instead."""

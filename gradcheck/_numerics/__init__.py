@@ -1,0 +1,1 @@
+"""Numerical differentiation with an error bar, in NumPy alone."""

@@ -1,0 +1,1 @@
+"""Reports, and the ways to render them."""

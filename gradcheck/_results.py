@@ -1,0 +1,136 @@
+"""The values that checks produce: verdicts, places in the user's code, and findings."""
+
+from __future__ import annotations
+
+import enum
+import math
+from dataclasses import dataclass
+
+
+class Verdict(enum.Enum):
+    """What a check says about one pair of output and input.
+
+    The value of each member is the sentence that reports print. Several verdicts merge into the gravest one, in
+    the order of `GRAVEST_FIRST`.
+    """
+
+    MATCH = "the analytic gradient agrees with the numeric one"
+    MISMATCH = "the analytic and numeric gradients are further apart than any stated error explains"
+    UNCONNECTED = "there is no gradient, and the output does not depend on this input"
+    CUT = "there is no gradient, yet the output moves with this input"
+    NONSMOOTH = "the function has a kink or a jump at this very point"
+    INCONCLUSIVE = "the numeric gradient is not precise enough to decide"
+    NONDETERMINISTIC = "two runs at the same point differ"
+    NONFINITE = "a value or a gradient is NaN or infinite"
+
+
+GRAVEST_FIRST = (
+    Verdict.NONFINITE,
+    Verdict.NONDETERMINISTIC,
+    Verdict.MISMATCH,
+    Verdict.CUT,
+    Verdict.INCONCLUSIVE,
+    Verdict.NONSMOOTH,
+    Verdict.MATCH,
+    Verdict.UNCONNECTED,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """A line of the user's code, or the name of an op that has none."""
+
+    op: str  # name of the op in the traced graph
+    op_type: str
+    file: str | None = None
+    line: int | None = None
+    function: str | None = None
+    source: str | None = None  # the text of the line
+
+    def __str__(self) -> str:
+        where = f" at {self.file}:{self.line}" if self.file else ""
+        return f"{self.op_type} '{self.op}'{where}" + (f" in {self.function}" if self.file and self.function else "")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cut:
+    """The op where the path from an input to an output ends, and why."""
+
+    place: Place
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.place}: {self.reason}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Held:
+    """A tensor kept at its base value while the inputs move."""
+
+    place: Place
+    reason: str  # "stop_gradient", "stop_gradients" or "random"
+
+    def __str__(self) -> str:
+        return f"{self.place} ({self.reason})"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One verdict on one pair of output and input.
+
+    Numbers belong to the entry at `index` where one is named, else to the sum along one random direction.
+    `error` and `allowed` have the unit of `numeric`; an unknown error is inf. Absent is None.
+    """
+
+    verdict: Verdict
+    ok: bool
+    y: str  # path of the output, e.g. "output" or "outputs[1]"
+    x: str  # path of the input or variable, e.g. "inputs[0]" or "dense/kernel"
+    index: tuple[int, ...] | None = None  # entry of x
+    y_index: tuple[int, ...] | None = None  # entry of y, where one output entry was singled out
+    part: str | None = None  # "real" or "imag" where x is complex
+    analytic: float | None = None
+    numeric: float | None = None
+    error: float | None = None  # the numeric side's own error, one sigma-like bound
+    allowed: float | None = None  # how far apart the two may be
+    dtype: str = ""  # of the analytic gradient
+    points: int = 0  # of the stencil
+    order: int = 0  # of the stencil
+    twin: bool = False  # numeric side ran in float64 while the function is of a narrower dtype
+    wrong: int = 0  # how many entries were found wrong
+    size: int = 0  # how many entries x has
+    more_wrong: bool = False  # True where the search for wrong entries stopped early
+    one_sided: tuple[float, float] | None = None  # derivatives to the left and to the right, at a kink
+    reason: str | None = None  # what was seen, in a sentence, where numbers do not say it
+    advice: str | None = None  # what to do next
+    hint: str | None = None
+    blame: Place | None = None
+    cut: Cut | None = None
+    held: tuple[Held, ...] = ()
+
+    @property
+    def difference(self) -> float | None:
+        """The distance between analytic and numeric, or None where one is absent."""
+        if self.analytic is None or self.numeric is None:
+            return None
+        return abs(self.analytic - self.numeric)
+
+    @property
+    def excess(self) -> float | None:
+        """The difference in units of what is allowed: above 1 is too far apart, inf where it is not a number."""
+        if self.difference is None or self.allowed is None:
+            return None
+        if self.difference == 0.0 and self.allowed >= 0.0:
+            return 0.0
+        excess = self.difference / self.allowed if self.allowed else math.inf
+        return math.inf if math.isnan(excess) else excess
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Figure:
+    """A number that a document prints, beside the same number computed here."""
+
+    label: str
+    printed: float
+    computed: float
+    ok: bool
