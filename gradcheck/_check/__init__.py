@@ -1,0 +1,1 @@
+"""The checks: from the user's call to the report."""

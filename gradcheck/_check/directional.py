@@ -1,0 +1,112 @@
+"""The directional check: a few random directions at once over everything."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gradcheck._check import entries as entrywise
+from gradcheck._check.findings import OK, from_comparison
+from gradcheck._check.judge import Comparison, Outcome, compare, worthwhile
+from gradcheck._check.naming import name_wrong
+from gradcheck._check.work import Work
+from gradcheck._derivatives.numeric import Mover
+from gradcheck._derivatives.point import Reals
+from gradcheck._numerics.directions import rademacher
+from gradcheck._results import Finding
+
+_APART = 12  # up to so many xs are moved each on its own; more move all at once first
+Pair = tuple[int, int]
+
+
+def check(work: Work, pairs: Sequence[Pair], findings: dict[Pair, Finding], mode: str) -> None:
+    """Compare along random directions, and name the wrong entries of pairs that disagree.
+
+    Args:
+        work: The check.
+        pairs: Which pairs of output and x to look at.
+        findings: Gets one finding per pair.
+        mode: With "directional", disagreements are searched to the entry; a thorough mode does that itself.
+    """
+    for mover in work.movers:
+        xs = [x for x in mover.xs if any(p[1] == x for p in pairs)]
+        if xs:
+            blocks = [xs] if len(xs) > _APART else [[x] for x in xs]
+            _descend(work, mover, blocks, {p for p in pairs if p[1] in xs}, findings, mode)
+
+
+def _descend(
+    work: Work, mover: Mover, blocks: list[list[int]], pairs: set[Pair], findings: dict[Pair, Finding], mode: str
+) -> None:
+    """Check blocks of xs that move together; halve a block that disagrees."""
+    while blocks:
+        results = compare_blocks(work, mover, blocks)
+        halved: list[list[int]] = []
+        for b, block in enumerate(blocks):
+            open_pairs = [p for p in pairs if p[1] in block]
+            suspicious = any(results[a].outcome[b].max() > Outcome.AGREES for a, _ in open_pairs)
+            if suspicious and len(block) > 1:
+                halved += [part for part in (block[: len(block) // 2], block[len(block) // 2 :]) if part]
+                continue
+            for a, x in open_pairs:
+                findings[a, x] = _conclude(work, results[a], b, a, x, mode)
+        blocks = halved
+
+
+def compare_blocks(work: Work, mover: Mover, blocks: list[list[int]]) -> list[Comparison]:
+    """For every output, comparisons of shape [blocks, directions, cotangents]."""
+    count, k = len(blocks), work.options.directions
+    signs = [rademacher(work.rng, (k, b.size)) for b in mover.base]
+    moved = [s * scale for s, scale in zip(signs, mover.scales, strict=True)]
+    members = [{mover.xs.index(x) for x in block} for block in blocks]
+
+    def directions(groups: NDArray[np.int64]) -> list[Reals | None]:
+        result: list[Reals | None] = []
+        for place, along in enumerate(moved):
+            inside = np.array([place in members[g // k] for g in groups])
+            result.append(np.where(inside[:, None], along[groups % k], 0.0) if inside.any() else None)
+        return result
+
+    weights = [work.full_weights(a) for a in range(len(work.cotangents))]
+    ends = np.cumsum([0, *(len(w) for w in weights)])
+    every = np.concatenate(weights)
+    own = np.zeros((count, k, len(every)))
+    size = np.zeros_like(own)
+    for a in range(len(weights)):
+        for b, block in enumerate(blocks):
+            for x in block:
+                gradient, place = entrywise.gradient_of(work, a, x), mover.xs.index(x)
+                span = slice(ends[a], ends[a + 1])
+                own[b, :, span] += moved[place] @ gradient.T
+                size[b, :, span] += ((gradient * mover.scales[place]) ** 2).sum(axis=1)
+    size = np.sqrt(size)
+    magnitude = np.broadcast_to(np.linalg.norm(every * mover.outputs, axis=1), own.shape)
+    noise = 0.5 * mover.eps * (magnitude + np.concatenate([work.reach(a) for a in range(len(weights))]))
+    target = worthwhile(size, noise, mover.eps, coarsest=1e-9)
+    flat = (count * k, len(every))
+    numeric = mover.derivatives(
+        directions, count * k, reduce=lambda samples, _: samples @ every.T, target=target.reshape(flat),
+        argument_noise=noise.reshape(flat),
+    )  # fmt: skip
+    whole = compare(
+        own.reshape(flat), numeric, size.reshape(flat), work.options, dtype=work.dtype(mover.xs[0]), eps=work.gradient_eps,
+        magnitude=magnitude.reshape(flat),
+    )  # fmt: skip
+    return [_part(whole, own.shape, int(ends[a]), int(ends[a + 1])) for a in range(len(weights))]
+
+
+def _part(whole: Comparison, shape: tuple[int, ...], first: int, last: int) -> Comparison:
+    return Comparison(**{n: getattr(whole, n).reshape(shape)[:, :, first:last] for n in Comparison.__slots__})
+
+
+def _conclude(work: Work, comparison: Comparison, b: int, a: int, x: int, mode: str) -> Finding:
+    here = Comparison(**{n: getattr(comparison, n)[b] for n in Comparison.__slots__})
+    at = here.worst()
+    outcome = Outcome(int(here.outcome[at]))
+    if outcome not in OK and mode == "directional":
+        named = name_wrong(work, a, x, at[1])
+        if named is not None:
+            return named
+    return from_comparison(work, a, x, here, at)

@@ -1,0 +1,184 @@
+"""Wrong entries, named: one by one where that is affordable, by halving where it is not."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gradcheck._check.judge import Comparison, Outcome, compare, worthwhile
+from gradcheck._check.work import Work
+from gradcheck._derivatives.compressed import Plan, elementwise, some_entries
+from gradcheck._derivatives.numeric import Mover
+from gradcheck._derivatives.point import Reals
+from gradcheck._numerics.directions import rademacher
+
+Integers = NDArray[np.int64]
+_FRONTIER = 32  # suspicious subsets that are halved at a time
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wrong:
+    """Entries of one x that came out other than right.
+
+    Attributes:
+        entries: Positions among its reals.
+        comparison: Of those entries, shape [1, entries].
+        more: Whether the search stopped before all were found.
+    """
+
+    entries: Integers
+    comparison: Comparison
+    more: bool = False
+
+
+def rms(values: Reals) -> float:
+    """The root of the mean square; 0 of nothing."""
+    return float(np.sqrt(np.mean(np.square(values)))) if values.size else 0.0
+
+
+def compare_entries(work: Work, a: int, x: int, c: int, plan: Plan) -> Comparison:
+    """Compare every entry of one x, for one cotangent; shape [1, n]."""
+    mover, place = located(work, x)
+    weights = work.full_weights(a)[c]
+    gradient = gradient_of(work, a, x)[c]
+    magnitude = float(np.linalg.norm(weights * mover.outputs))
+    scales = mover.scales[place]
+    signs = rademacher(work.rng, len(gradient))
+    own = np.abs(gradient) * scales
+    noise = 0.5 * mover.eps * _rounding(mover, plan, weights, float(work.reach(a)[c]))
+    numeric = elementwise(
+        mover, plan, weights, signs, target=_target(own, own, noise, mover.eps), argument_noise=noise
+    )
+    first = compare(
+        (gradient * scales)[None], numeric, own[None], work.options, dtype=work.dtype(x), eps=work.gradient_eps,
+        magnitude=magnitude, typical=rms(own),
+    )  # fmt: skip
+    suspects = np.flatnonzero(first.outcome[0] >= Outcome.UNDECIDED)
+    if not suspects.size:
+        return first
+    return _again(work, a, x, c, first, suspects[np.argsort(-first.excess[0][suspects])[:256]])
+
+
+def _target(own: Reals, every: Reals, noise: Reals, eps: float) -> Reals:
+    """Errors worth striving for; those far below the typical derivative need not be a small part of a tiny one."""
+    return np.maximum(worthwhile(own, noise, eps, coarsest=3e-10), 1e-11 * (eps / 2.0**-52) * rms(every))
+
+
+def _rounding(mover: Mover, plan: Plan, weights: Reals, reach: float) -> Reals:
+    """Per entry, the Euclidean size of what is rounded on the way to the weighted outputs that it reaches."""
+    squares = (weights * mover.outputs) ** 2
+    n = mover.base[plan.x].size
+    if plan.entry is None:
+        return np.full(n, np.sqrt(squares.sum()) + reach)
+    groups, outputs = np.nonzero(plan.entry >= 0)
+    reached = plan.entry[groups, outputs]
+    shares = np.bincount(reached, minlength=n) / max(1, mover.outputs.size)
+    return np.sqrt(np.bincount(reached, weights=squares[outputs], minlength=n)) + reach * np.sqrt(shares)
+
+
+def _again(work: Work, a: int, x: int, c: int, first: Comparison, suspects: Integers) -> Comparison:
+    """The comparison with suspects measured alone instead of together with others."""
+    alone = compare_some(work, a, x, c, suspects)
+    merged = {}
+    for name in Comparison.__slots__:
+        array = np.array(getattr(first, name))
+        array[0, suspects] = getattr(alone, name)[0]
+        merged[name] = array
+    return Comparison(**merged)
+
+
+def compare_some(work: Work, a: int, x: int, c: int, entries: Integers) -> Comparison:
+    """Compare single entries of one x, each moved alone; shape [1, entries]."""
+    mover, place = located(work, x)
+    weights = work.full_weights(a)[c]
+    gradient = gradient_of(work, a, x)[c][entries]
+    scales = mover.scales[place][entries]
+    magnitude = float(np.linalg.norm(weights * mover.outputs))
+    noise = np.full(len(entries), 0.5 * mover.eps * (magnitude + float(work.reach(a)[c])))
+    own = gradient * scales
+    every = gradient_of(work, a, x)[c] * mover.scales[place]
+    target = _target(np.abs(own), every, noise, mover.eps)
+    numeric = some_entries(mover, place, entries, weights[:, None], target=target[:, None], argument_noise=noise[:, None])
+    column = compare(
+        own[:, None], numeric, np.abs(own)[:, None], work.options, dtype=work.dtype(x), eps=work.gradient_eps,
+        magnitude=magnitude, typical=rms(every),
+    )  # fmt: skip
+    return Comparison(**{name: getattr(column, name).T for name in Comparison.__slots__})
+
+
+def gradient_of(work: Work, a: int, x: int) -> Reals:
+    """Gradients for all cotangents, [c, n]; zeros where TensorFlow gives None."""
+    found = work.cotangents[a].wide[x].value
+    if found is not None:
+        return found
+    source = work.traced.sources[x]
+    n = int(np.prod(source.shape)) * (2 if source.dtype.is_complex else 1)
+    return np.zeros((len(work.cotangents[a].weights), n))
+
+
+def located(work: Work, x: int) -> tuple[Mover, int]:
+    found = work.mover_of(x)
+    if found is None:
+        raise LookupError("nothing depends on this source")
+    return found
+
+
+def halve(work: Work, a: int, x: int, c: int) -> Wrong | None:
+    """Find wrong entries of a large x: k of n in about 2 k log2 n directional derivatives."""
+    mover, place = located(work, x)
+    gradient = gradient_of(work, a, x)[c]
+    n = len(gradient)
+    frontier = [np.arange(n)]
+    more = False
+    while frontier and len(frontier[0]) > 1:
+        parts = [half for block in frontier for half in np.array_split(block, 2) if len(half)]
+        comparison = _compare_blocks(work, a, x, c, parts, mover, place, gradient)
+        bad = np.flatnonzero(comparison.outcome[:, 0] >= Outcome.KINK_OUTSIDE)
+        if len(bad) > _FRONTIER:
+            more = True
+            bad = bad[np.argsort(-comparison.excess[bad, 0], kind="stable")[:_FRONTIER]]
+        frontier = sorted((parts[k] for k in bad), key=len, reverse=True)
+    if not frontier:
+        return None
+    entries = np.sort(np.concatenate(frontier))
+    comparison = compare_some(work, a, x, c, entries)
+    wrong = np.flatnonzero(comparison.outcome[0] >= Outcome.KINK_OUTSIDE)
+    if not wrong.size:
+        return None
+    picked = Comparison(**{name: getattr(comparison, name)[:, wrong] for name in Comparison.__slots__})
+    return Wrong(entries=entries[wrong], comparison=picked, more=more)
+
+
+def _compare_blocks(
+    work: Work, a: int, x: int, c: int, parts: list[Integers], mover: Mover, place: int, gradient: Reals
+) -> Comparison:
+    weights = work.full_weights(a)[c]
+    n, scales = len(gradient), mover.scales[place]
+    signs = rademacher(work.rng, n)
+    magnitude = float(np.linalg.norm(weights * mover.outputs))
+    moved = signs * scales
+
+    def directions(groups: Integers) -> list[Reals | None]:
+        move = np.zeros((len(groups), n))
+        for q, g in enumerate(groups):
+            move[q, parts[g]] = moved[parts[g]]
+        return [move if k == place else None for k in range(len(mover.base))]
+
+    own = np.array([float(gradient[p] @ moved[p]) for p in parts])
+    size = np.array([float(np.linalg.norm(gradient[p] * scales[p])) for p in parts])
+    noise = np.full(len(parts), 0.5 * mover.eps * (magnitude + float(work.reach(a)[c])))
+    numeric = mover.derivatives(
+        directions, len(parts), reduce=lambda samples, _: (samples @ weights)[:, :, None],
+        target=worthwhile(size, noise, mover.eps, coarsest=1e-9)[:, None], argument_noise=noise[:, None],
+    )  # fmt: skip
+    return compare(
+        own[:, None],
+        numeric,
+        size[:, None],
+        work.options,
+        dtype=work.dtype(x),
+        eps=work.gradient_eps,
+        magnitude=magnitude,
+    )

@@ -1,0 +1,182 @@
+"""The check of a callable's gradients."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from gradcheck._check.modes import compare_modes
+from gradcheck._check.options import Options, options
+from gradcheck._check.run import Checked, run
+from gradcheck._check.work import eps_of
+from gradcheck._errors import GradientMismatch
+from gradcheck._graph.functions import name_of, trace_function
+from gradcheck._graph.trace import Traced
+from gradcheck._report.gradient import Cost, GradientReport
+
+
+def check_gradients(
+    fn: Callable[..., Any],
+    inputs: Any,
+    *,
+    grad_ys: Any = None,
+    wrt: Any = None,
+    mode: str = "auto",
+    order: int = 1,
+    rtol: float | None = None,
+    directions: int = 4,
+    seed: int = 0,
+    forward: bool = False,
+    name: str | None = None,
+) -> GradientReport:
+    """Compare the gradients that TensorFlow computes for a function with finite differences.
+
+    The function is traced once. Its gradient is compared with differences of its float64 twin that come with an
+    error bar, so that the answer is a verdict and not a matter of tolerances. What `tf.stop_gradient` and random ops
+    give is held still while the inputs move.
+
+    Args:
+        fn: Any callable, `tf.function`, Keras layer or model; may return a tensor, any structure of tensors, or a
+            `Gradients`.
+        inputs: A list or tuple is positional arguments, a dict keyword arguments, anything else one argument.
+            Tensors, arrays, variables, numbers and nested structures of them; integers, bools and strings pass
+            through.
+        grad_ys: Cotangents in the structure of the outputs (None for an output without one); default random signs,
+            drawn by `seed`.
+        wrt: None for every floating or complex input and every trainable variable that fn reads; "inputs"; or names,
+            tensors or variables, one or a list.
+        mode: "directional": a few random directions, whatever the size. "elementwise": every entry of every input,
+            against one gradient. "jacobian": every output entry too. "auto": the most thorough that fits a budget.
+        order: 2 also checks the gradient of the gradient.
+        rtol: Relative difference to tolerate beyond errors and rounding; default a few units of rounding. With rtol,
+            a numeric error above it is inconclusive.
+        directions: How many random directions.
+        seed: Of directions and cotangents. The same seed gives the same report.
+        forward: Also compare with forward mode (`tf.autodiff.ForwardAccumulator`).
+        name: What to call the function in the report.
+
+    Returns:
+        The report; `report.ok` or `bool(report)` says whether all is well, `str(report)` why not.
+
+    Raises:
+        TypeError, ValueError: For misuse, before anything is computed. What fn raises comes through.
+
+    Example:
+        >>> import gradcheck, tensorflow as tf
+        >>> report = gradcheck.check_gradients(tf.sin, tf.constant([0.5, 1.0]))
+        >>> report.ok
+        True
+
+    Reference: Moré and Wild, Estimating computational noise, SIAM J. Sci. Comput. 33 (2011), for the noise of the
+    samples; docs/numerics.md for the method.
+    """
+    opts = options(mode=mode, order=order, rtol=rtol, directions=directions, seed=seed, forward=forward)
+    if not callable(fn):
+        raise TypeError(
+            f"fn must be callable, got {type(fn).__name__}; for tensors of a graph call check_tf_gradients(ys, xs)"
+        )
+    started = time.perf_counter()
+    called = name or name_of(fn)
+    traced = trace_function(fn, inputs, grad_ys=grad_ys, wrt=wrt, name=called)
+    checked = [run(traced, opts)]
+    if opts.order == 2:
+        second = trace_function(
+            fn, inputs, grad_ys=grad_ys, wrt=wrt, name=f"gradient of {called}", order=2, seed=opts.seed
+        )
+        checked.append(run(second, opts))
+    if opts.forward:
+        findings, notes = compare_modes(fn, inputs, opts.seed, _narrowest(traced))
+        checked.append(replace(checked[0], findings=tuple(findings), notes=tuple(notes), evaluations=1, gradients=1))
+    return report(called, checked, opts, traced.skipped, again(called, grad_ys, wrt, opts), started)
+
+
+def _narrowest(traced: Traced) -> str:
+    return max((s.dtype.name for s in traced.sources), key=eps_of, default="float64")
+
+
+def assert_gradients(
+    fn: Callable[..., Any],
+    inputs: Any,
+    *,
+    grad_ys: Any = None,
+    wrt: Any = None,
+    mode: str = "auto",
+    order: int = 1,
+    rtol: float | None = None,
+    directions: int = 4,
+    seed: int = 0,
+    forward: bool = False,
+    name: str | None = None,
+) -> GradientReport:
+    """Check as `check_gradients` does, and raise unless the report is ok.
+
+    Args:
+        fn: As for `check_gradients`, and so are the others.
+        inputs: As there.
+        grad_ys: As there.
+        wrt: As there.
+        mode: As there.
+        order: As there.
+        rtol: As there.
+        directions: As there.
+        seed: As there.
+        forward: As there.
+        name: As there.
+
+    Returns:
+        The report.
+
+    Raises:
+        GradientMismatch: An AssertionError whose text is the report's, which it holds as `.report`.
+
+    Example:
+        >>> import gradcheck, tensorflow as tf
+        >>> gradcheck.assert_gradients(lambda x: x**3, tf.constant(2.0)).verdict.name
+        'MATCH'
+    """
+    __tracebackhide__ = True
+    found = check_gradients(
+        fn, inputs, grad_ys=grad_ys, wrt=wrt, mode=mode, order=order, rtol=rtol, directions=directions, seed=seed,
+        forward=forward, name=name,
+    )  # fmt: skip
+    if not found.ok:
+        raise GradientMismatch(found)
+    return found
+
+
+def report(
+    name: str, checked: list[Checked], opts: Options, skipped: tuple[str, ...], line: str, started: float
+) -> GradientReport:
+    """The report of one or two orders of a check."""
+    return GradientReport(
+        name=name,
+        findings=tuple(f for c in checked for f in c.findings),
+        mode=checked[0].mode,
+        seed=opts.seed,
+        order=opts.order,
+        cost=Cost(
+            evaluations=sum(c.evaluations for c in checked),
+            gradients=sum(c.gradients for c in checked),
+            seconds=time.perf_counter() - started,
+        ),
+        again=line,
+        notes=tuple(dict.fromkeys(n for c in checked for n in c.notes)),
+        skipped=skipped,
+        unpromoted=tuple(dict.fromkeys(u for c in checked for u in c.unpromoted)),
+    )
+
+
+def again(called: str, grad_ys: Any, wrt: Any, opts: Options) -> str:
+    """A line that repeats the check."""
+    parts = [called if called.isidentifier() else "fn", "inputs"]
+    if grad_ys is not None:
+        parts.append("grad_ys=grad_ys")
+    if wrt is not None:
+        parts.append(f"wrt={wrt!r}" if isinstance(wrt, str) else "wrt=wrt")
+    defaults = Options()
+    for key in ("mode", "order", "rtol", "directions", "forward"):
+        if getattr(opts, key) != getattr(defaults, key):
+            parts.append(f"{key}={getattr(opts, key)!r}")
+    return f"check_gradients({', '.join(parts)}, seed={opts.seed})"

@@ -1,0 +1,160 @@
+"""The whole Jacobian, analytic beside numeric."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from gradcheck._check import entries
+from gradcheck._check.entries import Integers, located
+from gradcheck._check.findings import from_comparison
+from gradcheck._check.judge import Comparison, Outcome, compare, worthwhile
+from gradcheck._check.naming import conclude
+from gradcheck._check.work import Work
+from gradcheck._derivatives.analytic import analytic
+from gradcheck._derivatives.compressed import jacobian, pairs, some_entries
+from gradcheck._derivatives.numeric import Mover
+from gradcheck._derivatives.point import Reals
+from gradcheck._numerics.directions import rademacher
+from gradcheck._numerics.intervals import Derivatives
+from gradcheck._results import Finding
+
+_ROWS = 4096  # rows of the analytic Jacobian computed in one call
+_ALONE = 256  # suspicious columns that are measured each alone
+
+
+def analytic_rows(work: Work, a: int, *, wide: bool = True) -> list[Reals | None]:
+    """The analytic Jacobian of one output with respect to every x, [m, n] each, from one gradient per row."""
+    m = work.values[a].size
+    parts = [
+        [g.value for g in analytic(work.point, a, np.eye(min(_ROWS, m - k), m, k), work.shapes[a], wide=wide)]
+        for k in range(0, m, _ROWS)
+    ]
+    return [None if column[0] is None else np.concatenate([c for c in column if c is not None]) for column in zip(*parts, strict=True)]
+
+
+def row_reach(work: Work, matrices: Sequence[Reals | None]) -> Reals:
+    """Per output real, the Euclidean size of all x_i J_i: see `Work.reach`."""
+    total = np.zeros(next((len(rows) for rows in matrices if rows is not None), 0))
+    for x, rows in enumerate(matrices):
+        found = work.mover_of(x)
+        if rows is not None and found is not None:
+            total += np.square(rows) @ np.square(found[0].base[found[1]])
+    return np.sqrt(total)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """Entries of a Jacobian that were measured; the others are zero, for no output moved there.
+
+    Attributes:
+        rows, columns: Their positions, [k].
+        numeric: Their derivatives, [1, k], in units of the scale of the entry of x.
+        noise: Per row, the noise that was assumed, [m].
+    """
+
+    rows: Integers
+    columns: Integers
+    numeric: Derivatives
+    noise: Reals
+
+
+def measure(work: Work, a: int, x: int, matrix: Reals, reach: Reals) -> Measured:
+    """Measure one output with respect to every entry of one x.
+
+    Args:
+        work: The check.
+        a: The output.
+        x: The source.
+        matrix: Its analytic Jacobian, [m, n]; it sets how precise to be.
+        reach: Of `row_reach`.
+    """
+    mover, place = located(work, x)
+    first, last = work.span(a)
+    scheme = work.plan(mover, place)
+    noise = np.zeros(mover.outputs.size)
+    noise[first:last] = 0.5 * mover.eps * (np.abs(mover.outputs[first:last]) + reach)
+    group, output, entry = pairs(mover, scheme)
+    inside = np.flatnonzero((output >= first) & (output < last))
+    if len(inside) < len(output):
+        group, output, entry = group[inside], output[inside], entry[inside]
+    own = np.abs(matrix[output - first, entry]) * mover.scales[place][entry]
+    target = _target(own, noise[output], mover.eps)
+    signs = rademacher(work.rng, mover.base[place].size)
+    numeric = jacobian(mover, scheme, signs, (group, output, entry), target=target, argument_noise=noise)
+    return Measured(rows=output - first, columns=entry, numeric=numeric, noise=noise[first:last])
+
+
+def _target(own: Reals, noise: Reals, eps: float) -> Reals:
+    """Errors worth striving for; those far below the typical derivative need not be a small part of a tiny one."""
+    return np.maximum(worthwhile(own, noise, eps, coarsest=1e-9), 1e-9 * (eps / 2.0**-52) ** 0.5 * entries.rms(own))
+
+
+def check_jacobian(work: Work, a: int, x: int, matrix: Reals | None, reach: Reals) -> Finding:
+    """The finding on one pair from its whole Jacobian."""
+    mover, place = located(work, x)
+    first, last = work.span(a)
+    if matrix is None:
+        matrix = np.zeros((last - first, mover.base[place].size))
+    found = measure(work, a, x, matrix, reach)
+    own = matrix[found.rows, found.columns] * mover.scales[place][found.columns]
+    comparison = compare(
+        own[None], found.numeric, np.abs(own)[None], work.options, dtype=work.dtype(x), eps=work.gradient_eps,
+        magnitude=np.abs(mover.outputs[first + found.rows])[None], typical=entries.rms(own),
+    )  # fmt: skip
+    leaked = _leaks(matrix, mover, place, mover.outputs[first:last], found)
+    suspects = np.flatnonzero(comparison.outcome[0] >= Outcome.UNDECIDED)
+    if suspects.size or leaked.size:
+        bad = np.unique(np.concatenate([found.columns[suspects], leaked]))[:_ALONE]
+        return _columns_alone(work, a, x, matrix, bad, comparison, found)
+    return _conclude(work, a, x, comparison, found.rows, found.columns)
+
+
+def _leaks(matrix: Reals, mover: Mover, place: int, values: Reals, found: Measured) -> Integers:
+    """Columns with analytic entries where no output moved, larger than what rounding could have hidden."""
+    large = np.abs(matrix) * mover.scales[place] > 64 * mover.eps * np.abs(values)[:, None]
+    large[found.rows, found.columns] = False
+    return np.flatnonzero(large.any(axis=0))
+
+
+def _columns_alone(
+    work: Work, a: int, x: int, matrix: Reals, columns: Integers, comparison: Comparison, found: Measured
+) -> Finding:
+    """Measure suspicious columns each alone, over all outputs, before anything is said of them."""
+    mover, place = located(work, x)
+    first, last = work.span(a)
+    m = last - first
+    weights = np.zeros((mover.outputs.size, m))
+    weights[np.arange(first, last), np.arange(m)] = 1.0
+    own = matrix[:, columns].T * mover.scales[place][columns, None]
+    magnitude = np.abs(mover.outputs[first:last])[None]
+    target = _target(np.abs(own), found.noise[None], mover.eps)
+    numeric = some_entries(mover, place, columns, weights, target=target, argument_noise=found.noise[None])
+    alone = compare(
+        own, numeric, np.abs(own), work.options, dtype=work.dtype(x), eps=work.gradient_eps, magnitude=magnitude,
+        typical=entries.rms(matrix * mover.scales[place]),
+    )  # fmt: skip
+    keep = ~np.isin(found.columns, columns)
+    joined = Comparison(
+        **{
+            n: np.concatenate([getattr(comparison, n)[:, keep], getattr(alone, n).reshape(1, -1)], axis=1)
+            for n in Comparison.__slots__
+        }
+    )
+    rows = np.concatenate([found.rows[keep], np.tile(np.arange(m), len(columns))])
+    return _conclude(work, a, x, joined, rows, np.concatenate([found.columns[keep], np.repeat(columns, m)]))
+
+
+def _conclude(work: Work, a: int, x: int, comparison: Comparison, rows: Integers, columns: Integers) -> Finding:
+    mover, place = located(work, x)
+    if not comparison.outcome.size:
+        return conclude(work, a, x, 0, entries.compare_some(work, a, x, 0, np.arange(min(1, mover.base[place].size))))
+    at = comparison.worst()
+    apart = comparison.outcome[0] == Outcome.APART
+    entry = int(columns[at[1]])
+    return from_comparison(
+        work, a, x, comparison, at, entry=entry, unit=float(mover.scales[place][entry]), y_entry=int(rows[at[1]]),
+        wrong=int(len(np.unique(columns[apart]))), hint=None,
+    )  # fmt: skip

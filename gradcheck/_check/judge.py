@@ -1,0 +1,141 @@
+"""The comparison of an analytic with a numeric value: what the two, and their errors, say together."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gradcheck._check.options import SAFETY, Options
+from gradcheck._numerics.intervals import Derivatives
+
+# Numeric errors above this part of the derivative decide nothing, unless rtol says otherwise.
+RESOLUTION = {
+    "float64": 1e-4,
+    "complex128": 1e-4,
+    "float32": 1e-4,
+    "complex64": 1e-4,
+    "float16": 1e-2,
+    "bfloat16": 3e-2,
+}
+_ROUNDINGS = 8.0  # units of rounding that a gradient of ordinary depth may be off by
+
+
+class Outcome(enum.IntEnum):
+    """What one comparison says, gravest last."""
+
+    AGREES = 0
+    KINK_WITHIN = 1  # at a kink, and the analytic value lies between the one-sided derivatives
+    UNDECIDED = 2
+    KINK_OUTSIDE = 3
+    APART = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """Outcomes of many comparisons; every field has the same shape."""
+
+    outcome: NDArray[np.int64]
+    analytic: NDArray[np.float64]
+    numeric: NDArray[np.float64]
+    error: NDArray[np.float64]
+    allowed: NDArray[np.float64]
+    left: NDArray[np.float64]
+    right: NDArray[np.float64]
+    order: NDArray[np.int64]
+
+    @property
+    def excess(self) -> NDArray[np.float64]:
+        """Difference in units of allowed; 0 where both are 0, large where only allowed is."""
+        with np.errstate(invalid="ignore", divide="ignore"):
+            ratio = np.abs(self.analytic - self.numeric) / self.allowed
+        return np.nan_to_num(ratio, nan=0.0, posinf=1e300)
+
+    def worst(self) -> tuple[int, ...]:
+        """The index of the gravest comparison, the largest excess first among equals."""
+        gravity = self.outcome.astype(np.float64) * 1e3 + np.minimum(np.log1p(self.excess), 700.0)
+        return tuple(int(i) for i in np.unravel_index(int(np.argmax(gravity)), gravity.shape))
+
+
+def compare(
+    analytic: Any, numeric: Derivatives, size: Any, options: Options, *, dtype: str, eps: float, magnitude: Any,
+    typical: Any = 0.0, noise: Any = 0.0,
+) -> Comparison:  # fmt: skip
+    """Compare analytic with numeric values.
+
+    The two may be apart by `allowed` = 10 x the numeric error + the rounding of the analytic side + rtol x scale.
+
+    Args:
+        analytic: Values, of a shape that broadcasts with the numeric ones.
+        numeric: The numeric side.
+        size: Euclidean size of the terms that were summed into each analytic value.
+        options: rtol decides the last term, and what is precise enough.
+        dtype: Of the user's gradient.
+        eps: Unit roundoff in which the analytic values were computed.
+        magnitude: Of the function's own value, in the same units.
+        typical: Size of such derivatives elsewhere in the same x: errors far below it leave nothing open.
+        noise: Measured rounding of the analytic values, where it was measured.
+    """
+    shape = numeric.value.shape
+    analytic, size = np.broadcast_to(analytic, shape), np.broadcast_to(size, shape)
+    scale = np.maximum(np.abs(analytic), np.where(np.isfinite(numeric.value), np.abs(numeric.value), 0.0))
+    rounding = _ROUNDINGS * eps * np.maximum(size, np.abs(analytic)) + noise
+    slack = rounding + (options.rtol or 4 * eps) * scale
+    with np.errstate(invalid="ignore", over="ignore"):
+        allowed = SAFETY * numeric.error + slack
+        difference = np.abs(analytic - numeric.value)
+        low = (
+            np.minimum(numeric.left, numeric.right)
+            - SAFETY * np.maximum(numeric.left_error, numeric.right_error)
+            - slack
+        )
+        high = (
+            np.maximum(numeric.left, numeric.right)
+            + SAFETY * np.maximum(numeric.left_error, numeric.right_error)
+            + slack
+        )
+        resolution = options.rtol or RESOLUTION.get(dtype, 1e-4)
+        blunt = (SAFETY * numeric.error > resolution * np.maximum(np.maximum(scale, size), typical)) & (
+            scale > SAFETY * numeric.error
+        )
+        # Consistent with zero: decided when the error is small beside what the function's own rounding leaves.
+        vague = (scale <= SAFETY * numeric.error) & (
+            SAFETY * numeric.error > resolution * np.maximum(np.maximum(magnitude, size), typical)
+        )
+    outcome = np.full(shape, int(Outcome.AGREES))
+    outcome[blunt | vague] = Outcome.UNDECIDED
+    outcome[difference > allowed] = Outcome.APART
+    outcome[numeric.nonfinite | ~np.isfinite(numeric.error)] = Outcome.UNDECIDED
+    kinks = numeric.kink | numeric.jump
+    within = kinks & (low <= analytic) & (analytic <= high)
+    outcome[kinks] = Outcome.KINK_OUTSIDE
+    outcome[within] = Outcome.KINK_WITHIN
+    return Comparison(
+        outcome=outcome,
+        analytic=analytic,
+        numeric=numeric.value,
+        error=numeric.error,
+        allowed=allowed,
+        left=numeric.left,
+        right=numeric.right,
+        order=numeric.order,
+    )
+
+
+def worthwhile(own: Any, noise: Any, eps: float, *, coarsest: float) -> Any:
+    """The absolute numeric error worth striving for.
+
+    What the first step reaches is enough, unless that is a large part of the derivative itself.
+
+    Args:
+        own: Size of the derivatives.
+        noise: Of the samples, as far as it is known beforehand.
+        eps: In which the samples are computed.
+        coarsest: The largest part of a derivative that its error may be, in float64.
+    """
+    unit = eps / 2.0**-52
+    reached = 4000.0 * noise  # 2.5 x 1.17 x noise / first step, and as much again for what the orders differ by
+    return np.where(own > 0, np.clip(reached, 1e-12 * unit * own, max(coarsest, 1e-11 * unit) * own), reached)

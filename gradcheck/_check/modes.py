@@ -1,0 +1,56 @@
+"""The comparison of forward mode with reverse mode."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from gradcheck._check.work import eps_of
+from gradcheck._derivatives.forward import forward_and_reverse
+from gradcheck._results import Finding, Verdict
+
+MEANING = (
+    "forward mode agrees with reverse mode; that is evidence for a tf.custom_gradient, through which forward mode sees the ops "
+    "inside, and none for TensorFlow's registered gradients, of which it is the transpose"
+)
+
+
+def compare_modes(fn: Callable[..., Any], inputs: Any, seed: int, dtype: str) -> tuple[list[Finding], list[str]]:
+    """Findings where the two modes disagree, and notes.
+
+    Args:
+        fn: The function.
+        inputs: Its inputs.
+        seed: Of the direction.
+        dtype: The narrowest dtype among the inputs, which sets the rounding.
+    """
+    try:
+        products = forward_and_reverse(fn, inputs, seed)
+    except Exception as error:
+        return [], [f"forward mode could not be run: {type(error).__name__}: {str(error).splitlines()[0][:160]}"]
+    findings, notes = [], []
+    for found in products:
+        if found.forward is None or found.reverse is None:
+            notes.append(f"forward mode gives {'None' if found.forward is None else 'a value'} for {found.y}, reverse mode "
+                         f"{'None' if found.reverse is None else 'a value'}")  # fmt: skip
+            continue
+        allowed = eps_of(dtype) ** 0.5 * max(found.size, abs(found.reverse))
+        if abs(found.forward - found.reverse) > allowed:
+            findings.append(
+                Finding(
+                    verdict=Verdict.MISMATCH,
+                    ok=False,
+                    y=found.y,
+                    x="all inputs at once",
+                    analytic=found.reverse,
+                    numeric=found.forward,
+                    error=0.0,
+                    allowed=allowed,
+                    dtype=dtype,
+                    reason="forward mode and reverse mode disagree along a random direction; 'numeric' is forward mode "
+                    "(tf.autodiff.ForwardAccumulator)",
+                )  # fmt: skip
+            )
+        else:
+            notes.append(MEANING)
+    return findings, notes

@@ -1,0 +1,76 @@
+"""The finding on a pair that disagrees: which entries are wrong, and by how much."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from gradcheck._check import entries
+from gradcheck._check.entries import Wrong
+from gradcheck._check.findings import from_comparison
+from gradcheck._check.judge import Comparison, Outcome
+from gradcheck._check.work import Work
+from gradcheck._results import Finding
+
+_ONE_BY_ONE = 2048  # so many groups are measured one by one; more entries are found by halving
+
+
+def name_wrong(work: Work, a: int, x: int, c: int) -> Finding | None:
+    """Search one x for wrong entries; None where each entry alone is right."""
+    located = work.mover_of(x)
+    if located is None:
+        return None
+    mover, place = located
+    scheme = work.plan(mover, place)
+    if scheme.groups <= _ONE_BY_ONE:
+        return conclude(work, a, x, c, entries.compare_entries(work, a, x, c, scheme))
+    wrong = entries.halve(work, a, x, c)
+    return None if wrong is None else report_wrong(work, a, x, c, wrong)
+
+
+def conclude(work: Work, a: int, x: int, c: int, comparison: Comparison) -> Finding:
+    """The finding from a comparison of all entries, shape [1, n]."""
+    wrong = np.flatnonzero(comparison.outcome[0] == Outcome.APART)
+    if wrong.size:
+        picked = Comparison(**{n: getattr(comparison, n)[:, wrong] for n in Comparison.__slots__})
+        return report_wrong(work, a, x, c, Wrong(entries=wrong, comparison=picked))
+    at = comparison.worst()
+    return _at(work, a, x, c, comparison, at, at[1])
+
+
+def report_wrong(work: Work, a: int, x: int, c: int, wrong: Wrong) -> Finding:
+    """The finding that names the worst of some wrong entries."""
+    at = wrong.comparison.worst()
+    return _at(
+        work, a, x, c, wrong.comparison, at, int(wrong.entries[at[1]]), wrong=len(wrong.entries), more_wrong=wrong.more,
+        hint=_factor(work, a, x, c, wrong),
+    )  # fmt: skip
+
+
+def _at(
+    work: Work, a: int, x: int, c: int, comparison: Comparison, at: tuple[int, ...], entry: int, *, wrong: int = 0,
+    more_wrong: bool = False, hint: str | None = None,
+) -> Finding:  # fmt: skip
+    mover, place = entries.located(work, x)
+    native = work.cotangents[a].native[x].value
+    return from_comparison(
+        work, a, x, comparison, at, entry=entry, unit=float(mover.scales[place][entry]),
+        native=float(native[c][entry]) if native is not None and work.point.narrow else None,
+        wrong=wrong, more_wrong=more_wrong, hint=hint,
+    )  # fmt: skip
+
+
+def _factor(work: Work, a: int, x: int, c: int, wrong: Wrong) -> str | None:
+    """A hint where one factor explains all wrong entries to within their errors."""
+    analytic, numeric = wrong.comparison.analytic[0], wrong.comparison.numeric[0]
+    if len(analytic) < 2 and work.traced.sources[x].shape not in ((), (1,)):
+        return None
+    usable = (numeric != 0) & np.isfinite(numeric)
+    if not usable.all() or not len(numeric):
+        return None
+    factor = float(np.median(analytic / numeric))
+    if factor == 0 or np.any(np.abs(analytic - factor * numeric) > wrong.comparison.allowed * max(1.0, abs(factor))):
+        return None
+    entries_text = "the wrong entry" if len(numeric) == 1 else f"all {len(numeric)} wrong entries"
+    if abs(factor + 1) < 1e-6:
+        return f"analytic = -numeric in {entries_text}: the sign is flipped"
+    return f"analytic = {factor:.6g} x numeric in {entries_text}: a constant factor"

@@ -1,0 +1,119 @@
+"""The order of a check: run, differentiate, measure, compare, name what is wrong."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from gradcheck._check import directional, quality, thorough
+from gradcheck._check.findings import finding
+from gradcheck._check.options import Options
+from gradcheck._check.unconnected import without_gradient
+from gradcheck._check.work import Work, begin, differentiate_outputs
+from gradcheck._derivatives.point import as_reals
+from gradcheck._diagnose.nonfinite import birthplace
+from gradcheck._graph.trace import Traced
+from gradcheck._results import Finding, Place, Verdict
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checked:
+    """What came out of one check."""
+
+    findings: tuple[Finding, ...]
+    mode: str
+    notes: tuple[str, ...]
+    unpromoted: tuple[str, ...]
+    evaluations: int
+    gradients: int
+
+
+def run(traced: Traced, options: Options) -> Checked:
+    """Check every pair of output and x of a traced function."""
+    _refuse_nonfinite_inputs(traced)
+    work = begin(traced, options)
+    findings: dict[tuple[int, int], Finding] = {}
+    pairs = [(a, x) for a in range(len(traced.outputs)) for x in range(len(traced.sources))]
+    _nonfinite_outputs(work, findings)
+    mode = options.mode
+    if len(findings) < len(pairs):
+        differentiate_outputs(work)
+        _faults(work, findings)
+        quality.unstable(work, findings)
+        quality.nonlinear(work, findings)
+        for a, x in pairs:
+            if (a, x) not in findings:
+                absent = without_gradient(work, a, x)
+                if absent is not None:
+                    findings[a, x] = absent
+        rest = [p for p in pairs if p not in findings]
+        mode = thorough.choose_mode(work, rest)
+        if mode != "jacobian":
+            directional.check(work, rest, findings, mode)
+        if mode != "directional":
+            thorough.check(work, rest, findings, mode)
+        quality.rounded_away(
+            work, [p for p in rest if findings[p].ok or findings[p].verdict is Verdict.INCONCLUSIVE], findings
+        )
+    elif mode == "auto":
+        mode = "directional"
+    return Checked(
+        findings=tuple(findings[p] for p in pairs),
+        mode=mode,
+        notes=(*traced.notes, *dict.fromkeys(work.notes)),
+        unpromoted=work.point.unpromoted,
+        evaluations=work.point.evaluations,
+        gradients=work.point.gradients,
+    )
+
+
+def _refuse_nonfinite_inputs(traced: Traced) -> None:
+    names = {s.argument: s.path for s in traced.sources if s.argument is not None}
+    for argument, value in traced.values.items():
+        dtype = getattr(value, "dtype", None)
+        if dtype is None or getattr(dtype, "name", str(dtype)) in ("resource", "variant", "string"):
+            continue
+        array = np.asarray(value.numpy() if hasattr(value, "numpy") else value)
+        if array.dtype.kind in "iub":
+            continue
+        if argument in names and not np.all(np.isfinite(as_reals(array))):
+            bad = int(np.sum(~np.isfinite(as_reals(array))))
+            raise ValueError(
+                f"{names[argument]} must be finite where a gradient is checked; found NaN or infinity in {bad} of "
+                f"{as_reals(array).size} entries; pass a point at which the function has a derivative"
+            )
+
+
+def _nonfinite_outputs(work: Work, findings: dict[tuple[int, int], Finding]) -> None:
+    for a, value in enumerate(work.values):
+        bad = int(np.sum(~np.isfinite(value)))
+        if bad:
+            output = work.traced.outputs[a]
+            born = birthplace(work.traced, output.returns, {})
+            for x in range(len(work.traced.sources)):
+                findings[a, x] = _nonfinite(
+                    work, a, x, f"{bad} of {value.size} values of {output.path} are NaN or infinite", born
+                )
+
+
+def _nonfinite(work: Work, a: int, x: int, reason: str, born: Place | None) -> Finding:
+    where = f"; the first op to give one is {born}" if born is not None else ""
+    return finding(work, a, x, Verdict.NONFINITE, reason=reason + where, blame=born)
+
+
+def _faults(work: Work, findings: dict[tuple[int, int], Finding]) -> None:
+    """Gradients of a wrong shape or dtype, and gradients that are not finite."""
+    for a, cotangents in enumerate(work.cotangents):
+        output = work.traced.outputs[a]
+        for x, gradient in enumerate(cotangents.native):
+            if (a, x) in findings:
+                continue
+            if gradient.fault is not None:
+                findings[a, x] = finding(work, a, x, Verdict.MISMATCH, reason=gradient.fault)
+            elif gradient.value is not None and not np.all(np.isfinite(gradient.value)):
+                bad = np.flatnonzero(~np.isfinite(gradient.value).all(axis=0))
+                values = quality.cotangent_values(work, a)
+                born = birthplace(work.traced, output.sliced[x] or (), values)
+                reason = f"{len(bad)} of {gradient.value.shape[1]} entries of the gradient are NaN or infinite, and the output is finite"
+                findings[a, x] = _nonfinite(work, a, x, reason, born)

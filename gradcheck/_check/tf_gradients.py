@@ -1,0 +1,155 @@
+"""The check of `tf.gradients` on tensors of a graph."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from gradcheck._check.gradients import report
+from gradcheck._check.options import Options, options
+from gradcheck._check.run import run
+from gradcheck._errors import GradientMismatch
+from gradcheck._graph.graphs import name_of_tensors, question, trace_tensors
+from gradcheck._report.gradient import GradientReport
+
+
+def check_tf_gradients(
+    ys: Any,
+    xs: Any,
+    grad_ys: Any = None,
+    *,
+    stop_gradients: Any = None,
+    unconnected_gradients: Any = "none",
+    session: Any = None,
+    feed_dict: Mapping[Any, Any] | None = None,
+    mode: str = "auto",
+    order: int = 1,
+    rtol: float | None = None,
+    directions: int = 4,
+    seed: int = 0,
+    name: str | None = None,
+) -> GradientReport:
+    """Compare what `tf.gradients` gives for tensors of a graph with finite differences.
+
+    What ys depend on is copied into a graph of gradcheck's own and checked there, at the values that the session and
+    `feed_dict` give. The graph itself gets no op, so it may be finalized. Values are read in one run of the session;
+    an op with a state of its own, such as an iterator, gives its next value to that run, which is then held.
+    Random ops draw numbers of their own that stay the same throughout.
+
+    Args:
+        ys: A tensor or a list of them; the sum of several is differentiated, as `tf.gradients` does.
+        xs: A tensor or variable, or a list of them: placeholders, variables, constants, intermediate tensors.
+        grad_ys: None, or a list with one cotangent (or None, for ones) per y: numbers, arrays or tensors of the graph.
+        stop_gradients: Tensors to hold still while xs move.
+        unconnected_gradients: "none" or "zero".
+        session: Where variables have their values; default the default session. Not needed where nothing is read.
+        feed_dict: Values of placeholders, or of any other tensor of the graph, as for `Session.run`.
+        mode: As for `check_gradients`, and so are the others.
+        order: As there.
+        rtol: As there.
+        directions: As there.
+        seed: As there.
+        name: What to call ys in the report; default their names.
+
+    Returns:
+        The report, with one finding per x.
+
+    Raises:
+        TypeError, ValueError: For misuse, before anything runs.
+        GraphUnavailable: If a value that is needed cannot be read from here.
+
+    Example:
+        >>> import gradcheck, tensorflow as tf
+        >>> with tf.Graph().as_default():
+        ...     a = tf.constant(0.0)
+        ...     b = 2 * a
+        ...     report = gradcheck.check_tf_gradients(a + b, [a, b], stop_gradients=[a, b])
+        >>> [finding.analytic for finding in report.findings]
+        [1.0, 1.0]
+
+    Reference: TensorFlow API documentation, `tf.gradients`.
+    """
+    opts = options(mode=mode, order=order, rtol=rtol, directions=directions, seed=seed)
+    asked = question(
+        ys, xs, grad_ys, stop_gradients=stop_gradients, unconnected_gradients=unconnected_gradients, session=session,
+        feed_dict=feed_dict,
+    )  # fmt: skip
+    started = time.perf_counter()
+    called = name or name_of_tensors(asked)
+    traced = trace_tensors(asked, called)
+    checked = [run(traced, opts)]
+    if opts.order == 2:
+        checked.append(run(trace_tensors(asked, f"gradient of {called}", order=2, seed=opts.seed), opts))
+    given = {
+        "grad_ys": grad_ys, "stop_gradients": stop_gradients, "session": session, "feed_dict": feed_dict,
+    }  # fmt: skip
+    return report(called, checked, opts, traced.skipped, _again(given, asked.unconnected, opts), started)
+
+
+def assert_tf_gradients(
+    ys: Any,
+    xs: Any,
+    grad_ys: Any = None,
+    *,
+    stop_gradients: Any = None,
+    unconnected_gradients: Any = "none",
+    session: Any = None,
+    feed_dict: Mapping[Any, Any] | None = None,
+    mode: str = "auto",
+    order: int = 1,
+    rtol: float | None = None,
+    directions: int = 4,
+    seed: int = 0,
+    name: str | None = None,
+) -> GradientReport:
+    """Check as `check_tf_gradients` does, and raise unless the report is ok.
+
+    Args:
+        ys: As for `check_tf_gradients`, and so are the others.
+        xs: As there.
+        grad_ys: As there.
+        stop_gradients: As there.
+        unconnected_gradients: As there.
+        session: As there.
+        feed_dict: As there.
+        mode: As there.
+        order: As there.
+        rtol: As there.
+        directions: As there.
+        seed: As there.
+        name: As there.
+
+    Returns:
+        The report.
+
+    Raises:
+        GradientMismatch: An AssertionError whose text is the report's, which it holds as `.report`.
+
+    Example:
+        >>> import gradcheck, tensorflow as tf
+        >>> with tf.Graph().as_default():
+        ...     x = tf.constant([0.5, 1.0])
+        ...     gradcheck.assert_tf_gradients(tf.sin(x), x).verdict.name
+        'MATCH'
+    """
+    __tracebackhide__ = True
+    found = check_tf_gradients(
+        ys, xs, grad_ys, stop_gradients=stop_gradients, unconnected_gradients=unconnected_gradients, session=session,
+        feed_dict=feed_dict, mode=mode, order=order, rtol=rtol, directions=directions, seed=seed, name=name,
+    )  # fmt: skip
+    if not found.ok:
+        raise GradientMismatch(found)
+    return found
+
+
+def _again(given: Mapping[str, Any], unconnected: str, opts: Options) -> str:
+    """A line that repeats the check."""
+    parts = ["ys", "xs", *(f"{key}={key}" for key, value in given.items() if value is not None)]
+    if unconnected != "none":
+        parts.append(f'unconnected_gradients="{unconnected}"')
+    defaults = Options()
+    for key in ("mode", "order", "rtol", "directions"):
+        if getattr(opts, key) != getattr(defaults, key):
+            parts.append(f"{key}={getattr(opts, key)!r}")
+    return f"check_tf_gradients({', '.join(parts)}, seed={opts.seed})"

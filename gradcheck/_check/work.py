@@ -1,0 +1,210 @@
+"""One check at work: the point, its cotangents, its gradients, and the movers that measure it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from gradcheck._check.options import Options
+from gradcheck._derivatives.analytic import Gradient, analytic
+from gradcheck._derivatives.compressed import Plan, plan
+from gradcheck._derivatives.numeric import Mover, mover
+from gradcheck._derivatives.point import Point, Reals, as_reals
+from gradcheck._graph.trace import Traced
+from gradcheck._numerics.directions import rademacher
+
+_EPS = {"float16": 2.0**-10, "bfloat16": 2.0**-7, "float32": 2.0**-23, "complex64": 2.0**-23}
+
+
+def eps_of(dtype: str) -> float:
+    """The spacing of numbers around 1 in a dtype."""
+    return _EPS.get(dtype, 2.0**-52)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cotangents:
+    """Cotangents of one output and the gradients for them.
+
+    Attributes:
+        weights: [c, m]; the first is the user's, where one was given.
+        native: Per x, gradients in the function's own dtype, for `weights`, then their combination, then the first again.
+        wide: Per x, gradients in the float64 twin, for `weights`; the native ones where nothing is narrower.
+        combined: The factors of the linear combination of weights that was tried besides.
+        tried: Per x, wide gradients for `weights` and then for that combination; None where there is no gradient.
+        given: Whether the user gave the first one.
+    """
+
+    weights: Reals
+    native: list[Gradient]
+    wide: list[Gradient]
+    combined: Reals
+    tried: list[Reals | None]
+    given: bool
+
+
+@dataclass(slots=True)
+class Work:
+    """Everything that is known while a check runs."""
+
+    point: Point
+    options: Options
+    rng: np.random.Generator
+    movers: list[Mover]
+    values: list[Reals]  # per output, its base value as reals, in float64
+    shapes: list[list[tuple[int, ...]]]  # per output, the shapes of its tensors
+    cotangents: list[Cotangents] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    reaches: dict[int, Reals] = field(default_factory=dict)
+    plans: dict[int, Plan] = field(default_factory=dict)  # per x, which entries move together
+
+    @property
+    def traced(self) -> Traced:
+        """The function."""
+        return self.point.traced
+
+    @property
+    def gradient_eps(self) -> float:
+        """The spacing of the dtype in which the wide gradients round."""
+        return 2.0**-23 if self.point.unpromoted else 2.0**-52
+
+    def dtype(self, x: int) -> str:
+        """The dtype of the gradient with respect to an x."""
+        return str(self.traced.sources[x].dtype.name)
+
+    def mover_of(self, x: int) -> tuple[Mover, int] | None:
+        """The mover that can move an x, and its place there; None where nothing depends on it."""
+        for one in self.movers:
+            if x in one.xs:
+                return one, one.xs.index(x)
+        return None
+
+    def span(self, a: int) -> tuple[int, int]:
+        """Where the reals of an output begin and end among all outputs."""
+        ends = np.cumsum([0, *(v.size for v in self.values)])
+        return int(ends[a]), int(ends[a + 1])
+
+    def reach(self, a: int) -> Reals:
+        """Per cotangent, the Euclidean size of all x_i g_i: what rounding of the arguments does to the output, in eps.
+
+        Rounding inside a function is of this size even where all samples happen to round alike and show none.
+        """
+        if a not in self.reaches:
+            total = np.zeros(len(self.cotangents[a].weights))
+            for one in self.movers:
+                for x, base in zip(one.xs, one.base, strict=True):
+                    gradient = self.cotangents[a].wide[x].value
+                    if gradient is not None:
+                        total += ((gradient * base) ** 2).sum(axis=1)
+            self.reaches[a] = np.sqrt(total)
+        return self.reaches[a]
+
+    def plan(self, mover: Mover, place: int) -> Plan:
+        """Which entries of an x move together; remembered for the same function at the same point."""
+        x = mover.xs[place]
+        if x not in self.plans:
+            kept = self.traced.compiled.get(("plan", x, self.options.seed))
+            if kept is not None and all(map(np.array_equal, kept[0], (*mover.base, mover.outputs))):
+                self.plans[x] = kept[1]
+            else:
+                # Random numbers of its own, so that what is remembered does not change what is drawn after it.
+                self.plans[x] = plan(mover, place, np.random.default_rng([self.options.seed, x]))
+                self.traced.compiled["plan", x, self.options.seed] = ((*mover.base, mover.outputs), self.plans[x])
+        return self.plans[x]
+
+    def full_weights(self, a: int) -> Reals:
+        """The cotangents of one output as weights over the reals of all outputs, [c, m_all]."""
+        first, last = self.span(a)
+        weights = np.zeros((len(self.cotangents[a].weights), sum(v.size for v in self.values)))
+        weights[:, first:last] = self.cotangents[a].weights
+        return weights
+
+
+def begin(traced: Traced, options: Options) -> Work:
+    """Run the function at its base point."""
+    point = Point(traced)
+    rng = np.random.default_rng(options.seed)
+    native: list[list[Any]] | None = None
+    if traced.program.main.kept or point.narrow:
+        native = point.outputs_at_base(wide=False)  # also where the function's own assertions speak
+    outer = [k for k, s in enumerate(traced.sources) if s.argument is not None]
+    inner = [k for k, s in enumerate(traced.sources) if s.ref is not None]
+    movers = [mover(point, outer)] if outer else []
+    movers += [mover(point, [k]) for k in inner]
+    if movers:
+        reals, shapes = _measured_outputs(traced, movers[0])
+    else:
+        wide = point.outputs_at_base(wide=True)
+        reals = [np.concatenate([as_reals(v) for v in vs]) for vs in wide]
+        shapes = [[np.asarray(v).shape for v in vs] for vs in wide]
+    work = Work(
+        point=point, options=options, rng=rng, movers=movers, values=reals, shapes=shapes
+    )  # fmt: skip
+    if native is not None and point.narrow:
+        _note_lost_value(work, native)
+    return work
+
+
+def _measured_outputs(traced: Traced, one: Mover) -> tuple[list[Reals], list[list[tuple[int, ...]]]]:
+    """Values and shapes of all outputs, from the run that a mover made at the base point."""
+    spans, shapes = iter(one.spans), iter(one.shapes)
+    values, found = [], []
+    for output in traced.outputs:
+        own = [next(spans) for _ in output.returns]
+        values.append(one.outputs[own[0][0] : own[-1][1]])
+        found.append([next(shapes) for _ in output.returns])
+    return values, found
+
+
+def _note_lost_value(work: Work, native: list[list[Any]]) -> None:
+    for output, ours, exact in zip(work.traced.outputs, native, work.values, strict=True):
+        own = np.concatenate([as_reals(v) for v in ours])
+        with np.errstate(invalid="ignore", over="ignore"):
+            size = np.linalg.norm(exact)
+            gap = np.linalg.norm(own - exact)
+        eps = eps_of(str(np.asarray(ours[0]).dtype.name))
+        if np.isfinite(gap) and gap > np.sqrt(eps) * size:
+            work.notes.append(
+                f"the value of {output.path} itself differs from its float64 twin by {gap / size if size else np.inf:.1e}, "
+                f"relative: more than half of its digits are lost in {np.asarray(ours[0]).dtype.name}"
+            )
+
+
+def differentiate_outputs(work: Work) -> None:
+    """Draw cotangents for every output and compute the gradients for them."""
+    for a, (value, shapes) in enumerate(zip(work.values, work.shapes, strict=True)):
+        weights, given = _weights(work, a, value.size, shapes)
+        factors = work.rng.choice([-2.0, 0.5, -0.25, 4.0], len(weights))
+        c = len(weights)
+        combined = (factors @ weights)[None]
+        native = analytic(work.point, a, np.concatenate([weights, combined, weights[:1]]), shapes, wide=False)
+        tried = native
+        if work.point.narrow:
+            tried = analytic(work.point, a, np.concatenate([weights, combined]), shapes, wide=True)
+        work.cotangents.append(
+            Cotangents(
+                weights=weights,
+                native=native,
+                wide=[replace(g, value=None if g.value is None else g.value[:c]) for g in tried],
+                combined=factors,
+                tried=[None if g.value is None else g.value[: c + 1] for g in tried],
+                given=given,
+            )
+        )
+
+
+def _weights(work: Work, a: int, m: int, shapes: list[tuple[int, ...]]) -> tuple[Reals, bool]:
+    """The user's cotangent, or ones where `tf.gradients` means ones; then random signs; a scalar needs one only."""
+    output = work.traced.outputs[a]
+    random = rademacher(work.rng, (2, m))
+    given = any(g is not None for g in output.given)
+    if given or len(shapes) > 1:
+        parts = []
+        for g, position, shape in zip(output.given, output.returns, shapes, strict=True):
+            ones = np.ones(shape, work.traced.graph.outputs[position].dtype.as_numpy_dtype)
+            parts.append(as_reals(ones if g is None else np.broadcast_to(g, shape)))
+        return np.concatenate([np.concatenate(parts)[None], random[1:] if m > 1 else random[:0]]), given
+    if m == 1:
+        return np.ones((1, 1)), False
+    return random, False

@@ -1,0 +1,1 @@
+"""Analytic gradients and numeric ones, as estimates."""

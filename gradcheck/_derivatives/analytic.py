@@ -1,0 +1,106 @@
+"""Analytic gradients: what TensorFlow's differentiation gives, for many cotangents in one call."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from gradcheck._derivatives.point import Point, Reals, as_reals, from_reals, wide_dtype
+from gradcheck._graph.trace import Output
+
+_BATCH_BYTES = 2**26  # stacked gradients above this are computed one after the other
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gradient:
+    """Gradients of one output with respect to one x, for several cotangents."""
+
+    value: Reals | None  # [cotangents, n] as reals; None where TensorFlow gives None
+    fault: str | None = None  # what is wrong with its shape or dtype
+
+
+def analytic(
+    point: Point, a: int, cotangents: Reals, shapes: Sequence[tuple[int, ...]], *, wide: bool,
+    moved: dict[str, Any] | None = None,
+) -> list[Gradient]:  # fmt: skip
+    """Gradients of output `a` with respect to every x.
+
+    Args:
+        point: Where.
+        a: Which output.
+        cotangents: [k, m] reals over the tensors of the output, one after the other.
+        shapes: Shapes of those tensors.
+        wide: Whether in the float64 twin.
+        moved: Values per argument, stacked along a first axis of length k, that differ from the base.
+
+    Returns:
+        One Gradient per x.
+    """
+    output = point.traced.outputs[a]
+    if output.failure is not None:
+        return [Gradient(value=None, fault=output.failure) for _ in point.traced.sources]
+    wanted = [p for parts in output.sliced if parts is not None for p in parts]
+    if not wanted:
+        return [Gradient(value=None) for _ in point.traced.sources]
+    runner = point.runner(("gradient", a), wide, wanted)
+    stacked = dict(zip(output.cotangents, _stack(point, output, cotangents, shapes, wide), strict=True))
+    stacked.update(moved or {})
+    point.gradients += len(cotangents)
+    values = point.values(runner.program, wide)
+    size = sum(int(np.prod(s.shape)) for s in point.traced.sources) * 8 * len(cotangents)
+    if size > _BATCH_BYTES:
+        runs = [runner.run([stacked[n.name][k] if n.name in stacked else v for n, v in zip(runner.program.main.args, values, strict=True)])
+                for k in range(len(cotangents))]  # fmt: skip
+        flat = [
+            np.stack(parts) if len({p.shape for p in parts}) == 1 else list(parts) for parts in zip(*runs, strict=True)
+        ]
+    else:
+        flat = runner.run_batch(stacked, values)
+    by_position = dict(zip(wanted, flat, strict=True))
+    return [
+        _gradient(point, [by_position[p] for p in parts], s) if parts is not None else Gradient(value=None)
+        for parts, s in zip(output.sliced, point.traced.sources, strict=True)
+    ]
+
+
+def _stack(point: Point, output: Output, cotangents: Reals, shapes: Sequence[tuple[int, ...]], wide: bool) -> list[Any]:
+    result, first = [], 0
+    for position, shape in zip(output.returns, shapes, strict=True):
+        dtype = np_dtype(point.program(wide).main.returns[position].dtype)
+        n = int(np.prod(shape)) * (2 if dtype.kind == "c" else 1)
+        result.append(from_reals(cotangents[:, first : first + n], shape, dtype, lead=1))
+        first += n
+    return result
+
+
+def np_dtype(enum: int) -> Any:
+    """The NumPy dtype of a protobuf type."""
+    import tensorflow as tf
+
+    return np.dtype(tf.as_dtype(enum).as_numpy_dtype)
+
+
+def _gradient(point: Point, parts: list[Any], source: Any) -> Gradient:
+    values = parts[0]
+    shape, dtype = source.shape, np.dtype(source.dtype.as_numpy_dtype)
+    found = np.asarray(values)
+    if wide_dtype(found.dtype) != wide_dtype(dtype) or (not point.narrow and found.dtype != dtype):
+        return Gradient(value=None, fault=f"the gradient has dtype {found.dtype.name}, and x has dtype {dtype.name}")
+    if len(parts) == 2:  # IndexedSlices: rows at indices, duplicates add up
+        return Gradient(value=_densify(found, np.asarray(parts[1]), shape))
+    if found.shape[1:] != shape:
+        return Gradient(
+            value=None, fault=f"the gradient has shape {list(found.shape[1:])}, and x has shape {list(shape)}"
+        )
+    return Gradient(value=as_reals(found, lead=1))
+
+
+def _densify(rows: Any, indices: Any, shape: tuple[int, ...]) -> Reals:
+    wide = rows.astype(wide_dtype(rows.dtype))
+    dense = np.zeros((len(rows), *shape), wide.dtype)
+    for k in range(len(rows)):
+        np.add.at(dense[k], indices[k], wide[k])
+    return as_reals(dense, lead=1)

@@ -1,0 +1,224 @@
+"""Numeric derivatives: differences of the function along directions, all samples in one call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gradcheck._derivatives.point import Point, Reals, as_reals, from_reals
+from gradcheck._graph.evaluate import Runner, returning
+from gradcheck._graph.held import HeldProgram, hold
+from gradcheck._numerics.directions import power_of_two_scale
+from gradcheck._numerics.intervals import Derivatives, differentiate
+
+MEMORY_BUDGET = 2**28  # bytes of perturbed inputs and of outputs that one call may hold
+FIRST_STEP = {True: 2.0**-5, False: 2.0**-9}  # by whether some op still rounds in a narrow dtype
+
+_SECOND_WITNESS = 0.77  # no ratio of small integers to the first step
+
+
+@dataclass(slots=True)
+class Mover:
+    """The function with some inputs free to move and the rest held.
+
+    Attributes:
+        point: Where.
+        xs: Positions of the sources that may move.
+        base: Base values of the moving sources, as reals.
+        scales: The natural step scale of every entry, powers of two.
+        outputs: Base values of all outputs, as reals, one after the other.
+        spans, shapes: For each tensor of the outputs, where its reals begin and end, and its shape.
+        jitter: The difference between two runs at the base point, per real.
+    """
+
+    point: Point
+    xs: tuple[int, ...]
+    base: list[Reals]
+    scales: list[Reals]
+    outputs: Reals
+    spans: list[tuple[int, int]]
+    jitter: Reals
+    shapes: list[tuple[int, ...]]
+    held: HeldProgram
+    _runner: Runner
+    _values: list[Any]
+    _names: list[str]
+
+    @property
+    def eps(self) -> float:
+        """The unit roundoff in which samples are computed."""
+        return float(np.finfo(np.float32).eps if self.point.unpromoted else np.finfo(np.float64).eps)
+
+    def at(self, moves: Sequence[Reals | None]) -> Reals:
+        """Outputs minus their base values at many points.
+
+        Args:
+            moves: For each moving source, what is added to it at each point, [points, n], or None.
+
+        Returns:
+            [points, m].
+        """
+        points = len(next(m for m in moves if m is not None))
+        self.point.evaluations += points
+        stacked = {}
+        for name, x, base, move in zip(self._names, self.xs, self.base, moves, strict=True):
+            if move is not None:
+                source = self.point.traced.sources[x]
+                value = self._values[self._position(name)]
+                stacked[name] = from_reals(base + move, source.shape, value.dtype, lead=1)
+        flat = self._runner.run_batch(stacked, self._values)
+        return np.concatenate([as_reals(v, lead=1) for v in flat], axis=1) - self.outputs
+
+    def _position(self, name: str) -> int:
+        return next(i for i, a in enumerate(self._runner.program.main.args) if a.name == name)
+
+    def derivatives(
+        self, directions: Callable[[NDArray[np.int64]], list[Reals | None]], groups: int, *,
+        reduce: Callable[[Reals, NDArray[np.int64]], Reals], target: Any, argument_noise: Any = 0.0, again: bool = False,
+    ) -> Derivatives:  # fmt: skip
+        """Derivatives along directions, with their errors.
+
+        Args:
+            directions: Gives, for group numbers [q], the direction in each moving source, [q, n] or None.
+            groups: How many groups there are.
+            reduce: Turns samples [grid, q, m] of groups [q] into channels [grid, q, c].
+            target: The absolute error wanted.
+            argument_noise: Rounding of the function's value that its samples need not show.
+            again: Start from another step than usual: a second witness, whose roundings and aliases are others.
+        """
+
+        def sample(index: NDArray[np.int64], steps: Reals, grid: tuple[int, ...]) -> Reals:
+            return self._sample(index, steps, grid, directions, reduce)
+
+        return differentiate(
+            sample,
+            groups,
+            step=FIRST_STEP[bool(self.point.unpromoted)] * (_SECOND_WITNESS if again else 1.0),
+            eps=self.eps,
+            target=target,
+            argument_noise=argument_noise,
+        )
+
+    def _sample(
+        self, index: NDArray[np.int64], steps: Reals, grid: tuple[int, ...],
+        directions: Callable[[NDArray[np.int64]], list[Reals | None]],
+        reduce: Callable[[Reals, NDArray[np.int64]], Reals],
+    ) -> Reals:  # fmt: skip
+        offsets = np.array([t for t in grid if t != 0], dtype=np.float64)
+        entries = sum(b.size for b in self.base) + self.outputs.size
+        chunk = max(1, int(MEMORY_BUDGET // (8 * max(1, entries) * len(offsets))))
+        parts = []
+        for first in range(0, len(index), chunk):
+            some = index[first : first + chunk]
+            along = directions(some)
+            t = offsets[:, None] * steps[None, first : first + chunk]
+            moves = [None if d is None else (t[:, :, None] * d[None]).reshape(-1, d.shape[1]) for d in along]
+            moved = self._pieces(moves).reshape(len(offsets), len(some), -1)
+            full = np.zeros((len(grid), *moved.shape[1:]))
+            full[[k for k, g in enumerate(grid) if g != 0]] = moved
+            parts.append(reduce(full, some))
+        return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
+
+    def _pieces(self, moves: list[Reals | None]) -> Reals:
+        """Run in pieces where even one group's points are too large for one call."""
+        points = len(next(m for m in moves if m is not None))
+        entries = sum(b.size for b in self.base) + self.outputs.size
+        piece = max(1, int(MEMORY_BUDGET // (8 * max(1, entries))))
+        if piece >= points:
+            return self.at(moves)
+        return np.concatenate(
+            [self.at([None if m is None else m[k : k + piece] for m in moves]) for k in range(0, points, piece)]
+        )
+
+
+def mover(point: Point, xs: Sequence[int], outputs: Sequence[int] | None = None) -> Mover:
+    """Free some sources to move; every stop, and every other inner x that is stopped, is held.
+
+    Args:
+        point: Where.
+        xs: Positions of sources: any number that are arguments, or a single inner tensor.
+        outputs: Which outputs to evaluate; default all.
+    """
+    chosen = tuple(range(len(point.traced.outputs)) if outputs is None else outputs)
+    made = point.made(("mover", tuple(xs), chosen), lambda: _freed(point, tuple(xs), chosen))
+    return _settled(point, tuple(xs), made)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Freed:
+    """A program in which some sources move and stops are held, ready to run."""
+
+    held: HeldProgram
+    names: list[str]  # arguments of the moving sources
+    runner: Runner
+    base: Runner | None  # gives the values of what is held
+
+
+def _freed(point: Point, xs: tuple[int, ...], chosen: tuple[int, ...]) -> _Freed:
+    traced = point.traced
+    wide = point.program(wide=True)
+    positions = [p for a in chosen for p in traced.outputs[a].returns]
+    returns = wide.main.returns
+    sources = [traced.sources[x] for x in xs]
+    refs = {s.ref: returns[point.returned(s.ref)].ref for s in sources if s.ref is not None}
+    own = {s.argument for s in sources} | set(refs.values())
+    stops = [returns[point.returned(ref)].ref for ref in traced.stops]
+    arguments = {a.name for a in wide.main.args}
+    inner_stops = [ref for ref in dict.fromkeys(stops) if ref not in own and ref not in arguments]
+    moving = [s.argument for s in sources if s.argument is not None] + list(refs.values())
+    program = returning(wide, replace(wide.main, returns=tuple(returns[p] for p in positions)), moving)
+    held = hold(program, moving, [*refs.values(), *inner_stops])
+    kept = [s.argument for s in sources if s.argument is not None] + list(held.names)
+    where = dict(zip((s.ref for s in held.sources), held.names, strict=True))
+    return _Freed(
+        held=held,
+        names=[s.argument if s.argument is not None else where[refs[str(s.ref)]] for s in sources],
+        runner=Runner(returning(held.program, held.program.main, kept), alive=traced.graph),
+        base=Runner(returning(wide, replace(wide.main, returns=held.sources)), alive=traced.graph)
+        if held.sources
+        else None,
+    )
+
+
+def _settled(point: Point, xs: tuple[int, ...], freed: _Freed) -> Mover:
+    """Run a freed program twice at the base point."""
+    runner, program, names = freed.runner, freed.runner.program, freed.names
+    extra: dict[str, Any] = {}
+    if freed.base is not None:
+        point.evaluations += 1
+        held = freed.base.run(point.values(freed.base.program, wide=True))
+        extra = dict(zip(freed.held.names, held, strict=True))
+    values = point.values(program, wide=True, extra=extra)
+    arguments = [a.name for a in program.main.args]
+    arrays = []
+    for name in names:
+        k = arguments.index(name)
+        values[k] = np.asarray(values[k].numpy() if hasattr(values[k], "numpy") else values[k])
+        arrays.append(values[k])
+    base = [as_reals(a) for a in arrays]
+    twice = {n: np.stack([a, a]) for n, a in zip(names, arrays, strict=True)}
+    flat = runner.run_batch(twice, values) if twice else [np.stack([v, v]) for v in runner.run(values)]
+    point.evaluations += 2
+    reals = [as_reals(v, lead=1) for v in flat]
+    both = np.concatenate(reals, axis=1) if reals else np.zeros((2, 0))
+    ends = np.cumsum([0, *(r.shape[1] for r in reals)])
+    with np.errstate(invalid="ignore"):
+        jitter = np.abs(both[0] - both[1])
+    return Mover(
+        point=point,
+        xs=xs,
+        base=base,
+        scales=[power_of_two_scale(b) for b in base],
+        outputs=both[0],
+        spans=[(int(ends[k]), int(ends[k + 1])) for k in range(len(reals))],
+        jitter=jitter,
+        shapes=[v.shape[1:] for v in flat],
+        held=freed.held,
+        _runner=runner,
+        _values=values,
+        _names=names,
+    )

@@ -1,0 +1,1 @@
+"""TensorFlow graphs: traced once, rewritten, and run again."""

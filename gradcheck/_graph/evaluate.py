@@ -1,0 +1,147 @@
+"""Programs, registered with TensorFlow and run: once, or over a batch of points in one call."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from tensorflow.core.protobuf import config_pb2
+from tensorflow.python.eager import context
+
+from gradcheck._graph.program import Body, Program, call_as, definition_of, fresh_name, prune, reached_library
+
+
+class ShapeChanged(ValueError):
+    """A function whose outputs have other shapes at other values of its inputs."""
+
+
+@lru_cache(maxsize=1)
+def _plain_config() -> bytes:
+    # Graph optimisation costs more than it saves on graphs that run a few times, and its fused kernels
+    # (MatMul+Bias+Relu on CPU turns NaN into 0) are not what the user's eager code runs.
+    config = config_pb2.ConfigProto()
+    config.graph_options.rewrite_options.disable_meta_optimizer = True
+    serialized: bytes = config.SerializeToString()
+    return serialized
+
+
+@contextmanager
+def eagerly() -> Iterator[None]:
+    """A scope in which ops run at once, whatever graph or mode the caller is in."""
+    with context.eager_mode():
+        yield
+
+
+def _release(names: Sequence[str]) -> None:
+    ctx = context.context()
+    for name in names:
+        if ctx.has_function(name):
+            ctx.remove_function(name)
+
+
+@dataclass(eq=False)
+class Runner:
+    """A program that can be run; its functions leave TensorFlow's registry together with this object.
+
+    `run` and `run_batch` give NumPy arrays, one per value that the main body returns.
+    """
+
+    program: Program
+    alive: Any = None  # whatever must not be collected while this runs, such as the graph that holds Python functions
+    _registered: dict[tuple[str, ...], str] = field(default_factory=dict)
+    _names: dict[str, str] = field(default_factory=dict)
+
+    def run(self, values: Sequence[Any]) -> list[Any]:
+        """Run once, on one value per argument of the main body."""
+        with eagerly():
+            name = self._register(())
+            returns = self.program.main.returns
+            if not returns:
+                return []
+            outputs = tf.raw_ops.StatefulPartitionedCall(
+                args=list(values), Tout=[r.dtype for r in returns], f=name, config_proto=_plain_config()
+            )
+            return [_array(o) for o in outputs]
+
+    def run_batch(self, stacked: dict[str, Any], values: Sequence[Any]) -> list[Any]:
+        """Run at many points in one call.
+
+        Args:
+            stacked: For each argument that moves, its values at all points, along a new first axis.
+            values: One value per argument of the main body; those of moving arguments are not looked at.
+
+        Raises:
+            ShapeChanged: If an output has not the same shape at every point.
+        """
+        moving = tuple(stacked)
+        fixed = [v for v, a in zip(values, self.program.main.args, strict=True) if a.name not in stacked]
+        with eagerly(), tf.device("CPU:0"):
+            name = self._register(moving)
+            returns = self.program.main.returns
+            try:
+                outputs = tf.raw_ops.MapDefun(
+                    arguments=list(stacked.values()),
+                    captured_inputs=fixed,
+                    output_types=[r.dtype for r in returns],
+                    output_shapes=[None] * len(returns),
+                    f=name,
+                    max_intra_op_parallelism=1,
+                )
+            except tf.errors.InvalidArgumentError as error:
+                self._explain(error, stacked, values)
+                raise
+            return [_array(o) for o in outputs]
+
+    def _explain(self, error: Exception, stacked: dict[str, Any], values: Sequence[Any]) -> None:
+        """Raise ShapeChanged where running the points one by one shows that shapes differ."""
+        shapes = set()
+        points = len(next(iter(stacked.values())))
+        for k in range(points):
+            at = [
+                stacked[a.name][k] if a.name in stacked else v
+                for v, a in zip(values, self.program.main.args, strict=True)
+            ]
+            shapes.add(tuple(o.shape for o in self.run(at)))
+        if len(shapes) > 1:
+            found = " and ".join(", ".join(str(list(s)) for s in one) for one in sorted(shapes)[:2])
+            raise ShapeChanged(
+                f"the function's outputs change shape with the values of its inputs: found {found} at points close together; "
+                "a derivative needs outputs of one shape: multiply by a mask instead of selecting, or check the part that is fixed"
+            ) from error
+
+    def _register(self, moving: tuple[str, ...]) -> str:
+        if moving not in self._registered:
+            ctx = context.context()
+            ctx.ensure_initialized()
+            if not self._names and self.program.library:
+                # Names of this runner's own: a name in the registry stands for one definition in the whole process.
+                self._names.update({name: fresh_name("inner") for name in self.program.library})
+                for name, body in self.program.library.items():
+                    ctx.add_function_def(definition_of(self._names[name], call_as(body, self._names)))
+                weakref.finalize(self, _release, list(self._names.values()))
+            main = call_as(self.program.main, self._names)
+            first = [a for m in moving for a in main.args if a.name == m]
+            rest = [a for a in main.args if a.name not in moving]
+            name = fresh_name("run")
+            ctx.add_function_def(definition_of(name, replace(main, args=(*first, *rest))))
+            weakref.finalize(self, _release, [name])
+            self._registered[moving] = name
+        return self._registered[moving]
+
+
+def _array(tensor: Any) -> Any:
+    return np.asarray(tensor.numpy()) if tensor.dtype not in (tf.resource, tf.variant) else tensor
+
+
+def returning(program: Program, body: Body, keep: Sequence[str] = ()) -> Program:
+    """The program with another main body, without the nodes and arguments that it does not need (but for `keep`)."""
+    pruned = prune(body)
+    read = {i for node in pruned.nodes for i in node.input} | {r.ref for r in pruned.returns} | set(keep)
+    args = tuple(a for a in pruned.args if a.name in read)
+    return reached_library(Program(main=replace(pruned, args=args), library=program.library))

@@ -1,0 +1,332 @@
+"""A program: a function and those it calls, in a form that can be rewritten."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cache
+from typing import Any
+
+from tensorflow.core.framework import function_pb2, node_def_pb2, types_pb2
+from tensorflow.python.eager import context
+from tensorflow.python.eager.polymorphic_function import atomic_function
+from tensorflow.python.framework import op_def_registry
+
+Node = Any  # a NodeDef; the generated protobuf classes carry no types
+_serial = itertools.count()
+
+# Attributes that name a function whose arguments are the node's own inputs, from the given position on.
+CALLED = {
+    "PartitionedCall": {"f": 0},
+    "StatefulPartitionedCall": {"f": 0},
+    "If": {"then_branch": 1, "else_branch": 1},
+    "StatelessIf": {"then_branch": 1, "else_branch": 1},
+    "Case": {"branches": 1},
+    "StatelessCase": {"branches": 1},
+    "While": {"cond": 0, "body": 0},
+    "StatelessWhile": {"cond": 0, "body": 0},
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Argument:
+    """An argument of a body: its name, and its type as a protobuf enum."""
+
+    name: str
+    dtype: int
+
+
+@dataclass(frozen=True, slots=True)
+class Return:
+    """A value that a body returns: a reference ("node:output:0" or an argument's name) and its type."""
+
+    ref: str
+    dtype: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Body:
+    """One function: arguments, nodes in an order that runs, and what it returns."""
+
+    args: tuple[Argument, ...]
+    nodes: tuple[Node, ...]
+    returns: tuple[Return, ...]
+    kept: tuple[str, ...] = ()  # nodes that run although nothing reads them, such as assertions
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Program:
+    """A main body and the library of bodies that it reaches by name."""
+
+    main: Body
+    library: Mapping[str, Body]
+
+
+def fresh_name(stem: str) -> str:
+    """A function name that nothing else in the process has."""
+    return f"__gradcheck_{stem}_{next(_serial)}"
+
+
+def from_func_graph(graph: Any) -> Program:
+    """The program of a FuncGraph whose inputs and outputs are set."""
+    atomic = atomic_function.from_func_graph(fresh_name("traced"), graph, {})
+    main = _body(atomic.definition)
+    library: dict[str, Body] = {}
+    pending = set(_called_names(main.nodes))
+    while pending:
+        name = pending.pop()
+        library[name] = _body(_definition(name, graph))
+        pending |= set(_called_names(library[name].nodes)) - library.keys()
+    return Program(main=main, library=library)
+
+
+def _definition(name: str, graph: Any) -> Any:
+    ctx = context.context()
+    if ctx.has_function(name):
+        return ctx.get_function_def(name)
+    return graph._get_function(name).cached_definition
+
+
+def _body(definition: Any) -> Body:
+    signature = definition.signature
+    return Body(
+        args=tuple(Argument(a.name, a.type) for a in signature.input_arg),
+        nodes=tuple(definition.node_def),
+        returns=tuple(Return(definition.ret[a.name], a.type) for a in signature.output_arg),
+        attributes={k: v for k, v in definition.attr.items() if k in ("_XlaMustCompile",)},
+    )
+
+
+def _called_names(nodes: Iterable[Node]) -> Iterator[str]:
+    for node in nodes:
+        for value in node.attr.values():
+            kind = value.WhichOneof("value")
+            if kind == "func":
+                yield value.func.name
+            elif kind == "list":
+                for func in value.list.func:
+                    yield func.name
+
+
+def called_names(body: Body) -> set[str]:
+    """The functions that the nodes of a body name."""
+    return set(_called_names(body.nodes))
+
+
+def rename_called(node: Node, names: Mapping[str, str]) -> None:
+    """Point the function attributes of a node, which is changed, at other names."""
+    for value in node.attr.values():
+        kind = value.WhichOneof("value")
+        if kind == "func":
+            value.func.name = names.get(value.func.name, value.func.name)
+        elif kind == "list":
+            for func in value.list.func:
+                func.name = names.get(func.name, func.name)
+
+
+def call_as(body: Body, names: Mapping[str, str]) -> Body:
+    """The body with the functions that it calls known by other names."""
+    nodes = []
+    for node in body.nodes:
+        if any(name in names for name in _called_names([node])):
+            node = copy_node(node)
+            rename_called(node, names)
+        nodes.append(node)
+    return replace(body, nodes=tuple(nodes))
+
+
+def copy_node(node: Node) -> Node:
+    """A copy that may be changed."""
+    copy = node_def_pb2.NodeDef()
+    copy.CopyFrom(node)
+    return copy
+
+
+def make_node(op: str, name: str, inputs: Iterable[str], **types: int) -> Node:
+    """A node whose attributes are all types."""
+    node = node_def_pb2.NodeDef(name=name, op=op, input=list(inputs))
+    for key, value in types.items():
+        node.attr[key].type = value
+    return node
+
+
+# ---------------------------------------------------------------------------------------------- what a node gives
+
+
+@cache
+def op_def(op: str) -> Any:
+    """The definition of an op type, or None for a function called by its own name."""
+    return op_def_registry.get(op)
+
+
+def argument_types(args: Any, node: Node) -> list[tuple[str, list[int]]]:
+    """For each argument of an op definition: its name, and the types of the tensors it stands for."""
+    found = []
+    for arg in args:
+        if arg.type_list_attr:
+            types = list(node.attr[arg.type_list_attr].list.type)
+        else:
+            one = node.attr[arg.type_attr].type if arg.type_attr else arg.type
+            types = [one] * (node.attr[arg.number_attr].i if arg.number_attr else 1)
+        found.append((arg.name, types))
+    return found
+
+
+def output_refs(node: Node) -> list[tuple[str, int]]:
+    """References to all outputs of a node, in order, with their types."""
+    definition = op_def(node.op)
+    if definition is None:
+        return []
+    return [
+        (f"{node.name}:{name}:{i}", dtype)
+        for name, types in argument_types(definition.output_arg, node)
+        for i, dtype in enumerate(types)
+    ]
+
+
+def input_types(node: Node) -> list[int]:
+    """The types of the data inputs of a node, in order."""
+    definition = op_def(node.op)
+    return [t for _, types in argument_types(definition.input_arg, node) for t in types] if definition else []
+
+
+def data_inputs(node: Node) -> list[str]:
+    """The data inputs of a node, without the control inputs."""
+    return [i for i in node.input if not i.startswith("^")]
+
+
+def control_inputs(node: Node) -> list[str]:
+    """The control inputs of a node, each with its leading ^."""
+    return [i for i in node.input if i.startswith("^")]
+
+
+def set_inputs(node: Node, data: Iterable[str], control: Iterable[str]) -> None:
+    """Replace the inputs of a node, which is changed."""
+    del node.input[:]
+    node.input.extend([*data, *control])
+
+
+def node_of(ref: str) -> str:
+    """The name of the node, or of the argument, that a reference reads."""
+    return ref.lstrip("^").split(":", 1)[0]
+
+
+def ref_of(tensor: Any) -> str:
+    """The reference to a tensor of a FuncGraph that is no argument of it."""
+    node = tensor.op.node_def
+    ref: str = output_refs(node)[tensor.value_index][0]
+    return ref
+
+
+# ------------------------------------------------------------------------------------------------ whole programs
+
+
+def redirect(body: Body, refs: Mapping[str, str]) -> Body:
+    """The body with references replaced, in nodes and in what it returns."""
+    nodes = []
+    for node in body.nodes:
+        if any(i in refs for i in node.input):
+            node = copy_node(node)
+            inputs = [refs.get(i, i) for i in node.input]
+            set_inputs(node, inputs, [])
+        nodes.append(node)
+    returns = tuple(replace(r, ref=refs.get(r.ref, r.ref)) for r in body.returns)
+    return replace(body, nodes=tuple(nodes), returns=returns)
+
+
+def prune(body: Body) -> Body:
+    """The body without the nodes that nothing it returns or keeps depends on; arguments stay."""
+    producers = {node.name: node for node in body.nodes}
+    pending = [node_of(r.ref) for r in body.returns] + list(body.kept)
+    live: set[str] = set()
+    while pending:
+        name = pending.pop()
+        if name not in live and name in producers:
+            live.add(name)
+            pending += [node_of(i) for i in producers[name].input]
+    return replace(body, nodes=tuple(node for node in body.nodes if node.name in live))
+
+
+def used_arguments(body: Body) -> set[str]:
+    """The names of the arguments that something live in the body reads."""
+    live = prune(body)
+    read = {i for node in live.nodes for i in data_inputs(node)} | {r.ref for r in live.returns}
+    return {a.name for a in body.args if a.name in read}
+
+
+def reachable(body: Body, refs: Iterable[str]) -> set[str]:
+    """Names of the nodes that depend, by data, on one of the references."""
+    touched = set(refs)
+    names: set[str] = set()
+    for node in topological(body):
+        if any(i in touched for i in data_inputs(node)):
+            names.add(node.name)
+            touched.update(ref for ref, _ in output_refs(node))
+    return names
+
+
+def topological(body: Body) -> list[Node]:
+    """The nodes, each after those it reads; nodes inside a loop of control flow v1 keep their order."""
+    position = {node.name: i for i, node in enumerate(body.nodes)}
+    if all(position.get(node_of(i), -1) < k for k, node in enumerate(body.nodes) for i in node.input):
+        return list(body.nodes)
+    done: set[str] = set()
+    result: list[Node] = []
+    for root in body.nodes:
+        stack = [(root, False)]
+        while stack:
+            node, expanded = stack.pop()
+            if expanded:
+                result.append(node)
+            elif node.name not in done:
+                done.add(node.name)
+                stack.append((node, True))
+                stack += [
+                    (body.nodes[position[node_of(i)]], False)
+                    for i in reversed(node.input)
+                    if node_of(i) in position and node_of(i) not in done
+                ]
+    return result
+
+
+def map_bodies(program: Program, change: Callable[[Body], Body]) -> Program:
+    """The program with every body changed alike."""
+    return Program(main=change(program.main), library={n: change(b) for n, b in program.library.items()})
+
+
+def reached_library(program: Program) -> Program:
+    """The program without library bodies that its main body does not reach."""
+    kept: dict[str, Body] = {}
+    pending = called_names(program.main)
+    while pending:
+        name = pending.pop()
+        if name in program.library:
+            kept[name] = program.library[name]
+            pending |= called_names(kept[name]) - kept.keys()
+    return Program(main=program.main, library=kept)
+
+
+def definition_of(name: str, body: Body) -> Any:
+    """The FunctionDef of a body."""
+    definition = function_pb2.FunctionDef()
+    definition.signature.name = name
+    for arg in body.args:
+        definition.signature.input_arg.add(name=arg.name, type=arg.dtype)
+    for i, value in enumerate(body.returns):
+        definition.signature.output_arg.add(name=f"r{i}", type=value.dtype)
+        definition.ret[f"r{i}"] = value.ref
+    for i, kept in enumerate(body.kept):
+        definition.signature.control_output.append(f"k{i}")
+        definition.control_ret[f"k{i}"] = kept
+    definition.node_def.extend(body.nodes)
+    for key, value in body.attributes.items():
+        definition.attr[key].CopyFrom(value)
+    return definition
+
+
+RESOURCE, VARIANT, STRING = types_pb2.DT_RESOURCE, types_pb2.DT_VARIANT, types_pb2.DT_STRING
+FLOATING = frozenset({types_pb2.DT_HALF, types_pb2.DT_BFLOAT16, types_pb2.DT_FLOAT, types_pb2.DT_DOUBLE})
+COMPLEX = frozenset({types_pb2.DT_COMPLEX64, types_pb2.DT_COMPLEX128})
+CONTINUOUS = FLOATING | COMPLEX

@@ -1,0 +1,331 @@
+"""The tracing of a function, with its gradients, into one program."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from gradcheck._graph import structure
+from gradcheck._graph.evaluate import Runner, returning
+from gradcheck._graph.inline import inline_calls
+from gradcheck._graph.program import Body, Program, from_func_graph
+from gradcheck._graph.randomness import freeze_randomness
+from gradcheck._graph.values import Values
+from gradcheck._graph.variables import feed_variables
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gradients:
+    """The arguments of `tf.gradients`, as what a checked function may return instead of its outputs.
+
+    Attributes:
+        ys: A tensor, or a list of tensors, to differentiate; with several, the sum is differentiated.
+        xs: A tensor or variable, or a list of them, to differentiate with respect to. Any tensor that the
+            function made will do: an input, an intermediate, a constant.
+        grad_ys: None, or a list with one cotangent (or None) per tensor of `ys`, of the same shape.
+        stop_gradients: Tensors to treat as constants.
+        unconnected_gradients: "none" or "zero": what TensorFlow gives where ys do not depend on an x.
+
+    Example:
+        >>> import gradcheck, tensorflow as tf
+        >>> def build(a):
+        ...     b = 2 * a
+        ...     return gradcheck.Gradients(ys=a + b, xs=[a, b], stop_gradients=[a, b])
+        >>> gradcheck.check_gradients(build, tf.constant(0.0)).verdict
+        <Verdict.MATCH: 'the analytic gradient agrees with the numeric one'>
+
+    Reference: TensorFlow API documentation, `tf.gradients`.
+    """
+
+    ys: Any
+    xs: Any
+    grad_ys: Any = None
+    stop_gradients: Any = None
+    unconnected_gradients: str = "none"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """Something that gradients are taken with respect to: an argument of the program, or a tensor inside it."""
+
+    path: str
+    shape: tuple[int, ...]
+    dtype: Any  # tf.DType
+    argument: str | None = None  # name of the argument that holds it
+    ref: str | None = None  # reference to it, where it is no argument
+    variable: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Output:
+    """Something that is differentiated: one tensor or, as `tf.gradients` sums, several."""
+
+    path: str
+    returns: tuple[int, ...]  # positions among what the program returns
+    cotangents: tuple[str, ...]  # names of the arguments that hold the cotangents, one per tensor
+    given: tuple[Any, ...]  # cotangents that the user gave (None where not)
+    sliced: tuple[tuple[int, ...] | None, ...]  # per x: positions of the gradient, or of its values and indices
+    failure: str | None = None  # why TensorFlow could not build the gradient
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Traced:
+    """A function traced once, with its gradients: what every question is answered from."""
+
+    name: str
+    program: Program  # returns: all outputs, then the parts of the gradients, then `stops` and inner xs
+    values: Mapping[str, Any]  # argument -> its value; cotangents have none
+    outputs: tuple[Output, ...]
+    sources: tuple[Source, ...]
+    stops: tuple[str, ...]  # references given as stop_gradients
+    skipped: tuple[str, ...]  # inputs that have no derivative
+    notes: tuple[str, ...]
+    graph: Any  # the FuncGraph: for places in the user's code, and to keep Python functions alive
+    fed: tuple[str, ...] = ()  # arguments of the placeholders, in the order of the feeds
+    captured: tuple[tuple[Any, str], ...] = ()  # what was captured from outside, with its argument
+    compiled: dict[Any, Any] = field(default_factory=dict)  # what was made of the program so far, by key
+
+
+def with_values(
+    traced: Traced, feeds: Sequence[Any], externals: Sequence[Any], values: Values, given: Sequence[Any]
+) -> Traced:
+    """The same trace at other values.
+
+    Args:
+        traced: What was traced before.
+        feeds: Values of the placeholders.
+        externals: What a new trace of the same function captured; those that the gradient captured besides stay.
+        values: Where the values of what is captured come from.
+        given: Per output, the cotangents that the user gave.
+    """
+    held = dict(zip(traced.fed, feeds, strict=True))
+    captured = [(e, name) for e, (_, name) in zip(externals, traced.captured, strict=False)]
+    captured += traced.captured[len(externals) :]
+    held.update({name: values.value(external) for external, name in captured})
+    outputs = tuple(replace(o, given=tuple(g)) for o, g in zip(traced.outputs, given, strict=True))
+    return replace(traced, values=held, captured=tuple(captured), outputs=outputs)
+
+
+def place_inputs(graph: Any, inputs: Any, path: str) -> tuple[Any, list[tuple[str, Any, Any]], list[str]]:
+    """The inputs with a placeholder for each continuous leaf.
+
+    Returns:
+        The structure to call the function with; for each continuous leaf its path, the tensor or variable in the
+        graph, and its value; and the leaves that pass through as they are, each with its dtype.
+    """
+    found: list[tuple[str, Any, Any]] = []
+    skipped: list[str] = []
+    paths = iter(structure.leaves(inputs, path))
+
+    def place(value: Any) -> Any:
+        leaf = next(paths)
+        if not structure.is_continuous(value):
+            if value is not None:
+                skipped.append(f"{leaf.path} ({structure.dtype_name(value)})")
+            return value
+        variable = structure.variable_of(value)
+        if variable is not None:
+            found.append((leaf.path, variable, None))
+            return value
+        array = structure.as_array(value)
+        placeholder = tf.compat.v1.placeholder(array.dtype, array.shape, name="input")
+        found.append((leaf.path, placeholder, array))
+        return placeholder
+
+    return structure.rebuild(inputs, place), found, skipped
+
+
+@dataclass(slots=True)
+class Asked:
+    """What is to be differentiated, as tensors of the graph."""
+
+    outputs: list[tuple[str, list[Any], list[Any]]]  # path, tensors that are summed, cotangents given or None
+    xs: list[tuple[str, Any]]  # path, tensor or variable
+    stops: list[Any]
+    unconnected: str = "none"
+
+
+def finish(
+    graph: Any, name: str, asked: Asked, feeds: Sequence[tuple[Any, Any]], values: Values,
+    skipped: Sequence[str] = (), notes: Sequence[str] = (),
+) -> Traced:  # fmt: skip
+    """Differentiate inside the graph and turn it into a program.
+
+    Args:
+        graph: The FuncGraph that holds everything asked for.
+        name: What to call the function.
+        asked: What to differentiate.
+        feeds: Placeholders of the graph, with their values.
+        values: Where the values of captured tensors and variables come from.
+        skipped: Inputs without a derivative.
+        notes: What was noticed so far.
+    """
+    returned: list[Any] = []
+    outputs: list[Output] = []
+    cotangent_inputs: list[Any] = []
+    with graph.as_default():
+        xs = [_in_graph(graph, x) for _, x in asked.xs]
+        stops = [graph.capture(s) if isinstance(s, tf.__internal__.EagerTensor) else s for s in asked.stops]
+        for path, tensors, given in asked.outputs:
+            first = len(returned)
+            returned += tensors
+            cotangents = [tf.compat.v1.placeholder(t.dtype, t.shape, name="cotangent") for t in tensors]
+            cotangent_inputs += cotangents
+            gradients, failure = _differentiate(tensors, xs, cotangents, stops, asked.unconnected)
+            outputs.append(
+                Output(
+                    path=path,
+                    returns=tuple(range(first, first + len(tensors))),
+                    cotangents=tuple(c.op.name for c in cotangents),
+                    given=tuple(given),
+                    sliced=tuple(_add_parts(g, returned) for g in gradients),
+                    failure=failure,
+                )
+            )
+    inner_stops = len(returned)
+    returned += stops
+    inner_xs = len(returned)
+    returned += [x for x, (_, asked_x) in zip(xs, asked.xs, strict=True) if structure.variable_of(asked_x) is None]
+    program, held, at, more, dropped = settled(graph, returned, [*feeds, *((c, None) for c in cotangent_inputs)], values)
+    for c in cotangent_inputs:
+        del held[at[id(c)]]
+    captures, names = list(graph.captures), [a.name for a in program.main.args]
+    notes = [*notes, *more]
+    if dropped:
+        notes.append(f"left out, because it changes state: {', '.join(sorted(set(dropped))[:5])}")
+    returns = program.main.returns
+    sources, k = [], inner_xs
+    for x, (path, asked_x) in zip(xs, asked.xs, strict=True):
+        variable = structure.variable_of(asked_x)
+        if variable is not None:
+            argument = next((at[id(i)] for e, i in captures if e is variable.handle or i is x), None)
+            sources.append(
+                Source(
+                    path=path,
+                    shape=tuple(variable.shape.as_list()),
+                    dtype=variable.dtype.base_dtype,
+                    argument=argument,
+                    variable=True,
+                )
+            )
+            continue
+        ref = returns[k].ref
+        k += 1
+        argument = ref if ref in names else None
+        sources.append(
+            Source(
+                path=path,
+                shape=tuple(x.shape.as_list()) if x.shape.is_fully_defined() else _shape(program, ref, held, graph),
+                dtype=x.dtype.base_dtype,
+                argument=argument,
+                ref=None if argument else ref,
+            )
+        )
+    renamed = {c.op.name: at[id(c)] for c in cotangent_inputs}
+    return Traced(
+        name=name,
+        program=program,
+        values=held,
+        outputs=tuple(replace(o, cotangents=tuple(renamed[c] for c in o.cotangents)) for o in outputs),
+        sources=tuple(sources),
+        stops=tuple(r.ref for r in returns[inner_stops:inner_xs]),
+        skipped=tuple(skipped),
+        notes=tuple(notes),
+        graph=graph,
+        fed=tuple(at[id(p)] for p, _ in feeds),
+        captured=tuple((external, at[id(inner)]) for external, inner in captures),
+    )
+
+
+def settled(
+    graph: Any, returned: Sequence[Any], feeds: Sequence[tuple[Any, Any]], values: Values
+) -> tuple[Program, dict[str, Any], dict[int, str], list[str], tuple[str, ...]]:
+    """The program that returns some tensors of a FuncGraph, with variables fed and random ops frozen.
+
+    Returns:
+        The program; the values of its arguments; the name of the argument for each input of the graph, by its id;
+        notes; and names of ops that were left out.
+    """
+    captures = list(graph.captures)
+    graph.inputs = [p for p, _ in feeds] + [inner for _, inner in captures]
+    graph.outputs = list(returned)
+    program = from_func_graph(graph)
+    at = {id(tensor): a.name for tensor, a in zip(graph.inputs, program.main.args, strict=True)}
+    held = {at[id(p)]: value for p, value in feeds}
+    program, notes, dropped = _settle(program, held, captures, at, values)
+    return program, held, at, notes, dropped
+
+
+def _shape(program: Program, ref: str, held: Mapping[str, Any], graph: Any) -> tuple[int, ...]:
+    """The shape that a value has at the base point."""
+    if ref in held:
+        return tuple(np.shape(held[ref]))
+    wanted = next(r for r in program.main.returns if r.ref == ref)
+    runner = Runner(returning(program, replace(program.main, returns=(wanted,), kept=())), alive=graph)
+    return tuple(np.shape(runner.run([held.get(a.name) for a in runner.program.main.args])[0]))
+
+
+def _in_graph(graph: Any, x: Any) -> Any:
+    variable = structure.variable_of(x)
+    if variable is not None:
+        return variable
+    return graph.capture(x) if isinstance(x, tf.__internal__.EagerTensor) else x
+
+
+def _differentiate(
+    ys: list[Any], xs: list[Any], cotangents: list[Any], stops: list[Any], unconnected: str
+) -> tuple[list[Any], str | None]:
+    try:
+        found = tf.gradients(
+            ys, xs, grad_ys=cotangents, stop_gradients=stops or None, unconnected_gradients=unconnected
+        )
+    except ValueError as error:
+        if "Incompatible shapes between op input and calculated input gradient" not in str(error):
+            raise
+        return [None] * len(xs), " ".join(str(error).split())
+    return list(found), None
+
+
+def _add_parts(gradient: Any, returned: list[Any]) -> tuple[int, ...] | None:
+    if gradient is None:
+        return None
+    parts = [gradient.values, gradient.indices] if isinstance(gradient, tf.IndexedSlices) else [gradient]
+    returned += parts
+    return tuple(range(len(returned) - len(parts), len(returned)))
+
+
+def _settle(
+    program: Program, held: dict[str, Any], captures: Sequence[tuple[Any, Any]], at: Mapping[int, str], values: Values
+) -> tuple[Program, list[str], tuple[str, ...]]:
+    """Variables fed, random ops frozen, calls inlined, assertions kept; the values of captures are added to `held`."""
+    program = freeze_randomness(inline_calls(program, keep_compiled=True))
+    handles: dict[str, int] = {}
+    values.read([external for external, _ in captures])
+    for external, inner in captures:
+        name = at[id(inner)]
+        dtype = values.variable_dtype(external)
+        held[name] = values.value(external)
+        if dtype is not None:
+            handles[name] = dtype.as_datatype_enum
+    kept = tuple(node.name for node in program.main.nodes if node.op == "Assert")
+    program = Program(main=replace(program.main, kept=kept), library=program.library)
+    writes = _writes(program.main, handles)
+    program, dropped = feed_variables(program, handles)
+    notes = []
+    if writes:
+        notes.append(
+            f"the function assigns variables ({writes} assignment{'s' if writes > 1 else ''}); they keep their values: "
+            "within the check an assignment is followed, not carried out"
+        )
+    return program, notes, dropped
+
+
+def _writes(body: Body, handles: Mapping[str, int]) -> int:
+    return sum(node.op.startswith("Assign") and node.op.endswith("VariableOp") for node in body.nodes)
+
+
+__all__ = ["Asked", "Gradients", "Output", "Source", "Traced", "finish", "place_inputs", "settled"]

@@ -1,0 +1,170 @@
+"""The float64 twin: a program rewritten so that it computes in double precision."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from functools import cache
+from typing import Any
+
+from tensorflow.core.framework import types_pb2
+from tensorflow.python.framework import dtypes, kernels, tensor_util
+
+from gradcheck._graph.program import (
+    Body,
+    Node,
+    Program,
+    argument_types,
+    control_inputs,
+    copy_node,
+    data_inputs,
+    fresh_name,
+    make_node,
+    op_def,
+    output_refs,
+    rename_called,
+    set_inputs,
+)
+from gradcheck._graph.randomness import RANDOM
+
+_D = types_pb2.DT_DOUBLE
+WIDER = {
+    types_pb2.DT_HALF: _D,
+    types_pb2.DT_BFLOAT16: _D,
+    types_pb2.DT_FLOAT: _D,
+    types_pb2.DT_COMPLEX64: types_pb2.DT_COMPLEX128,
+}
+# Python functions expect the dtype that they were written for; Bitcast reinterprets bits.
+_OWN_DTYPE = RANDOM | {"PyFunc", "PyFuncStateless", "EagerPyFunc", "Bitcast"}
+
+
+@dataclass(slots=True)
+class _Promotion:
+    names: dict[str, str]  # library function -> its twin
+    unpromoted: set[str] = field(default_factory=set)
+
+
+def is_narrow(program: Program) -> bool:
+    """Whether anything in the program is narrower than float64."""
+    bodies = [program.main, *program.library.values()]
+    return any(a.dtype in WIDER for body in bodies for a in body.args) or any(
+        dtype in WIDER for body in bodies for node in body.nodes for _, dtype in output_refs(node)
+    )
+
+
+def promote(program: Program) -> tuple[Program, tuple[str, ...]]:
+    """The program in float64 and complex128.
+
+    Type attributes, constants and nested functions are promoted. An op without a float64 kernel, and a Python
+    function, keep their dtype between casts; a random op too, so that it draws the same numbers.
+
+    Returns:
+        The twin, and the ops that could not be promoted and round as before (random ops are not among them).
+    """
+    work = _Promotion({name: fresh_name("twin") for name in program.library})
+    main = _promote(program.main, work)
+    library = {work.names[name]: _promote(body, work) for name, body in program.library.items()}
+    return Program(main=main, library=library), tuple(sorted(work.unpromoted))
+
+
+def _wide(dtype: int) -> int:
+    wider: int = WIDER.get(dtype, dtype)
+    return wider
+
+
+def _promote(body: Body, work: _Promotion) -> Body:
+    nodes: list[Node] = []
+    refs: dict[str, str] = {}
+    for node in body.nodes:
+        before, new, after = _promote_node(node, work)
+        nodes += [*before, new, *(cast for _, cast in after)]
+        refs.update({ref: f"{cast.name}:y:0" for ref, cast in after})
+    inner = {cast: ref for ref, cast in refs.items()}
+    result = []
+    for node in nodes:
+        own = node.name + ":y:0" in inner
+        if not own and any(i in refs for i in node.input):
+            set_inputs(node, [refs.get(i, i) for i in node.input], [])
+        result.append(node)
+    return replace(
+        body,
+        args=tuple(replace(a, dtype=_wide(a.dtype)) for a in body.args),
+        nodes=tuple(result),
+        returns=tuple(replace(r, ref=refs.get(r.ref, r.ref), dtype=_wide(r.dtype)) for r in body.returns),
+    )
+
+
+def _promote_node(node: Node, work: _Promotion) -> tuple[list[Node], Node, list[tuple[str, Node]]]:
+    """Casts before, the node, and casts after it (each with the reference that it stands for)."""
+    copy = copy_node(node)
+    definition = op_def(node.op)
+    if definition is None:
+        return [], copy, []
+    rename_called(copy, work.names)
+    keep = _keeps(node)
+    if not keep:
+        for attribute in copy.attr.values():
+            _promote_attribute(attribute)
+    elif node.op not in RANDOM and any(dtype in WIDER for _, dtype in output_refs(node)):
+        work.unpromoted.add(f"{node.op} '{node.name}'")
+    before: list[Node] = []
+    data = data_inputs(copy)
+    for i, (arrives, takes) in enumerate(_types(definition.input_arg, node, copy)):
+        if arrives != takes:
+            cast = make_node("Cast", f"{node.name}/narrow{i}", [data[i]], SrcT=arrives, DstT=takes)
+            before.append(cast)
+            data[i] = f"{cast.name}:y:0"
+    set_inputs(copy, data, control_inputs(copy))
+    after = []
+    gives = [t for _, types in argument_types(definition.output_arg, copy) for t in types]
+    for (ref, dtype), given in zip(output_refs(node), gives, strict=True):
+        if given != _wide(dtype):
+            name = f"{node.name}/widen_{ref.replace(':', '_').rsplit('/', 1)[-1]}"
+            after.append((ref, make_node("Cast", name, [ref], SrcT=given, DstT=_wide(dtype))))
+    return before, copy, after
+
+
+def _types(args: Any, node: Node, copy: Node) -> list[tuple[int, int]]:
+    arrive = [_wide(t) for _, types in argument_types(args, node) for t in types]
+    take = [t for _, types in argument_types(args, copy) for t in types]
+    return list(zip(arrive, take, strict=True))
+
+
+def _promote_attribute(attribute: Any) -> None:
+    kind = attribute.WhichOneof("value")
+    if kind == "type":
+        attribute.type = _wide(attribute.type)
+    elif kind == "list":
+        for i, dtype in enumerate(attribute.list.type):
+            attribute.list.type[i] = _wide(dtype)
+    elif kind == "tensor" and attribute.tensor.dtype in WIDER:
+        wide = dtypes.as_dtype(WIDER[attribute.tensor.dtype]).as_numpy_dtype
+        array = tensor_util.MakeNdarray(attribute.tensor)
+        attribute.tensor.CopyFrom(tensor_util.make_tensor_proto(array.astype(wide)))
+
+
+def _keeps(node: Node) -> bool:
+    """Whether the node must run in the dtype it has."""
+    if node.op in _OWN_DTYPE:
+        return True
+    types = []
+    for attr in op_def(node.op).attr:
+        if attr.type in ("type", "list(type)") and attr.name in node.attr:
+            value = node.attr[attr.name]
+            given = [value.type] if attr.type == "type" else list(value.list.type)
+            allowed = attr.allowed_values.list.type
+            if any(t in WIDER and allowed and WIDER[t] not in allowed for t in given):
+                return True
+            types += [(attr.name, t) for t in given if t in WIDER]
+    return bool(types) and not all(_has_kernel(node.op, name, WIDER[t]) for name, t in types)
+
+
+@cache
+def _has_kernel(op: str, attribute: str, dtype: int) -> bool:
+    found = [k for k in kernels.get_registered_kernels_for_op(op).kernel if k.device_type in ("CPU", "DEFAULT")]
+    if not found:
+        return True  # not a kernel of its own: a call, a loop, a conditional
+    for kernel in found:
+        constraints = {c.name: c.allowed_values.list.type for c in kernel.constraint}
+        if attribute not in constraints or dtype in constraints[attribute]:
+            return True
+    return False
