@@ -1,0 +1,118 @@
+"""The command line: check subjects, list them, show what was found before."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from gradcheck._version import __version__
+from gradcheck.cli._misuse import MisuseError
+from gradcheck.cli._named import Named, bundled, resolve
+from gradcheck.cli._outcome import Outcome, outcomes_from_plain, outcomes_to_plain
+from gradcheck.cli._progress import advancing
+from gradcheck.cli._quiet import quiet_logging, quiet_start, wake_devices
+from gradcheck.cli._tables import print_outcomes, print_subjects
+
+ALL_OK, FINDINGS, MISUSE, INTERRUPTED = 0, 1, 2, 130
+
+_EPILOG = """\
+A module:function takes no arguments and returns (fn, inputs), (fn, inputs, options of check_gradients), a
+GradientReport or a Subject. Modules are looked for in the current directory first.
+Exit codes: 0 all ok, 1 findings, 2 misuse.
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line `argv` (the process's own where None) and give its exit code."""
+    try:
+        arguments = _parser().parse_args(argv)
+    except SystemExit as exit_:  # argparse has printed help, the version, or what is wrong
+        return int(exit_.code or ALL_OK)
+    command: Callable[[argparse.Namespace], int] = arguments.command
+    try:
+        return command(arguments)
+    except MisuseError as error:
+        print(f"gradcheck: {error}", file=sys.stderr)
+        return MISUSE
+    except KeyboardInterrupt:
+        print("gradcheck: interrupted", file=sys.stderr)
+        return INTERRUPTED
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="gradcheck", description="Tells whether TensorFlow gradients are right.")
+    parser.add_argument("--version", action="version", version=f"gradcheck {__version__}")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="run | list | show")
+    run = commands.add_parser(
+        "run", help="check subjects", epilog=_EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    run.add_argument("specs", nargs="*", metavar="NAME | module:function", help="none: every bundled subject")
+    run.add_argument("--json", action="store_true", help="write one JSON document, as `show` reads it")
+    run.add_argument("--mode", choices=("auto", "directional", "elementwise", "jacobian"))
+    run.add_argument("--seed", type=_seed, metavar="N", help="of the random directions; 0 unless given")
+    run.set_defaults(command=_run)
+    commands.add_parser("list", help="name the bundled subjects").set_defaults(command=_list)
+    show = commands.add_parser("show", help="print what `run --json` wrote")
+    show.add_argument("file", type=Path, metavar="FILE")
+    show.set_defaults(command=_show)
+    return parser
+
+
+def _seed(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"expected an integer of at least 0, got {text!r}")
+    return int(text)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    # A JSON document is alone on stdout: what the user's code prints goes to stderr then.
+    prints_go = contextlib.redirect_stdout(sys.stderr) if arguments.json else contextlib.nullcontext()
+    with quiet_logging(), prints_go:
+        quiet_start()
+        named = resolve(arguments.specs, mode=arguments.mode, seed=arguments.seed)
+        wake_devices()
+        outcomes = _checked(named)
+    if arguments.json:
+        print(json.dumps(outcomes_to_plain(outcomes), allow_nan=False, indent=2))
+    else:
+        print_outcomes(outcomes)
+    return _exit_code(outcomes)
+
+
+def _checked(named: Sequence[Named]) -> list[Outcome]:
+    outcomes = []
+    with advancing(len(named)) as advance:
+        for each in named:
+            outcomes.append(each.check())
+            advance()
+    return outcomes
+
+
+def _list(arguments: argparse.Namespace) -> int:
+    del arguments  # the command takes none
+    with quiet_logging():
+        quiet_start()
+        subjects = bundled()
+    print_subjects(
+        [subjects.get(name) for name in subjects.names()], [subjects.get(name) for name in subjects.wrong_names()]
+    )
+    return ALL_OK
+
+
+def _show(arguments: argparse.Namespace) -> int:
+    try:
+        outcomes = outcomes_from_plain(json.loads(arguments.file.read_text(encoding="utf-8")))
+    except OSError as error:
+        raise MisuseError(f"cannot read {str(arguments.file)!r}: {error.strerror}") from error
+    except ValueError as error:
+        raise MisuseError(f"{str(arguments.file)!r} is not what `gradcheck run --json` writes: {error}") from error
+    print_outcomes(outcomes)
+    return _exit_code(outcomes)
+
+
+def _exit_code(outcomes: Sequence[Outcome]) -> int:
+    return ALL_OK if all(outcome.ok for outcome in outcomes) else FINDINGS
