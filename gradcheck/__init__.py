@@ -77,7 +77,7 @@ def __dir__() -> list[str]:
 def _without_tensorflow(name: str) -> str:
     return (
         f"{__name__}.{name} needs TensorFlow, and there is none in this environment. Type one of\n"
-        '  pip install "gradcheck[cpu]"    brings tensorflow-cpu\n'
-        '  pip install "gradcheck[tf]"     brings tensorflow\n'
-        "or install any other build of tensorflow>=2.18."
+        '  pip install "tensorflow-cpu>=2.18"\n'
+        '  pip install "tensorflow>=2.18"\n'
+        "or install any other build of TensorFlow that is as new."
     )

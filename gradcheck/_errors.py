@@ -15,6 +15,8 @@ class GradientMismatch(AssertionError):
         report: The `GradientReport` with every finding; `str(error)` is its text.
     """
 
+    ag_pass_through = True  # where a tf.function is traced, AutoGraph raises it as it is
+
     def __init__(self, report: GradientReport) -> None:
         super().__init__(str(report))
         self.report = report
@@ -22,3 +24,5 @@ class GradientMismatch(AssertionError):
 
 class GraphUnavailable(RuntimeError):
     """A question that cannot be answered from where it was asked; the text says what to call instead."""
+
+    ag_pass_through = True  # where a tf.function is traced, AutoGraph raises it as it is

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from gradcheck._check.judge import Comparison, Outcome, compare, worthwhile
+from gradcheck._check.judge import Comparison, Outcome, compare, needs_a_second_look, worthwhile
 from gradcheck._check.work import Work
 from gradcheck._derivatives.compressed import Plan, elementwise, some_entries
 from gradcheck._derivatives.numeric import Mover
@@ -48,14 +48,12 @@ def compare_entries(work: Work, a: int, x: int, c: int, plan: Plan) -> Compariso
     signs = rademacher(work.rng, len(gradient))
     own = np.abs(gradient) * scales
     noise = 0.5 * mover.eps * _rounding(mover, plan, weights, float(work.reach(a)[c]))
-    numeric = elementwise(
-        mover, plan, weights, signs, target=_target(own, own, noise, mover.eps), argument_noise=noise
-    )
+    numeric = elementwise(mover, plan, weights, signs, target=_target(own, own, noise, mover.eps), argument_noise=noise)
     first = compare(
         (gradient * scales)[None], numeric, own[None], work.options, dtype=work.dtype(x), eps=work.gradient_eps,
-        magnitude=magnitude, typical=rms(own),
+        magnitude=magnitude, typical=rms(own), coarse=work.coarse(x),
     )  # fmt: skip
-    suspects = np.flatnonzero(first.outcome[0] >= Outcome.UNDECIDED)
+    suspects = np.flatnonzero(needs_a_second_look(first)[0])
     if not suspects.size:
         return first
     return _again(work, a, x, c, first, suspects[np.argsort(-first.excess[0][suspects])[:256]])
@@ -63,7 +61,8 @@ def compare_entries(work: Work, a: int, x: int, c: int, plan: Plan) -> Compariso
 
 def _target(own: Reals, every: Reals, noise: Reals, eps: float) -> Reals:
     """Errors worth striving for; those far below the typical derivative need not be a small part of a tiny one."""
-    return np.maximum(worthwhile(own, noise, eps, coarsest=3e-10), 1e-11 * (eps / 2.0**-52) * rms(every))
+    target: Reals = np.maximum(worthwhile(own, noise, eps, coarsest=3e-10), 1e-11 * (eps / 2.0**-52) * rms(every))
+    return target
 
 
 def _rounding(mover: Mover, plan: Plan, weights: Reals, reach: float) -> Reals:
@@ -90,7 +89,7 @@ def _again(work: Work, a: int, x: int, c: int, first: Comparison, suspects: Inte
 
 
 def compare_some(work: Work, a: int, x: int, c: int, entries: Integers) -> Comparison:
-    """Compare single entries of one x, each moved alone; shape [1, entries]."""
+    """Compare single entries of one x, each moved alone, with steps of their own and more precisely; [1, entries]."""
     mover, place = located(work, x)
     weights = work.full_weights(a)[c]
     gradient = gradient_of(work, a, x)[c][entries]
@@ -99,11 +98,15 @@ def compare_some(work: Work, a: int, x: int, c: int, entries: Integers) -> Compa
     noise = np.full(len(entries), 0.5 * mover.eps * (magnitude + float(work.reach(a)[c])))
     own = gradient * scales
     every = gradient_of(work, a, x)[c] * mover.scales[place]
-    target = _target(np.abs(own), every, noise, mover.eps)
-    numeric = some_entries(mover, place, entries, weights[:, None], target=target[:, None], argument_noise=noise[:, None])
+    target = 0.01 * _target(np.abs(own), every, noise, mover.eps)
+    swing = float(np.linalg.norm(weights * mover.swing(place)))
+    step = mover.witness_step(place, np.abs(own)[:, None] * weights / (np.linalg.norm(weights) or 1.0))
+    numeric = some_entries(
+        mover, place, entries, weights[:, None], target=target[:, None], argument_noise=noise[:, None], step=step
+    )
     column = compare(
         own[:, None], numeric, np.abs(own)[:, None], work.options, dtype=work.dtype(x), eps=work.gradient_eps,
-        magnitude=magnitude, typical=rms(every),
+        magnitude=magnitude, typical=rms(every), coarse=work.coarse(x), hidden=16 * mover.eps * swing,
     )  # fmt: skip
     return Comparison(**{name: getattr(column, name).T for name in Comparison.__slots__})
 
@@ -126,54 +129,61 @@ def located(work: Work, x: int) -> tuple[Mover, int]:
 
 
 def halve(work: Work, a: int, x: int, c: int) -> Wrong | None:
-    """Find wrong entries of a large x: k of n in about 2 k log2 n directional derivatives."""
-    mover, place = located(work, x)
-    gradient = gradient_of(work, a, x)[c]
-    n = len(gradient)
-    frontier = [np.arange(n)]
+    """Find wrong entries of a large x: k of n in about k log2 n directional derivatives.
+
+    Signs stay the same from level to level, so that of two halves only one is measured: what the first does not
+    explain of its parent's difference is the second's.
+    """
+    signs = rademacher(work.rng, len(gradient_of(work, a, x)[c]))
+    whole = np.arange(len(signs))
+    frontier = [(whole, *_differences(work, a, x, c, [whole], signs)[0])]
     more = False
-    while frontier and len(frontier[0]) > 1:
-        parts = [half for block in frontier for half in np.array_split(block, 2) if len(half)]
-        comparison = _compare_blocks(work, a, x, c, parts, mover, place, gradient)
-        bad = np.flatnonzero(comparison.outcome[:, 0] >= Outcome.KINK_OUTSIDE)
-        if len(bad) > _FRONTIER:
+    while frontier and max(len(block) for block, _, _ in frontier) > 1:
+        lefts = [block[: (len(block) + 1) // 2] for block, _, _ in frontier]
+        found = _differences(work, a, x, c, lefts, signs)
+        parts = []
+        for (block, difference, allowed), left, (own, own_allowed) in zip(frontier, lefts, found, strict=True):
+            parts.append((left, own, own_allowed))
+            if len(left) < len(block):
+                parts.append((block[len(left) :], difference - own, allowed + own_allowed))
+        wrong = [part for part in parts if abs(part[1]) > part[2]]
+        if len(wrong) > _FRONTIER:
             more = True
-            bad = bad[np.argsort(-comparison.excess[bad, 0], kind="stable")[:_FRONTIER]]
-        frontier = sorted((parts[k] for k in bad), key=len, reverse=True)
+            wrong = sorted(wrong, key=lambda part: -abs(part[1]) / part[2])[:_FRONTIER]
+        frontier = wrong
     if not frontier:
         return None
-    entries = np.sort(np.concatenate(frontier))
+    entries = np.sort(np.concatenate([block for block, _, _ in frontier]))
     comparison = compare_some(work, a, x, c, entries)
-    wrong = np.flatnonzero(comparison.outcome[0] >= Outcome.KINK_OUTSIDE)
-    if not wrong.size:
+    apart = np.flatnonzero(comparison.outcome[0] >= Outcome.KINK_OUTSIDE)
+    if not apart.size:
         return None
-    picked = Comparison(**{name: getattr(comparison, name)[:, wrong] for name in Comparison.__slots__})
-    return Wrong(entries=entries[wrong], comparison=picked, more=more)
+    picked = Comparison(**{name: getattr(comparison, name)[:, apart] for name in Comparison.__slots__})
+    return Wrong(entries=entries[apart], comparison=picked, more=more)
 
 
-def _compare_blocks(
-    work: Work, a: int, x: int, c: int, parts: list[Integers], mover: Mover, place: int, gradient: Reals
-) -> Comparison:
+def _differences(work: Work, a: int, x: int, c: int, parts: list[Integers], signs: Reals) -> list[tuple[float, float]]:
+    """For subsets of the entries that move together: analytic minus numeric, and how much of it is allowed."""
+    mover, place = located(work, x)
+    gradient = gradient_of(work, a, x)[c]
     weights = work.full_weights(a)[c]
-    n, scales = len(gradient), mover.scales[place]
-    signs = rademacher(work.rng, n)
-    magnitude = float(np.linalg.norm(weights * mover.outputs))
-    moved = signs * scales
+    moved = signs * mover.scales[place]
 
     def directions(groups: Integers) -> list[Reals | None]:
-        move = np.zeros((len(groups), n))
+        move = np.zeros((len(groups), len(signs)))
         for q, g in enumerate(groups):
             move[q, parts[g]] = moved[parts[g]]
         return [move if k == place else None for k in range(len(mover.base))]
 
+    magnitude = float(np.linalg.norm(weights * mover.outputs))
     own = np.array([float(gradient[p] @ moved[p]) for p in parts])
-    size = np.array([float(np.linalg.norm(gradient[p] * scales[p])) for p in parts])
+    size = np.array([float(np.linalg.norm(gradient[p] * moved[p])) for p in parts])
     noise = np.full(len(parts), 0.5 * mover.eps * (magnitude + float(work.reach(a)[c])))
     numeric = mover.derivatives(
         directions, len(parts), reduce=lambda samples, _: (samples @ weights)[:, :, None],
         target=worthwhile(size, noise, mover.eps, coarsest=1e-9)[:, None], argument_noise=noise[:, None],
     )  # fmt: skip
-    return compare(
+    compared = compare(
         own[:, None],
         numeric,
         size[:, None],
@@ -182,3 +192,5 @@ def _compare_blocks(
         eps=work.gradient_eps,
         magnitude=magnitude,
     )
+    gaps = (compared.analytic - compared.numeric)[:, 0]
+    return [(float(g), float(e)) for g, e in zip(gaps, compared.allowed[:, 0], strict=True)]

@@ -7,18 +7,20 @@ from typing import Any
 import numpy as np
 
 from gradcheck._check.judge import Comparison, Outcome
+from gradcheck._check.options import SAFETY
 from gradcheck._check.work import Work
 from gradcheck._graph.provenance import held_places
 from gradcheck._results import Finding, Verdict
 
 _VERDICTS = {
     Outcome.AGREES: Verdict.MATCH,
+    Outcome.DOUBTFUL: Verdict.MATCH,
     Outcome.KINK_WITHIN: Verdict.NONSMOOTH,
     Outcome.UNDECIDED: Verdict.INCONCLUSIVE,
     Outcome.KINK_OUTSIDE: Verdict.NONSMOOTH,
     Outcome.APART: Verdict.MISMATCH,
 }
-OK = (Outcome.AGREES, Outcome.KINK_WITHIN)
+OK = (Outcome.AGREES, Outcome.DOUBTFUL, Outcome.KINK_WITHIN)
 
 
 def finding(work: Work, a: int, x: int, verdict: Verdict, *, ok: bool | None = None, **fields: Any) -> Finding:
@@ -66,7 +68,7 @@ def from_comparison(
     return finding(
         work, a, x, verdict, ok=outcome in OK, index=index, part=part, analytic=own, numeric=numeric,
         error=float(comparison.error[at]) / unit, allowed=float(comparison.allowed[at]) / unit, points=9,
-        order=int(comparison.order[at]), one_sided=sides, advice=_advice(verdict, outcome, work),
+        order=int(comparison.order[at]), one_sided=sides, advice=_advice(outcome, comparison, at),
         y_index=_output_index(work, a, y_entry), **fields,
     )  # fmt: skip
 
@@ -91,13 +93,17 @@ def _output_index(work: Work, a: int, entry: int | None) -> tuple[int, ...] | No
     return tuple(int(i) for i in np.unravel_index(entry // max(1, parts), shape)) if shape else ()
 
 
-def _advice(verdict: Verdict, outcome: Outcome, work: Work) -> str | None:
-    if verdict is Verdict.INCONCLUSIVE:
-        if work.options.rtol is not None:
-            return "a larger rtol, or float64 inputs, or a point where the function is better conditioned, decides it"
-        if work.point.unpromoted:
-            return "the ops named below round in a narrow dtype: float64 kernels for them, or rtol=1e-2, decide it"
-        return "rtol=1e-3, or a point where the function is not so large beside its derivative, decides it"
+def _advice(outcome: Outcome, comparison: Comparison, at: tuple[int, ...]) -> str | None:
+    if outcome is Outcome.UNDECIDED:
+        scale = max(abs(float(comparison.analytic[at])), abs(float(comparison.numeric[at])))
+        needed = SAFETY * float(comparison.error[at]) / scale if scale > 0 else np.inf
+        if needed < 0.3:
+            rtol = 10 ** np.ceil(np.log10(needed))
+            return f"rtol={rtol:.0e} would decide it here; so would a point where the function itself is smaller"
+        return "no rtol decides it: the derivative is lost in the rounding of the function"
     if outcome is Outcome.KINK_OUTSIDE:
-        return "move the point off the kink; if the gradient is then right, only the value chosen at the kink is not between the one-sided derivatives"
+        return (
+            "move the point off the kink; if the gradient is then right, only the value chosen at the kink "
+            "is not between the one-sided derivatives"
+        )
     return None

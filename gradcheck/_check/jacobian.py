@@ -10,7 +10,7 @@ import numpy as np
 from gradcheck._check import entries
 from gradcheck._check.entries import Integers, located
 from gradcheck._check.findings import from_comparison
-from gradcheck._check.judge import Comparison, Outcome, compare, worthwhile
+from gradcheck._check.judge import Comparison, Outcome, compare, constant_factor, needs_a_second_look, worthwhile
 from gradcheck._check.naming import conclude
 from gradcheck._check.work import Work
 from gradcheck._derivatives.analytic import analytic
@@ -32,7 +32,10 @@ def analytic_rows(work: Work, a: int, *, wide: bool = True) -> list[Reals | None
         [g.value for g in analytic(work.point, a, np.eye(min(_ROWS, m - k), m, k), work.shapes[a], wide=wide)]
         for k in range(0, m, _ROWS)
     ]
-    return [None if column[0] is None else np.concatenate([c for c in column if c is not None]) for column in zip(*parts, strict=True)]
+    return [
+        None if column[0] is None else np.concatenate([c for c in column if c is not None])
+        for column in zip(*parts, strict=True)
+    ]
 
 
 def row_reach(work: Work, matrices: Sequence[Reals | None]) -> Reals:
@@ -89,7 +92,10 @@ def measure(work: Work, a: int, x: int, matrix: Reals, reach: Reals) -> Measured
 
 def _target(own: Reals, noise: Reals, eps: float) -> Reals:
     """Errors worth striving for; those far below the typical derivative need not be a small part of a tiny one."""
-    return np.maximum(worthwhile(own, noise, eps, coarsest=1e-9), 1e-9 * (eps / 2.0**-52) ** 0.5 * entries.rms(own))
+    target: Reals = np.maximum(
+        worthwhile(own, noise, eps, coarsest=1e-9), 1e-9 * (eps / 2.0**-52) ** 0.5 * entries.rms(own)
+    )
+    return target
 
 
 def check_jacobian(work: Work, a: int, x: int, matrix: Reals | None, reach: Reals) -> Finding:
@@ -102,12 +108,13 @@ def check_jacobian(work: Work, a: int, x: int, matrix: Reals | None, reach: Real
     own = matrix[found.rows, found.columns] * mover.scales[place][found.columns]
     comparison = compare(
         own[None], found.numeric, np.abs(own)[None], work.options, dtype=work.dtype(x), eps=work.gradient_eps,
-        magnitude=np.abs(mover.outputs[first + found.rows])[None], typical=entries.rms(own),
+        magnitude=np.abs(mover.outputs[first + found.rows])[None], typical=entries.rms(own), coarse=work.coarse(x),
     )  # fmt: skip
     leaked = _leaks(matrix, mover, place, mover.outputs[first:last], found)
-    suspects = np.flatnonzero(comparison.outcome[0] >= Outcome.UNDECIDED)
+    suspects = np.flatnonzero(needs_a_second_look(comparison)[0])
+    suspects = suspects[np.argsort(-comparison.outcome[0][suspects], kind="stable")]
     if suspects.size or leaked.size:
-        bad = np.unique(np.concatenate([found.columns[suspects], leaked]))[:_ALONE]
+        bad = np.unique(np.concatenate([leaked, found.columns[suspects]])[:_ALONE])
         return _columns_alone(work, a, x, matrix, bad, comparison, found)
     return _conclude(work, a, x, comparison, found.rows, found.columns)
 
@@ -130,11 +137,17 @@ def _columns_alone(
     weights[np.arange(first, last), np.arange(m)] = 1.0
     own = matrix[:, columns].T * mover.scales[place][columns, None]
     magnitude = np.abs(mover.outputs[first:last])[None]
-    target = _target(np.abs(own), found.noise[None], mover.eps)
-    numeric = some_entries(mover, place, columns, weights, target=target, argument_noise=found.noise[None])
+    target = 0.01 * _target(np.abs(own), found.noise[None], mover.eps)
+    swing = mover.swing(place)[first:last]
+    slopes = np.zeros((len(columns), mover.outputs.size))
+    slopes[:, first:last] = own
+    numeric = some_entries(
+        mover, place, columns, weights, target=target, argument_noise=found.noise[None],
+        step=mover.witness_step(place, slopes),
+    )  # fmt: skip
     alone = compare(
         own, numeric, np.abs(own), work.options, dtype=work.dtype(x), eps=work.gradient_eps, magnitude=magnitude,
-        typical=entries.rms(matrix * mover.scales[place]),
+        typical=entries.rms(matrix * mover.scales[place]), coarse=work.coarse(x), hidden=16 * mover.eps * swing[None],
     )  # fmt: skip
     keep = ~np.isin(found.columns, columns)
     joined = Comparison(
@@ -154,7 +167,9 @@ def _conclude(work: Work, a: int, x: int, comparison: Comparison, rows: Integers
     at = comparison.worst()
     apart = comparison.outcome[0] == Outcome.APART
     entry = int(columns[at[1]])
+    wrong = Comparison(**{n: getattr(comparison, n)[:, apart] for n in Comparison.__slots__})
     return from_comparison(
         work, a, x, comparison, at, entry=entry, unit=float(mover.scales[place][entry]), y_entry=int(rows[at[1]]),
-        wrong=int(len(np.unique(columns[apart]))), hint=None,
+        wrong=len(np.unique(columns[apart])),
+        hint=constant_factor(wrong, single=work.values[a].size * mover.base[place].size == 1),
     )  # fmt: skip

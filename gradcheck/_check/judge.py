@@ -14,13 +14,14 @@ from gradcheck._numerics.intervals import Derivatives
 
 # Numeric errors above this part of the derivative decide nothing, unless rtol says otherwise.
 RESOLUTION = {
-    "float64": 1e-4,
-    "complex128": 1e-4,
-    "float32": 1e-4,
-    "complex64": 1e-4,
+    "float64": 1e-3,
+    "complex128": 1e-3,
+    "float32": 1e-3,
+    "complex64": 1e-3,
     "float16": 1e-2,
     "bfloat16": 3e-2,
 }
+_NOTHING = 1e-280  # an error of this size says only that zero has no rounding of its own
 _ROUNDINGS = 8.0  # units of rounding that a gradient of ordinary depth may be off by
 
 
@@ -28,10 +29,11 @@ class Outcome(enum.IntEnum):
     """What one comparison says, gravest last."""
 
     AGREES = 0
-    KINK_WITHIN = 1  # at a kink, and the analytic value lies between the one-sided derivatives
-    UNDECIDED = 2
-    KINK_OUTSIDE = 3
-    APART = 4
+    DOUBTFUL = 1  # agrees within the safety factor, but not within twice the error: worth a closer look
+    KINK_WITHIN = 2  # at a kink, and the analytic value lies between the one-sided derivatives
+    UNDECIDED = 3
+    KINK_OUTSIDE = 4
+    APART = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,7 +64,7 @@ class Comparison:
 
 def compare(
     analytic: Any, numeric: Derivatives, size: Any, options: Options, *, dtype: str, eps: float, magnitude: Any,
-    typical: Any = 0.0, noise: Any = 0.0,
+    typical: Any = 0.0, coarse: float = 0.0, hidden: Any = 0.0,
 ) -> Comparison:  # fmt: skip
     """Compare analytic with numeric values.
 
@@ -77,12 +79,14 @@ def compare(
         eps: Unit roundoff in which the analytic values were computed.
         magnitude: Of the function's own value, in the same units.
         typical: Size of such derivatives elsewhere in the same x: errors far below it leave nothing open.
-        noise: Measured rounding of the analytic values, where it was measured.
+        coarse: Relative rounding of the analytic values beyond `eps`, as of constants of a narrow dtype.
+        hidden: Derivatives up to this size may be absorbed by rounding inside the function where no sample moves.
     """
     shape = numeric.value.shape
     analytic, size = np.broadcast_to(analytic, shape), np.broadcast_to(size, shape)
     scale = np.maximum(np.abs(analytic), np.where(np.isfinite(numeric.value), np.abs(numeric.value), 0.0))
-    rounding = _ROUNDINGS * eps * np.maximum(size, np.abs(analytic)) + noise
+    rounding = _ROUNDINGS * eps * np.maximum(size, np.abs(analytic))
+    rounding = rounding + coarse * np.abs(analytic) + np.where(numeric.value == 0, hidden, 0.0)
     slack = rounding + (options.rtol or 4 * eps) * scale
     with np.errstate(invalid="ignore", over="ignore"):
         allowed = SAFETY * numeric.error + slack
@@ -97,15 +101,18 @@ def compare(
             + SAFETY * np.maximum(numeric.left_error, numeric.right_error)
             + slack
         )
-        resolution = options.rtol or RESOLUTION.get(dtype, 1e-4)
+        resolution = options.rtol or max(RESOLUTION.get(dtype, 1e-3), 1e-2 if eps > 1e-9 else 0.0)
         blunt = (SAFETY * numeric.error > resolution * np.maximum(np.maximum(scale, size), typical)) & (
             scale > SAFETY * numeric.error
         )
         # Consistent with zero: decided when the error is small beside what the function's own rounding leaves.
-        vague = (scale <= SAFETY * numeric.error) & (
-            SAFETY * numeric.error > resolution * np.maximum(np.maximum(magnitude, size), typical)
+        vague = (
+            (scale <= SAFETY * numeric.error)
+            & (numeric.error > _NOTHING)
+            & (SAFETY * numeric.error > resolution * np.maximum(np.maximum(magnitude, size), typical))
         )
     outcome = np.full(shape, int(Outcome.AGREES))
+    outcome[difference > 2 * numeric.error + slack] = Outcome.DOUBTFUL
     outcome[blunt | vague] = Outcome.UNDECIDED
     outcome[difference > allowed] = Outcome.APART
     outcome[numeric.nonfinite | ~np.isfinite(numeric.error)] = Outcome.UNDECIDED
@@ -125,6 +132,12 @@ def compare(
     )
 
 
+def needs_a_second_look(comparison: Comparison) -> NDArray[np.bool_]:
+    """Comparisons that are not settled by one look: disagreements, doubts, and what could not be decided."""
+    open_ones: NDArray[np.bool_] = (comparison.outcome == Outcome.DOUBTFUL) | (comparison.outcome >= Outcome.UNDECIDED)
+    return open_ones
+
+
 def worthwhile(own: Any, noise: Any, eps: float, *, coarsest: float) -> Any:
     """The absolute numeric error worth striving for.
 
@@ -139,3 +152,17 @@ def worthwhile(own: Any, noise: Any, eps: float, *, coarsest: float) -> Any:
     unit = eps / 2.0**-52
     reached = 4000.0 * noise  # 2.5 x 1.17 x noise / first step, and as much again for what the orders differ by
     return np.where(own > 0, np.clip(reached, 1e-12 * unit * own, max(coarsest, 1e-11 * unit) * own), reached)
+
+
+def constant_factor(wrong: Comparison, *, single: bool) -> str | None:
+    """A hint where one factor explains all wrong entries to within their errors; of one entry, only if `single`."""
+    analytic, numeric, allowed = (a.reshape(-1) for a in (wrong.analytic, wrong.numeric, wrong.allowed))
+    if not len(analytic) or (len(analytic) == 1 and not single) or not np.all(np.isfinite(numeric) & (numeric != 0)):
+        return None
+    factor = float(np.median(analytic / numeric))
+    if factor == 0 or np.any(np.abs(analytic - factor * numeric) > allowed * max(1.0, abs(factor))):
+        return None
+    entries = "the wrong entry" if len(numeric) == 1 else f"all {len(numeric)} wrong entries"
+    if abs(factor + 1) < 1e-6:
+        return f"analytic = -numeric in {entries}: the sign is flipped"
+    return f"analytic = {factor:.6g} x numeric in {entries}: a constant factor"

@@ -6,12 +6,12 @@ from collections.abc import Callable
 from typing import Any
 
 from gradcheck._check.work import eps_of
-from gradcheck._derivatives.forward import forward_and_reverse
+from gradcheck._derivatives.forward import Products, forward_and_reverse
 from gradcheck._results import Finding, Verdict
 
 MEANING = (
-    "forward mode agrees with reverse mode; that is evidence for a tf.custom_gradient, through which forward mode sees the ops "
-    "inside, and none for TensorFlow's registered gradients, of which it is the transpose"
+    "forward mode agrees with reverse mode; that is evidence for a tf.custom_gradient, through which forward mode "
+    "sees the ops inside, and none for TensorFlow's registered gradients, of which it is the transpose"
 )
 
 
@@ -31,26 +31,27 @@ def compare_modes(fn: Callable[..., Any], inputs: Any, seed: int, dtype: str) ->
     findings, notes = [], []
     for found in products:
         if found.forward is None or found.reverse is None:
-            notes.append(f"forward mode gives {'None' if found.forward is None else 'a value'} for {found.y}, reverse mode "
-                         f"{'None' if found.reverse is None else 'a value'}")  # fmt: skip
+            which = "forward" if found.forward is None else "reverse"
+            notes.append(f"{which} mode gives None for {found.y}, and the other mode a value")
             continue
         allowed = eps_of(dtype) ** 0.5 * max(found.size, abs(found.reverse))
         if abs(found.forward - found.reverse) > allowed:
-            findings.append(
-                Finding(
-                    verdict=Verdict.MISMATCH,
-                    ok=False,
-                    y=found.y,
-                    x="all inputs at once",
-                    analytic=found.reverse,
-                    numeric=found.forward,
-                    error=0.0,
-                    allowed=allowed,
-                    dtype=dtype,
-                    reason="forward mode and reverse mode disagree along a random direction; 'numeric' is forward mode "
-                    "(tf.autodiff.ForwardAccumulator)",
-                )  # fmt: skip
-            )
+            findings.append(_disagreement(found, dtype, allowed))
         else:
             notes.append(MEANING)
     return findings, notes
+
+
+def _disagreement(found: Products, dtype: str, allowed: float) -> Finding:
+    return Finding(
+        verdict=Verdict.MISMATCH,
+        ok=False,
+        y=found.y,
+        x="all inputs at once",
+        analytic=found.reverse,
+        numeric=found.forward,
+        allowed=allowed,
+        dtype=dtype,
+        reason="forward mode and reverse mode disagree along a random direction; what is asked for is forward mode's "
+        "(tf.autodiff.ForwardAccumulator)",
+    )

@@ -7,7 +7,7 @@ import numpy as np
 from gradcheck._check import entries
 from gradcheck._check.entries import Wrong
 from gradcheck._check.findings import from_comparison
-from gradcheck._check.judge import Comparison, Outcome
+from gradcheck._check.judge import Comparison, Outcome, constant_factor
 from gradcheck._check.work import Work
 from gradcheck._results import Finding
 
@@ -42,7 +42,7 @@ def report_wrong(work: Work, a: int, x: int, c: int, wrong: Wrong) -> Finding:
     at = wrong.comparison.worst()
     return _at(
         work, a, x, c, wrong.comparison, at, int(wrong.entries[at[1]]), wrong=len(wrong.entries), more_wrong=wrong.more,
-        hint=_factor(work, a, x, c, wrong),
+        hint=constant_factor(wrong.comparison, single=work.traced.sources[x].shape in ((), (1,))),
     )  # fmt: skip
 
 
@@ -57,20 +57,3 @@ def _at(
         native=float(native[c][entry]) if native is not None and work.point.narrow else None,
         wrong=wrong, more_wrong=more_wrong, hint=hint,
     )  # fmt: skip
-
-
-def _factor(work: Work, a: int, x: int, c: int, wrong: Wrong) -> str | None:
-    """A hint where one factor explains all wrong entries to within their errors."""
-    analytic, numeric = wrong.comparison.analytic[0], wrong.comparison.numeric[0]
-    if len(analytic) < 2 and work.traced.sources[x].shape not in ((), (1,)):
-        return None
-    usable = (numeric != 0) & np.isfinite(numeric)
-    if not usable.all() or not len(numeric):
-        return None
-    factor = float(np.median(analytic / numeric))
-    if factor == 0 or np.any(np.abs(analytic - factor * numeric) > wrong.comparison.allowed * max(1.0, abs(factor))):
-        return None
-    entries_text = "the wrong entry" if len(numeric) == 1 else f"all {len(numeric)} wrong entries"
-    if abs(factor + 1) < 1e-6:
-        return f"analytic = -numeric in {entries_text}: the sign is flipped"
-    return f"analytic = {factor:.6g} x numeric in {entries_text}: a constant factor"

@@ -16,8 +16,8 @@ from gradcheck._derivatives.point import Reals, as_reals, from_reals
 from gradcheck._results import Finding, Verdict
 
 Pair = tuple[int, int]
-_NEIGHBOURS = 8  # points, a few units of rounding away, at which a gradient's own noise is measured
-_NOISE_FACTOR = 8.0  # times the largest scatter among them: in 54 trials the true error reached 4.2 times the rms
+_SAMPLES = 8  # runs from which a gradient's own rounding, or its conditioning, is measured
+_NOISE_FACTOR = 8.0  # times the largest scatter among them
 
 
 def unstable(work: Work, findings: dict[Pair, Finding]) -> None:
@@ -75,10 +75,11 @@ def nonlinear(work: Work, findings: dict[Pair, Finding]) -> None:
                 factors = ", ".join(f"{f:g}" for f in cotangents.combined)
                 findings[a, x] = finding(
                     work, a, x, Verdict.MISMATCH, index=index, part=part, analytic=float(values[c][entry]),
-                    numeric=float(expected[entry]), error=0.0,
+                    numeric=float(expected[entry]),
                     allowed=float(np.sqrt(eps) * np.max(terms)),
                     reason="the gradient is not linear in the cotangent (grad_ys): for the combination "
-                    f"({factors}) of cotangents it is not that combination of gradients; 'numeric' is what linearity asks for",
+                    f"({factors}) of cotangents it is not that combination of gradients; "
+                    "what linearity asks for is another value",
                     hint="the upstream gradient is ignored, or used other than as a factor",
                 )  # fmt: skip
 
@@ -110,8 +111,8 @@ def cotangent_values(work: Work, a: int) -> dict[str, Any]:
 def rounded_away(work: Work, pairs: Sequence[Pair], findings: dict[Pair, Finding]) -> None:
     """Compare each gradient in its own narrow dtype with the one of the float64 twin, entry by entry.
 
-    The twin's gradient agreed with the numeric one; what is left between the two must be rounding. That is measured:
-    rounding makes the gradient scatter at points a few units of rounding apart, and a defect does not scatter.
+    The twin's gradient agreed with the numeric one; what is left between the two must be rounding. That is measured, by
+    a twin that rounds at random, and so scatters where the narrow gradient is imprecise; a defect does not scatter.
     """
     if not work.point.narrow:
         return
@@ -120,9 +121,9 @@ def rounded_away(work: Work, pairs: Sequence[Pair], findings: dict[Pair, Finding
         gaps = {x: _gap(work, a, x) for x in xs}
         if not any((gap > allowed).any() for gap, allowed in gaps.values()):
             continue
-        scatter, exact_scatter = _scatter(work, a, wide=False), _scatter(work, a, wide=True)
+        rounding, conditioning = _rounding(work, a), _conditioning(work, a)
         for x in xs:
-            own, exact = scatter[x], exact_scatter[x]
+            own, exact = rounding[x], conditioning[x]
             if own is not None and exact is not None:
                 found = _beyond_rounding(work, a, x, *gaps[x], own, exact)
                 if found is not None:
@@ -146,33 +147,45 @@ def tiny(dtype: str) -> float:
     return {"float16": 2.0**-14, "bfloat16": 2.0**-126}.get(dtype, 2.0**-126)
 
 
-def _scatter(work: Work, a: int, *, wide: bool) -> list[Reals | None]:
-    """Per x, the largest move of the gradient among neighbours of the point, per entry."""
+def _rounding(work: Work, a: int) -> list[Reals | None]:
+    """Per x, how far the gradient scatters when every op rounds at random as its own dtype would, per entry."""
+    unit = _least_eps(work) / 2
+    runs = [
+        analytic(work.point, a, work.cotangents[a].weights[:1], work.shapes[a], wide=True, rounding=(unit, seed))
+        for seed in range(work.options.seed, work.options.seed + _SAMPLES)
+    ]
+    return _spread_of(work, a, [[None if g.value is None else g.value[0] for g in run] for run in runs])
+
+
+def _conditioning(work: Work, a: int) -> list[Reals | None]:
+    """Per x, how far the exact gradient moves among points a few units of rounding away, per entry."""
     rng = np.random.default_rng(work.options.seed)
-    weights = np.repeat(work.cotangents[a].weights[:1], _NEIGHBOURS, axis=0)
-    weights = weights * (1 + _least_eps(work) * rng.integers(-2, 3, weights.shape))
+    weights = np.repeat(work.cotangents[a].weights[:1], _SAMPLES, axis=0)
     moved: dict[str, Any] = {}
     for source in work.traced.sources:
         if source.argument is not None and source.argument not in moved:
-            moved[source.argument] = _neighbours(work, source, rng, wide)
-    gradients = analytic(work.point, a, weights, work.shapes[a], wide=wide, moved=moved)
-    base = work.cotangents[a].wide if wide else work.cotangents[a].native
-    return [
-        None if g.value is None or b.value is None else np.max(np.abs(g.value - b.value[0]), axis=0, initial=0.0)
-        for g, b in zip(gradients, base, strict=True)
-    ]
+            moved[source.argument] = _neighbours(work, source, rng)
+    found = analytic(work.point, a, weights, work.shapes[a], wide=True, moved=moved)
+    return _spread_of(work, a, [[None if g.value is None else g.value[k] for g in found] for k in range(_SAMPLES)])
+
+
+def _spread_of(work: Work, a: int, runs: list[list[Reals | None]]) -> list[Reals | None]:
+    spreads: list[Reals | None] = []
+    for x, base in enumerate(work.cotangents[a].wide):
+        gaps = [np.abs(run[x] - base.value[0]) for run in runs if run[x] is not None and base.value is not None]
+        spreads.append(np.max(gaps, axis=0) if gaps else None)
+    return spreads
 
 
 def _least_eps(work: Work) -> float:
     return max(eps_of(s.dtype.name) for s in work.traced.sources)
 
 
-def _neighbours(work: Work, source: Any, rng: np.random.Generator, wide: bool) -> Any:
-    value = work.point.source_value(source, wide=False)
+def _neighbours(work: Work, source: Any, rng: np.random.Generator) -> Any:
+    value = work.point.source_value(source, wide=True)
     reals = as_reals(value)
-    factors = 1 + eps_of(source.dtype.name) * rng.integers(-2, 3, (_NEIGHBOURS, reals.size))
-    native = from_reals(reals * factors, value.shape, value.dtype, lead=1)
-    return native.astype(work.point.source_value(source, wide=True).dtype) if wide else native
+    factors = 1 + eps_of(source.dtype.name) * rng.integers(-2, 3, (_SAMPLES, reals.size))
+    return from_reals(reals * factors, value.shape, value.dtype, lead=1)
 
 
 def _beyond_rounding(
@@ -204,8 +217,8 @@ def _beyond_rounding(
     reason = (
         f"the gradient is right in float64 and wrong in {dtype}, by more than its rounding"
         if beyond.size
-        else f"the gradient has lost more than half of its digits in {dtype}: {lost / size if size else np.inf:.1e} of its size, "
-        "where the function itself is well conditioned"
+        else f"the gradient has lost more than half of its digits in {dtype}: "
+        f"{lost / size if size else np.inf:.1e} of its size, where the function itself is well conditioned"
     )
     return replace(
         finding(work, a, x, Verdict.MISMATCH),

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from gradcheck._check import directional, quality, thorough
-from gradcheck._check.findings import finding
+from gradcheck._check.findings import finding, position
 from gradcheck._check.options import Options
-from gradcheck._check.unconnected import without_gradient
+from gradcheck._check.unconnected import without_gradient, zero_where_it_moves
 from gradcheck._check.work import Work, begin, differentiate_outputs
 from gradcheck._derivatives.point import as_reals
 from gradcheck._diagnose.nonfinite import birthplace
+from gradcheck._graph.functions import python_state_kept
 from gradcheck._graph.trace import Traced
 from gradcheck._results import Finding, Place, Verdict
 
@@ -31,6 +33,11 @@ class Checked:
 
 def run(traced: Traced, options: Options) -> Checked:
     """Check every pair of output and x of a traced function."""
+    with np.errstate(all="ignore"), python_state_kept():
+        return _run(traced, options)
+
+
+def _run(traced: Traced, options: Options) -> Checked:
     _refuse_nonfinite_inputs(traced)
     work = begin(traced, options)
     findings: dict[tuple[int, int], Finding] = {}
@@ -53,6 +60,8 @@ def run(traced: Traced, options: Options) -> Checked:
             directional.check(work, rest, findings, mode)
         if mode != "directional":
             thorough.check(work, rest, findings, mode)
+        for pair in rest:
+            findings[pair] = zero_where_it_moves(work, *pair, findings[pair])
         quality.rounded_away(
             work, [p for p in rest if findings[p].ok or findings[p].verdict is Verdict.INCONCLUSIVE], findings
         )
@@ -86,8 +95,8 @@ def _refuse_nonfinite_inputs(traced: Traced) -> None:
 
 
 def _nonfinite_outputs(work: Work, findings: dict[tuple[int, int], Finding]) -> None:
-    for a, value in enumerate(work.values):
-        bad = int(np.sum(~np.isfinite(value)))
+    for a, (value, own) in enumerate(zip(work.values, work.native_values, strict=True)):
+        bad = int(np.sum(~np.isfinite(value) | ~np.isfinite(own)))
         if bad:
             output = work.traced.outputs[a]
             born = birthplace(work.traced, output.returns, {})
@@ -98,8 +107,7 @@ def _nonfinite_outputs(work: Work, findings: dict[tuple[int, int], Finding]) -> 
 
 
 def _nonfinite(work: Work, a: int, x: int, reason: str, born: Place | None) -> Finding:
-    where = f"; the first op to give one is {born}" if born is not None else ""
-    return finding(work, a, x, Verdict.NONFINITE, reason=reason + where, blame=born)
+    return finding(work, a, x, Verdict.NONFINITE, reason=reason, blame=born)
 
 
 def _faults(work: Work, findings: dict[tuple[int, int], Finding]) -> None:
@@ -115,5 +123,11 @@ def _faults(work: Work, findings: dict[tuple[int, int], Finding]) -> None:
                 bad = np.flatnonzero(~np.isfinite(gradient.value).all(axis=0))
                 values = quality.cotangent_values(work, a)
                 born = birthplace(work.traced, output.sliced[x] or (), values)
-                reason = f"{len(bad)} of {gradient.value.shape[1]} entries of the gradient are NaN or infinite, and the output is finite"
-                findings[a, x] = _nonfinite(work, a, x, reason, born)
+                entries = gradient.value.shape[1]
+                reason = f"{len(bad)} of {entries} entries of the gradient are NaN or infinite; the output is finite"
+                index, part = position(work, x, int(bad[0]))
+                value = float(gradient.value[~np.isfinite(gradient.value[:, bad[0]]), bad[0]][0])
+                value = (
+                    math.nan if math.isnan(value) else value
+                )  # one object, so that findings stay equal to themselves
+                findings[a, x] = replace(_nonfinite(work, a, x, reason, born), index=index, part=part, analytic=value)

@@ -10,10 +10,13 @@ from gradcheck._check.gradients import report
 from gradcheck._check.options import Options, options
 from gradcheck._check.run import run
 from gradcheck._errors import GradientMismatch
-from gradcheck._graph.graphs import name_of_tensors, question, trace_tensors
+from gradcheck._graph.evaluate import unconverted
+from gradcheck._graph.graphs import trace_tensors
+from gradcheck._graph.questions import name_of_tensors, question
 from gradcheck._report.gradient import GradientReport
 
 
+@unconverted  # it may be called where a tf.function is traced
 def check_tf_gradients(
     ys: Any,
     xs: Any,
@@ -87,6 +90,7 @@ def check_tf_gradients(
     return report(called, checked, opts, traced.skipped, _again(given, asked.unconnected, opts), started)
 
 
+@unconverted
 def assert_tf_gradients(
     ys: Any,
     xs: Any,

@@ -49,7 +49,7 @@ def check(work: Work, pairs: Sequence[Pair], findings: dict[Pair, Finding], mode
         for x in xs:
             scheme = work.plan(*entries.located(work, x))
             fine = conclude(work, a, x, 0, entries.compare_entries(work, a, x, 0, scheme))
-            findings[a, x] = _graver(findings[a, x], fine)
+            findings[a, x] = fine if work.point.narrow else _graver(findings[a, x], fine)
 
 
 def _graver(coarse: Finding, fine: Finding) -> Finding:

@@ -6,9 +6,12 @@ import numpy as np
 
 from gradcheck._check.findings import finding
 from gradcheck._check.work import Work
-from gradcheck._diagnose.cut import find_cut
+from gradcheck._diagnose.cut import find_cut, find_own_gradient
+from gradcheck._graph.evaluate import ShapeChanged
+from gradcheck._numerics.directions import rademacher
 from gradcheck._results import Cut, Finding, Verdict
 
+_DIRECTIONS = 8
 _FAR = (0.5, -0.5, 1.5, -1.5, 4.0, -4.0)  # in units of the input's scale
 
 
@@ -21,42 +24,54 @@ def without_gradient(work: Work, a: int, x: int) -> Finding | None:
     absent = native is None and wide is None
     if not absent and (native is None or native.any() or wide is None or wide.any()):
         return None
-    found = work.mover_of(x)
-    moves = _moves(work, a, x) if found is not None else False
-    if not moves:
+    if not _moves(work, a, x):
         return finding(work, a, x, Verdict.UNCONNECTED, analytic=None if absent else 0.0, numeric=0.0, error=0.0)
     cut = _cut(work, a, x)
-    if not absent and cut is None and not _moves(work, a, x, reach=(2.0**-12, -(2.0**-12))):
-        return None
-    what = "None" if absent else "zero"
-    reason = f"the gradient is {what}, yet {work.traced.outputs[a].path} moves when {work.traced.sources[x].path} moves"
+    return _cut_finding(work, a, x, cut, absent=absent) if absent or cut is not None else None
+
+
+def zero_where_it_moves(work: Work, a: int, x: int, found: Finding) -> Finding:
+    """A disagreement with a gradient that is zero everywhere, as a cut; any other finding as it is."""
+    wide = work.cotangents[a].wide[x].value
+    if found.verdict is not Verdict.MISMATCH or wide is None or wide.any():
+        return found
+    start, targets = _ends(work, a, x)
+    return _cut_finding(work, a, x, find_own_gradient(work.traced, start, targets) if start else None, absent=False)
+
+
+def _cut_finding(work: Work, a: int, x: int, cut: Cut | None, *, absent: bool) -> Finding:
     return finding(
-        work, a, x, Verdict.CUT, reason=reason, cut=cut, analytic=None if absent else 0.0,
+        work, a, x, Verdict.CUT, cut=cut, analytic=None if absent else 0.0,
         advice="let the gradient pass there (tf.custom_gradient, a smooth surrogate), or wrap the path in "
         "tf.stop_gradient to say that the cut is meant",
     )  # fmt: skip
 
 
 def _moves(work: Work, a: int, x: int, reach: tuple[float, ...] = _FAR) -> bool:
-    """Whether the output changes by a single bit when the input moves, near or far."""
+    """Whether the output changes by a single bit when the input moves, near or far, along several directions."""
     found = work.mover_of(x)
     if found is None:
         return False
     mover, place = found
     n = mover.base[place].size
-    if not n:
-        return False
-    direction = mover.scales[place] * work.rng.uniform(0.5, 1.0, n) * work.rng.choice([-1.0, 1.0], n)
-    moves = np.array(reach)[:, None] * direction
-    samples = mover.at([moves if k == place else None for k in range(len(mover.base))])
     first, last = work.span(a)
-    changed = samples[:, first:last]
-    return bool(np.any(np.nan_to_num(changed, nan=0.0) != 0.0))
+    for _ in range(_DIRECTIONS if n else 0):
+        along = mover.scales[place] * work.rng.uniform(0.5, 1.0, n) * rademacher(work.rng, n)
+        try:
+            moved = mover.along([along if k == place else None for k in range(len(mover.base))], np.array(reach))
+        except ShapeChanged:
+            return True
+        if np.any(np.nan_to_num(moved[:, first:last], nan=0.0) != 0.0):
+            return True
+    return False
 
 
 def _cut(work: Work, a: int, x: int) -> Cut | None:
-    source = work.traced.sources[x]
-    start = source.argument or source.ref
-    returns = work.traced.program.main.returns
-    targets = [returns[p].ref for p in work.traced.outputs[a].returns]
+    start, targets = _ends(work, a, x)
     return find_cut(work.traced, start, targets) if start is not None else None
+
+
+def _ends(work: Work, a: int, x: int) -> tuple[str | None, list[str]]:
+    source = work.traced.sources[x]
+    returns = work.traced.program.main.returns
+    return source.argument or source.ref, [returns[p].ref for p in work.traced.outputs[a].returns]

@@ -12,6 +12,7 @@ from gradcheck._derivatives.analytic import Gradient, analytic
 from gradcheck._derivatives.compressed import Plan, plan
 from gradcheck._derivatives.numeric import Mover, mover
 from gradcheck._derivatives.point import Point, Reals, as_reals
+from gradcheck._graph.program import prune
 from gradcheck._graph.trace import Traced
 from gradcheck._numerics.directions import rademacher
 
@@ -29,7 +30,7 @@ class Cotangents:
 
     Attributes:
         weights: [c, m]; the first is the user's, where one was given.
-        native: Per x, gradients in the function's own dtype, for `weights`, then their combination, then the first again.
+        native: Per x, gradients in the function's own dtype: for `weights`, for their combination, for the first again.
         wide: Per x, gradients in the float64 twin, for `weights`; the native ones where nothing is narrower.
         combined: The factors of the linear combination of weights that was tried besides.
         tried: Per x, wide gradients for `weights` and then for that combination; None where there is no gradient.
@@ -53,6 +54,7 @@ class Work:
     rng: np.random.Generator
     movers: list[Mover]
     values: list[Reals]  # per output, its base value as reals, in float64
+    native_values: list[Reals]  # the same, as computed in the function's own dtype
     shapes: list[list[tuple[int, ...]]]  # per output, the shapes of its tensors
     cotangents: list[Cotangents] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -100,6 +102,10 @@ class Work:
             self.reaches[a] = np.sqrt(total)
         return self.reaches[a]
 
+    def coarse(self, x: int) -> float:
+        """Relative rounding of single entries of a gradient in a narrow dtype, whose constants are rounded too."""
+        return 4 * eps_of(self.dtype(x)) if self.point.narrow else 0.0
+
     def plan(self, mover: Mover, place: int) -> Plan:
         """Which entries of an x move together; remembered for the same function at the same point."""
         x = mover.xs[place]
@@ -107,10 +113,13 @@ class Work:
             kept = self.traced.compiled.get(("plan", x, self.options.seed))
             if kept is not None and all(map(np.array_equal, kept[0], (*mover.base, mover.outputs))):
                 self.plans[x] = kept[1]
+                self.point.evaluations += kept[2]  # the same check gives the same report, remembered or not
             else:
+                before = self.point.evaluations
                 # Random numbers of its own, so that what is remembered does not change what is drawn after it.
                 self.plans[x] = plan(mover, place, np.random.default_rng([self.options.seed, x]))
-                self.traced.compiled["plan", x, self.options.seed] = ((*mover.base, mover.outputs), self.plans[x])
+                found = ((*mover.base, mover.outputs), self.plans[x], self.point.evaluations - before)
+                self.traced.compiled["plan", x, self.options.seed] = found
         return self.plans[x]
 
     def full_weights(self, a: int) -> Reals:
@@ -129,7 +138,8 @@ def begin(traced: Traced, options: Options) -> Work:
     if traced.program.main.kept or point.narrow:
         native = point.outputs_at_base(wide=False)  # also where the function's own assertions speak
     outer = [k for k, s in enumerate(traced.sources) if s.argument is not None]
-    inner = [k for k, s in enumerate(traced.sources) if s.ref is not None]
+    read = point.made("read", lambda: _read_refs(traced))
+    inner = [k for k, s in enumerate(traced.sources) if s.ref is not None and s.ref in read]
     movers = [mover(point, outer)] if outer else []
     movers += [mover(point, [k]) for k in inner]
     if movers:
@@ -138,12 +148,21 @@ def begin(traced: Traced, options: Options) -> Work:
         wide = point.outputs_at_base(wide=True)
         reals = [np.concatenate([as_reals(v) for v in vs]) for vs in wide]
         shapes = [[np.asarray(v).shape for v in vs] for vs in wide]
+    own = reals if native is None else [np.concatenate([as_reals(v) for v in vs]) for vs in native]
     work = Work(
-        point=point, options=options, rng=rng, movers=movers, values=reals, shapes=shapes
+        point=point, options=options, rng=rng, movers=movers, values=reals, native_values=own, shapes=shapes
     )  # fmt: skip
-    if native is not None and point.narrow:
+    if native is not None and point.narrow and not any(one.jitter.any() for one in movers):
         _note_lost_value(work, native)
     return work
+
+
+def _read_refs(traced: Traced) -> set[str]:
+    """What the outputs depend on, as references."""
+    main = traced.program.main
+    positions = [p for o in traced.outputs for p in o.returns]
+    pruned = prune(replace(main, returns=tuple(main.returns[p] for p in positions), kept=()))
+    return {i for node in pruned.nodes for i in node.input} | {r.ref for r in pruned.returns}
 
 
 def _measured_outputs(traced: Traced, one: Mover) -> tuple[list[Reals], list[list[tuple[int, ...]]]]:
@@ -166,8 +185,9 @@ def _note_lost_value(work: Work, native: list[list[Any]]) -> None:
         eps = eps_of(str(np.asarray(ours[0]).dtype.name))
         if np.isfinite(gap) and gap > np.sqrt(eps) * size:
             work.notes.append(
-                f"the value of {output.path} itself differs from its float64 twin by {gap / size if size else np.inf:.1e}, "
-                f"relative: more than half of its digits are lost in {np.asarray(ours[0]).dtype.name}"
+                f"the value of {output.path} itself differs from its float64 twin by "
+                f"{gap / size if size else np.inf:.1e}, relative: more than half of its digits are lost in "
+                f"{np.asarray(ours[0]).dtype.name}"
             )
 
 
@@ -175,7 +195,7 @@ def differentiate_outputs(work: Work) -> None:
     """Draw cotangents for every output and compute the gradients for them."""
     for a, (value, shapes) in enumerate(zip(work.values, work.shapes, strict=True)):
         weights, given = _weights(work, a, value.size, shapes)
-        factors = work.rng.choice([-2.0, 0.5, -0.25, 4.0], len(weights))
+        factors = work.rng.permutation([-2.0, 0.5, -0.75, 1.25])[: len(weights)]  # never equal, none 1 or -1
         c = len(weights)
         combined = (factors @ weights)[None]
         native = analytic(work.point, a, np.concatenate([weights, combined, weights[:1]]), shapes, wide=False)
@@ -197,7 +217,8 @@ def differentiate_outputs(work: Work) -> None:
 def _weights(work: Work, a: int, m: int, shapes: list[tuple[int, ...]]) -> tuple[Reals, bool]:
     """The user's cotangent, or ones where `tf.gradients` means ones; then random signs; a scalar needs one only."""
     output = work.traced.outputs[a]
-    random = rademacher(work.rng, (2, m))
+    # Sizes differ, for with equal ones sums like that of a softmax are constant; eighths keep them short in print.
+    random = rademacher(work.rng, (2, m)) * work.rng.integers(4, 13, (2, m)) / 8.0
     given = any(g is not None for g in output.given)
     if given or len(shapes) > 1:
         parts = []

@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 
 from gradcheck._derivatives.point import Point, Reals, as_reals, from_reals, wide_dtype
+from gradcheck._graph.evaluate import Runner
+from gradcheck._graph.rounding import with_rounding
 from gradcheck._graph.trace import Output
 
 _BATCH_BYTES = 2**26  # stacked gradients above this are computed one after the other
@@ -24,7 +26,7 @@ class Gradient:
 
 def analytic(
     point: Point, a: int, cotangents: Reals, shapes: Sequence[tuple[int, ...]], *, wide: bool,
-    moved: dict[str, Any] | None = None,
+    moved: dict[str, Any] | None = None, rounding: tuple[float, int] | None = None,
 ) -> list[Gradient]:  # fmt: skip
     """Gradients of output `a` with respect to every x.
 
@@ -34,6 +36,7 @@ def analytic(
         cotangents: [k, m] reals over the tensors of the output, one after the other.
         shapes: Shapes of those tensors.
         wide: Whether in the float64 twin.
+        rounding: Unit roundoff and seed of random roundings after every op of the twin.
         moved: Values per argument, stacked along a first axis of length k, that differ from the base.
 
     Returns:
@@ -46,14 +49,19 @@ def analytic(
     if not wanted:
         return [Gradient(value=None) for _ in point.traced.sources]
     runner = point.runner(("gradient", a), wide, wanted)
+    if rounding is not None:
+        runner = Runner(with_rounding(runner.program, *rounding), alive=point.traced.graph)
     stacked = dict(zip(output.cotangents, _stack(point, output, cotangents, shapes, wide), strict=True))
     stacked.update(moved or {})
     point.gradients += len(cotangents)
     values = point.values(runner.program, wide)
     size = sum(int(np.prod(s.shape)) for s in point.traced.sources) * 8 * len(cotangents)
     if size > _BATCH_BYTES:
-        runs = [runner.run([stacked[n.name][k] if n.name in stacked else v for n, v in zip(runner.program.main.args, values, strict=True)])
-                for k in range(len(cotangents))]  # fmt: skip
+        names = [argument.name for argument in runner.program.main.args]
+        runs = []
+        for k in range(len(cotangents)):
+            at = [stacked[n][k] if n in stacked else v for n, v in zip(names, values, strict=True)]
+            runs.append(runner.run(at))
         flat = [
             np.stack(parts) if len({p.shape for p in parts}) == 1 else list(parts) for parts in zip(*runs, strict=True)
         ]
@@ -61,7 +69,9 @@ def analytic(
         flat = runner.run_batch(stacked, values)
     by_position = dict(zip(wanted, flat, strict=True))
     return [
-        _gradient(point, [by_position[p] for p in parts], s) if parts is not None else Gradient(value=None)
+        _gradient([by_position[p] for p in parts], s, wide=wide and point.narrow)
+        if parts is not None
+        else Gradient(value=None)
         for parts, s in zip(output.sliced, point.traced.sources, strict=True)
     ]
 
@@ -83,14 +93,16 @@ def np_dtype(enum: int) -> Any:
     return np.dtype(tf.as_dtype(enum).as_numpy_dtype)
 
 
-def _gradient(point: Point, parts: list[Any], source: Any) -> Gradient:
+def _gradient(parts: list[Any], source: Any, *, wide: bool) -> Gradient:
     values = parts[0]
     shape, dtype = source.shape, np.dtype(source.dtype.as_numpy_dtype)
     found = np.asarray(values)
-    if wide_dtype(found.dtype) != wide_dtype(dtype) or (not point.narrow and found.dtype != dtype):
+    if found.dtype != (wide_dtype(dtype) if wide else dtype):
         return Gradient(value=None, fault=f"the gradient has dtype {found.dtype.name}, and x has dtype {dtype.name}")
     if len(parts) == 2:  # IndexedSlices: rows at indices, duplicates add up
         return Gradient(value=_densify(found, np.asarray(parts[1]), shape))
+    if found.shape[1:] == () and not found.any():
+        found = np.zeros((len(found), *shape), found.dtype)  # what tf.py_function gives in place of None
     if found.shape[1:] != shape:
         return Gradient(
             value=None, fault=f"the gradient has shape {list(found.shape[1:])}, and x has shape {list(shape)}"

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from gradcheck._derivatives.numeric import Mover
 from gradcheck._derivatives.point import Reals
+from gradcheck._graph.evaluate import ShapeChanged
 from gradcheck._numerics.directions import axis_colours, combine_colours
 from gradcheck._numerics.intervals import Derivatives
 
@@ -87,7 +88,10 @@ def _moved(mover: Mover, x: int, shape: tuple[int, ...], rng: np.random.Generato
             some = where[first : first + piece]
             move = np.zeros((len(some), n))
             np.put_along_axis(move, some, amounts[some], axis=1)
-            samples = _at(mover, x, np.concatenate([r * move for r in _REACH]))
+            try:
+                samples = _at(mover, x, np.concatenate([r * move for r in _REACH]))
+            except ShapeChanged:  # far from here the outputs have another shape: that says nothing of this point
+                samples = np.ones((len(_REACH) * len(some), m))
             rows[first : first + piece] = ((samples != 0) | np.isnan(samples)).reshape(len(_REACH), len(some), m).any(0)
         found.append(rows)
     return found
@@ -121,7 +125,7 @@ def elementwise(
         )
         return _spread(found, np.zeros(n, np.int64), np.arange(n), np.arange(n), signs, n)
     segments = [_segments(row) for row in plan.entry]
-    width = max(1, max(len(entries) for entries, _, _ in segments))
+    width = max(1, *(len(entries) for entries, _, _ in segments))
 
     def reduce(samples: Reals, groups: Integers) -> Reals:
         result = np.zeros((*samples.shape[:2], width))
@@ -144,7 +148,9 @@ def elementwise(
         lambda groups: entry_directions(mover, plan, groups, signs), plan.groups, reduce=reduce, target=limits,
         argument_noise=noises,
     )  # fmt: skip
-    return _spread(found, np.concatenate(channel), np.concatenate(entry), np.concatenate(group), signs, n)
+    # What reaches no output at all may still be absorbed by rounding.
+    absorbed = mover.eps * float(np.abs(weights * mover.outputs).sum())
+    return _spread(found, np.concatenate(channel), np.concatenate(entry), np.concatenate(group), signs, n, absorbed)
 
 
 def _segments(row: Integers) -> tuple[Integers, Integers, Integers]:
@@ -156,9 +162,10 @@ def _segments(row: Integers) -> tuple[Integers, Integers, Integers]:
 
 
 def _spread(
-    found: Derivatives, channel: Integers, entry: Integers, group: Integers, signs: Reals, n: int
-) -> Derivatives:
-    """Measured derivatives at their entries, [1, n]; an entry that reaches no output has derivative 0, exactly."""
+    found: Derivatives, channel: Integers, entry: Integers, group: Integers, signs: Reals, n: int,
+    absorbed: float = 0.0,
+) -> Derivatives:  # fmt: skip
+    """Measured derivatives at their entries, [1, n]; one that reaches no output is 0 ± `absorbed`."""
 
     def place(values: NDArray[Any], fill: float) -> NDArray[Any]:
         result = np.full((1, n), fill, dtype=values.dtype)
@@ -171,7 +178,7 @@ def _spread(
     backward = sign < 0
     return Derivatives(
         value=place(found.value, 0.0) * sign,
-        error=place(found.error, 0.0),
+        error=place(found.error, absorbed),
         noise=place(found.noise, 0.0),
         step=place(found.step, 0.0),
         order=place(found.order, 8),
@@ -228,12 +235,16 @@ def jacobian(
 
 
 def some_entries(
-    mover: Mover, x: int, entries: Sequence[int] | Integers, weights: Reals, *, target: Reals, argument_noise: Reals
+    mover: Mover,
+    x: int,
+    entries: Sequence[int] | Integers,
+    weights: Reals,
+    *,
+    target: Reals,
+    argument_noise: Reals,
+    step: Any = None,
 ) -> Derivatives:
-    """Derivatives of the weighted sums of outputs with respect to single entries, [entries, w]; weights are [m, w].
-
-    Taken at other steps than the derivatives of many entries, so that a suspicion is looked at afresh.
-    """
+    """Derivatives of the weighted sums of outputs with respect to single entries, [entries, w]; weights are [m, w]."""
     chosen = np.asarray(entries, np.int64)
 
     def directions(groups: Integers) -> list[Reals | None]:
@@ -248,5 +259,5 @@ def some_entries(
         reduce=lambda samples, _: samples @ weights,
         target=target,
         argument_noise=argument_noise,
-        again=True,
+        step=step,
     )

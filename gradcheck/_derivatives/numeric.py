@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gradcheck._derivatives.point import Point, Reals, as_reals, from_reals
-from gradcheck._graph.evaluate import Runner, returning
+from gradcheck._graph.evaluate import Runner, ShapeChanged, returning
 from gradcheck._graph.held import HeldProgram, hold
+from gradcheck._graph.moves import DISTANCE, Moving, move_along
 from gradcheck._numerics.directions import power_of_two_scale
 from gradcheck._numerics.intervals import Derivatives, differentiate
 
 MEMORY_BUDGET = 2**28  # bytes of perturbed inputs and of outputs that one call may hold
+_LARGE = 2**15  # entries per point from which on points are made inside the program
 FIRST_STEP = {True: 2.0**-5, False: 2.0**-9}  # by whether some op still rounds in a narrow dtype
 
-_SECOND_WITNESS = 0.77  # no ratio of small integers to the first step
+_SWING = np.array([0.25, -0.5, 1.0, -2.0])  # in units of the scale
+_SWING_DIRECTIONS = 2
+SECOND_WITNESS = 0.77  # no ratio of small integers to the first step
 
 
 @dataclass(slots=True)
@@ -47,11 +51,46 @@ class Mover:
     _runner: Runner
     _values: list[Any]
     _names: list[str]
+    _swings: dict[int, Reals] = field(default_factory=dict)
 
     @property
     def eps(self) -> float:
         """The unit roundoff in which samples are computed."""
         return float(np.finfo(np.float32).eps if self.point.unpromoted else np.finfo(np.float64).eps)
+
+    @property
+    def first_step(self) -> float:
+        """The step to begin with, in units of the scale of the inputs."""
+        return FIRST_STEP[bool(self.point.unpromoted)]
+
+    def swing(self, place: int) -> Reals:
+        """How far each output moves while one source moves by a good part of its scale, [m].
+
+        It shows the size of what a function adds up inside, and so how much can hide in its rounding.
+        """
+        if place not in self._swings:
+            rng = np.random.default_rng(place)
+            total = np.zeros(self.outputs.size)
+            for _ in range(_SWING_DIRECTIONS):
+                n = self.base[place].size
+                along = self.scales[place] * rng.choice([-1.0, 1.0], n) * rng.uniform(0.5, 1.0, n)
+                try:
+                    moved = self.along([along if k == place else None for k in range(len(self.base))], _SWING)
+                except ShapeChanged:
+                    continue
+                total = np.maximum(total, np.max(np.abs(np.nan_to_num(moved, nan=0.0, posinf=0.0, neginf=0.0)), axis=0))
+            self._swings[place] = total
+        return self._swings[place]
+
+    def witness_step(self, place: int, slopes: Any) -> Any:
+        """A first step for a second look at derivatives that the analytic side says are `slopes`, [.., m].
+
+        It has no simple ratio to the usual one, and it resolves a function that swings as the slopes say.
+        """
+        with np.errstate(divide="ignore", invalid="ignore"):
+            pace = np.max(np.nan_to_num(np.abs(slopes) / self.swing(place), nan=0.0, posinf=0.0), axis=-1, initial=0.0)
+            resolving = np.where(pace > 0, 0.05 / pace, np.inf)
+        return np.clip(resolving, 2.0**-45, SECOND_WITNESS * self.first_step)
 
     def at(self, moves: Sequence[Reals | None]) -> Reals:
         """Outputs minus their base values at many points.
@@ -78,7 +117,8 @@ class Mover:
 
     def derivatives(
         self, directions: Callable[[NDArray[np.int64]], list[Reals | None]], groups: int, *,
-        reduce: Callable[[Reals, NDArray[np.int64]], Reals], target: Any, argument_noise: Any = 0.0, again: bool = False,
+        reduce: Callable[[Reals, NDArray[np.int64]], Reals], target: Any, argument_noise: Any = 0.0,
+        step: Any = None,
     ) -> Derivatives:  # fmt: skip
         """Derivatives along directions, with their errors.
 
@@ -88,7 +128,7 @@ class Mover:
             reduce: Turns samples [grid, q, m] of groups [q] into channels [grid, q, c].
             target: The absolute error wanted.
             argument_noise: Rounding of the function's value that its samples need not show.
-            again: Start from another step than usual: a second witness, whose roundings and aliases are others.
+            step: The first step, of all groups or per group; default as the dtype asks for.
         """
 
         def sample(index: NDArray[np.int64], steps: Reals, grid: tuple[int, ...]) -> Reals:
@@ -97,7 +137,7 @@ class Mover:
         return differentiate(
             sample,
             groups,
-            step=FIRST_STEP[bool(self.point.unpromoted)] * (_SECOND_WITNESS if again else 1.0),
+            step=self.first_step if step is None else step,
             eps=self.eps,
             target=target,
             argument_noise=argument_noise,
@@ -110,29 +150,50 @@ class Mover:
     ) -> Reals:  # fmt: skip
         offsets = np.array([t for t in grid if t != 0], dtype=np.float64)
         entries = sum(b.size for b in self.base) + self.outputs.size
-        chunk = max(1, int(MEMORY_BUDGET // (8 * max(1, entries) * len(offsets))))
+        large = entries > _LARGE
+        chunk = 1 if large else max(1, int(MEMORY_BUDGET // (8 * max(1, entries) * len(offsets))))
         parts = []
         for first in range(0, len(index), chunk):
             some = index[first : first + chunk]
             along = directions(some)
             t = offsets[:, None] * steps[None, first : first + chunk]
-            moves = [None if d is None else (t[:, :, None] * d[None]).reshape(-1, d.shape[1]) for d in along]
-            moved = self._pieces(moves).reshape(len(offsets), len(some), -1)
+            if large:
+                moved = self.along([None if d is None else d[0] for d in along], t[:, 0])[:, None]
+            else:
+                moves = [None if d is None else (t[:, :, None] * d[None]).reshape(-1, d.shape[1]) for d in along]
+                moved = self.at(moves).reshape(len(offsets), len(some), -1)
             full = np.zeros((len(grid), *moved.shape[1:]))
             full[[k for k, g in enumerate(grid) if g != 0]] = moved
             parts.append(reduce(full, some))
         return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
 
-    def _pieces(self, moves: list[Reals | None]) -> Reals:
-        """Run in pieces where even one group's points are too large for one call."""
-        points = len(next(m for m in moves if m is not None))
-        entries = sum(b.size for b in self.base) + self.outputs.size
-        piece = max(1, int(MEMORY_BUDGET // (8 * max(1, entries))))
-        if piece >= points:
-            return self.at(moves)
-        return np.concatenate(
-            [self.at([None if m is None else m[k : k + piece] for m in moves]) for k in range(0, points, piece)]
-        )
+    def along(self, directions: Sequence[Reals | None], distances: Reals) -> Reals:
+        """Outputs minus their base values at points along one direction, [points, m]; for large inputs.
+
+        Args:
+            directions: For each moving source, its direction [n], or None.
+            distances: How far to go, [points].
+        """
+        names = [n for n, d in zip(self._names, directions, strict=True) if d is not None]
+        known = dict(zip((a.name for a in self._runner.program.main.args), self._values, strict=True))
+        key = ("along", self.xs, tuple(names), len(self.spans))
+        moving, runner = self.point.made(key, lambda: self._moving(names))
+        for name, x, d in zip(self._names, self.xs, directions, strict=True):
+            if d is not None:
+                shape = self.point.traced.sources[x].shape
+                known[moving.directions[names.index(name)]] = from_reals(d, shape, known[name].dtype)
+        self.point.evaluations += len(distances)
+        values = [known.get(a.name) for a in runner.program.main.args]
+        pieces = []
+        most = max(1, int(MEMORY_BUDGET // (8 * max(1, self.outputs.size))))
+        for first in range(0, len(distances), most):
+            flat = runner.run_batch({DISTANCE: distances[first : first + most]}, values)
+            pieces.append(np.concatenate([as_reals(v, lead=1) for v in flat], axis=1) - self.outputs)
+        return np.concatenate(pieces)
+
+    def _moving(self, names: Sequence[str]) -> tuple[Moving, Runner]:
+        moving = move_along(self._runner.program, names)
+        return moving, Runner(moving.program, alive=self.point.traced.graph)
 
 
 def mover(point: Point, xs: Sequence[int], outputs: Sequence[int] | None = None) -> Mover:
@@ -173,7 +234,7 @@ def _freed(point: Point, xs: tuple[int, ...], chosen: tuple[int, ...]) -> _Freed
     program = returning(wide, replace(wide.main, returns=tuple(returns[p] for p in positions)), moving)
     held = hold(program, moving, [*refs.values(), *inner_stops])
     kept = [s.argument for s in sources if s.argument is not None] + list(held.names)
-    where = dict(zip((s.ref for s in held.sources), held.names, strict=True))
+    where = {s.ref: name for s, name in reversed(list(zip(held.sources, held.names, strict=True)))}  # held before base
     return _Freed(
         held=held,
         names=[s.argument if s.argument is not None else where[refs[str(s.ref)]] for s in sources],

@@ -94,7 +94,7 @@ class Point:
         return self._wide_values
 
     def runner(self, key: Any, wide: bool, returns: Sequence[Return] | Sequence[int]) -> Runner:
-        """A runner for some of the values that the program returns, by their positions or as references; kept by key."""
+        """A runner for some values of the program, by their positions or as references; kept by key."""
         program = self.program(wide)
 
         def make() -> Runner:

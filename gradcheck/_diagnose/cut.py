@@ -6,11 +6,22 @@ from collections.abc import Iterable
 
 from tensorflow.python.framework import ops
 
-from gradcheck._graph.program import CALLED, CONTINUOUS, Body, Node, Program, data_inputs, output_refs, topological
+from gradcheck._graph.program import (
+    CALLED,
+    CONTINUOUS,
+    Body,
+    Node,
+    Program,
+    called_functions,
+    data_inputs,
+    output_refs,
+    topological,
+)
 from gradcheck._graph.provenance import place
 from gradcheck._graph.trace import Traced
 from gradcheck._results import Cut
 
+_OPAQUE = "TensorFlow does not see into tf.numpy_function; tf.custom_gradient around it would give it a gradient"
 _REASONS = {
     "Round": "rounding is constant between its steps, and TensorFlow gives it no gradient",
     "Rint": "rounding is constant between its steps, and TensorFlow gives it no gradient",
@@ -19,32 +30,87 @@ _REASONS = {
     "Sign": "sign is constant on either side of zero",
     "ArgMax": "argmax gives positions, which have no gradient",
     "ArgMin": "argmin gives positions, which have no gradient",
-    "PyFunc": "TensorFlow does not see into tf.numpy_function; tf.custom_gradient around it would give it a gradient",
-    "PyFuncStateless": "TensorFlow does not see into tf.numpy_function; tf.custom_gradient around it would give it a gradient",
+    "PyFunc": _OPAQUE,
+    "PyFuncStateless": _OPAQUE,
     "StopGradient": "tf.stop_gradient",
     "AssignVariableOp": "the value goes through a variable, and gradients do not pass an assignment",
 }
 
 
 def find_cut(traced: Traced, source: str, targets: Iterable[str]) -> Cut | None:
-    """The first op on the way from an x to an output through which no gradient passes, or None.
+    """The first op through which no gradient passes, if every way from an x to an output is cut; else None.
 
     Args:
         traced: The function.
         source: Name of the argument, or reference, of the x.
         targets: References of the output.
     """
-    program = traced.program
-    path = _between(program.main, source, set(targets))
-    live = {source}
-    for node in path:
+    program, wanted = traced.program, set(targets)
+    path = _between(program.main, source, wanted)
+    live, first = _flow(traced, path, {source}, program, "")
+    if live & wanted:  # some path is not cut; what is left is Python, which says nothing of what it did inside
+        return _python(traced, path)
+    return first
+
+
+def _flow(
+    traced: Traced, nodes: Iterable[Node], live: set[str], program: Program, prefix: str
+) -> tuple[set[str], Cut | None]:
+    """References that a gradient reaches from the live ones, and the first op that stops it."""
+    first: Cut | None = None
+    for node in nodes:
         arriving = [k for k, i in enumerate(data_inputs(node)) if i in live]
         if not arriving:
             continue
-        reason = _why(node, program)
-        if reason is not None:
+        outputs = [ref for ref, _ in output_refs(node)]
+        if node.op in CALLED:
+            passed, inner = _through_call(traced, node, arriving, program, prefix)
+            live.update(outputs[k] for k in passed if k < len(outputs))
+            first = first or (inner if len(passed) < len(outputs) else None)
+            continue
+        reason = _why(node)
+        if reason is None:
+            live.update(outputs)
+        elif first is None:
+            first = Cut(place=place(traced.graph, prefix + node.name, node.op), reason=reason)
+    return live, first
+
+
+def _through_call(
+    traced: Traced, node: Node, arriving: list[int], program: Program, prefix: str
+) -> tuple[set[int], Cut | None]:
+    """Which outputs of a call, conditional or loop a gradient reaches from some of its inputs."""
+    passed: set[int] = set()
+    first: Cut | None = None
+    for name, offset in called_functions(node):
+        body = program.library.get(name)
+        if body is None:
+            return set(range(len(output_refs(node)))), None
+        reached, grown = {k - offset for k in arriving if k >= offset}, True
+        while grown:  # what one iteration of a loop passes on, the next one gets
+            live = {body.args[k].name for k in reached if k < len(body.args)}
+            live, cut = _flow(traced, topological(body), live, program, f"{prefix}{node.name}/")
+            out = {k for k, r in enumerate(body.returns) if r.ref in live}
+            first = first or cut
+            grown = node.op.endswith("While") and not out <= reached
+            reached |= out
+        passed |= out
+    return passed, first
+
+
+def find_own_gradient(traced: Traced, source: str, targets: Iterable[str]) -> Cut | None:
+    """The first region between an x and an output that has a gradient of the user's own, or None."""
+    for node in _between(traced.program.main, source, set(targets)):
+        if _has_own_gradient(node):
+            return Cut(place=place(traced.graph, node.name, node.op), reason="its tf.custom_gradient gives zero")
+    return None
+
+
+def _python(traced: Traced, path: Iterable[Node]) -> Cut | None:
+    for node in path:
+        if node.op == "EagerPyFunc":
+            reason = "Python ran here eagerly, and its result carries no gradient: NumPy and .numpy() cut it"
             return Cut(place=place(traced.graph, node.name, node.op), reason=reason)
-        live.update(ref for ref, dtype in output_refs(node))
     return None
 
 
@@ -64,7 +130,12 @@ def _between(body: Body, source: str, targets: set[str]) -> list[Node]:
     return found
 
 
-def _why(node: Node, program: Program) -> str | None:
+def _has_own_gradient(node: Node) -> bool:
+    # Asking a protobuf map for a key that it lacks would add the key.
+    return "_gradient_op_type" in node.attr and node.attr["_gradient_op_type"].s.startswith(b"CustomGradient")
+
+
+def _why(node: Node) -> str | None:
     if node.op in _REASONS:
         return _REASONS[node.op]
     dtypes = [dtype for _, dtype in output_refs(node)]
@@ -72,7 +143,7 @@ def _why(node: Node, program: Program) -> str | None:
         return "a cast to an integer or bool dtype has no gradient"
     if dtypes and not any(d in CONTINUOUS for d in dtypes) and node.op not in CALLED and not _carries(node):
         return f"{node.op} gives no floating output, so no gradient passes"
-    if node.attr["_gradient_op_type"].s or node.op in CALLED:
+    if "_gradient_op_type" in node.attr or node.op in CALLED:
         return None
     try:
         gradient = ops._gradient_registry.lookup(node.op)

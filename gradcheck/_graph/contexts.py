@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from typing import Any
 
+import tensorflow as tf
 from tensorflow.core.protobuf import control_flow_pb2
-from tensorflow.python.ops import control_flow_ops
+from tensorflow.python.ops import control_flow_ops, control_flow_util_v2
+
+from gradcheck._graph.program import fresh_name
+
+_LOOP = {"cond": "_cond_graph", "body": "_body_graph"}
+_BRANCHES = {"then_branch": "_true_graph", "else_branch": "_false_graph"}
+_CASE = {"branches": "_branch_graph_{}"}
+# For each op of control flow v2: its functions, and under which names TensorFlow looks for their graphs in Python.
+_GRAPHS = {
+    "While": _LOOP, "StatelessWhile": _LOOP, "If": _BRANCHES, "StatelessIf": _BRANCHES, "Case": _CASE,
+    "StatelessCase": _CASE,
+}  # fmt: skip
 
 
 def chain(op: Any) -> list[Any]:
@@ -25,9 +37,29 @@ def pivots(op: Any) -> list[Any]:
     for context in chain(op):
         if isinstance(context, control_flow_ops.WhileContext):
             found += [context.pivot, context._pivot_for_pred, context._pivot_for_body, context.maximum_iterations]
+            found += context.loop_exits  # the gradient begins with zeros at those that nothing reads
         else:
             found += [context.pivot, context.pred]
     return [t.op for t in found if t is not None]
+
+
+def own_graphs(op: Any) -> None:
+    """Give a copied op of control flow v2 graphs of its own to differentiate, under names that nothing else has.
+
+    TensorFlow derives the names of functions that it makes for the gradient from the names of these graphs. With the
+    original ones, differentiating the copy would take names that differentiating the original needs.
+    """
+    for attribute, names in _GRAPHS.get(op.type, {}).items():
+        value = op.node_def.attr[attribute]
+        functions = value.list.func if value.WhichOneof("value") == "list" else [value.func]
+        while_loop = op.type.endswith("While")
+        shapes = op.get_attr("output_shapes") if while_loop else [t.shape for t in op.inputs[1:]]
+        for i, function in enumerate(functions):
+            graph = control_flow_util_v2.get_func_graph(op, [tf.TensorShape(s) for s in shapes], function.name)
+            graph.name = fresh_name(function.name)
+            setattr(op, names.format(i), graph)
+            for inner in graph.get_operations():
+                own_graphs(inner)
 
 
 def contexts_of(ops: Iterable[Any]) -> list[Any]:
@@ -36,47 +68,45 @@ def contexts_of(ops: Iterable[Any]) -> list[Any]:
     return list(outermost.values())
 
 
-def recreate(contexts: Iterable[Any], copies: Mapping[str, Any], begins: Mapping[str, Any]) -> None:
-    """Make the contexts anew in the default graph, as far as their ops were copied.
+def recreate(contexts: Iterable[Any], new_name: Callable[[str], str | None]) -> None:
+    """Make contexts anew in the default graph, as far as their ops were copied.
 
     Args:
         contexts: Outermost contexts of the original graph.
-        copies: For each op that was copied, by its name, the copy.
-        begins: For each tensor at which the copy begins, by its name, the placeholder.
+        new_name: Gives the name in the copy for the name of an op or tensor, or None where there is no copy.
     """
-
-    def there(name: str) -> bool:
-        return name.partition(":")[0] in copies
-
-    def seen(name: str) -> bool:
-        return there(name) or name in begins
-
     for context in contexts:
         definition = control_flow_pb2.ControlFlowContextDef()
         context.to_control_flow_context_def(definition)
-        _keep(definition, there, seen)
+        _rename(definition, new_name)
         control_flow_ops.from_control_flow_context_def(definition)
 
 
-def _keep(definition: Any, there: Callable[[str], bool], seen: Callable[[str], bool]) -> None:
-    """Take out what was not copied."""
-    kind = definition.WhichOneof("ctxt")
-    context = getattr(definition, kind)
-    values = context.values_def
-    external = {k: v for k, v in values.external_values.items() if seen(v)}
-    names = [n for n in values.values if there(n) or n in external]
+def _rename(definition: Any, new_name: Callable[[str], str | None]) -> None:
+    """Put in the new names, and take out what was not copied."""
+    context = getattr(definition, definition.WhichOneof("ctxt"))
+    for field in ("pivot_name", "pred_name", "pivot_for_pred_name", "pivot_for_body_name", "maximum_iterations_name"):
+        if getattr(context, field, ""):
+            setattr(context, field, new_name(getattr(context, field)))
+    for field in ("loop_exit_names", "loop_enter_names"):
+        if hasattr(context, field):
+            names = [new for old in getattr(context, field) if (new := new_name(old)) is not None]
+            context.ClearField(field)
+            getattr(context, field).extend(names)
+    _rename_values(context.values_def, new_name)
+    nested = [n for n in context.nested_contexts if new_name(getattr(n, n.WhichOneof("ctxt")).pivot_name) is not None]
+    kept = [control_flow_pb2.ControlFlowContextDef.FromString(n.SerializeToString()) for n in nested]
+    context.ClearField("nested_contexts")
+    for inner in kept:
+        _rename(inner, new_name)
+        context.nested_contexts.append(inner)
+
+
+def _rename_values(values: Any, new_name: Callable[[str], str | None]) -> None:
+    external = {new_name(k) or k: new for k, v in values.external_values.items() if (new := new_name(v)) is not None}
+    inside = [new for old in values.values if (new := new_name(old)) is not None]
+    outside = [old for old in values.values if new_name(old) is None and old in external]
     values.Clear()
-    values.values.extend(names)
+    values.values.extend([*inside, *outside])
     for name, inner in external.items():
         values.external_values[name] = inner
-    if kind == "while_ctxt":
-        for field in (context.loop_exit_names, context.loop_enter_names):
-            names = [n for n in field if there(n)]
-            del field[:]
-            field.extend(names)
-    nested = [n for n in context.nested_contexts if there(getattr(n, n.WhichOneof("ctxt")).pivot_name)]
-    kept = [control_flow_pb2.ControlFlowContextDef.FromString(n.SerializeToString()) for n in nested]
-    del context.nested_contexts[:]
-    for inner_context in kept:
-        _keep(inner_context, there, seen)
-        context.nested_contexts.append(inner_context)

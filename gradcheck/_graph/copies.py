@@ -8,26 +8,24 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
-
-from gradcheck._errors import GraphUnavailable
-from gradcheck._graph.contexts import contexts_of, pivots, recreate
-from gradcheck._graph.program import CALLED, Body, called_names
-from gradcheck._graph.randomness import FROZEN
-from gradcheck._graph.values import Values
 from tensorflow.python.framework.func_graph import FuncGraph
 
-REF_VARIABLES = ("VariableV2", "Variable")
-_PLACEHOLDERS = ("Placeholder", "PlaceholderV2")
-# Ops with a state that are copied all the same: they only read, are followed, or are functions of their inputs.
-_KEPT = frozenset(CALLED) | FROZEN | {
-    "ReadVariableOp", "ResourceGather", "ResourceGatherNd", "VarIsInitializedOp", "VariableShape",
-    "AssignVariableOp", "AssignAddVariableOp", "AssignSubVariableOp",
-    "Assert", "PyFunc", "EagerPyFunc", "Print", "VarHandleOp", *REF_VARIABLES, *_PLACEHOLDERS,
-}  # fmt: skip
-_KEPT_STEMS = ("TensorArray", "Stack")
-# The same op on a value in place of a reference.
-_PLAIN = {f"Ref{op}": op for op in ("Switch", "Merge", "Enter", "Exit", "NextIteration", "Identity")}
-_OPAQUE = (tf.resource, tf.variant)
+from gradcheck._errors import GraphUnavailable
+from gradcheck._graph.contexts import contexts_of, own_graphs, pivots, recreate
+from gradcheck._graph.program import Body, called_names
+from gradcheck._graph.sources import (
+    OPAQUE,
+    PLACEHOLDERS,
+    REF_VARIABLES,
+    begin_of,
+    has_state,
+    is_effect,
+    is_foreign,
+    is_reference,
+    plain_node,
+    refuse_writing,
+)
+from gradcheck._graph.values import is_symbolic, variable_dtype
 
 
 @dataclass(slots=True)
@@ -43,28 +41,31 @@ class Copy(FuncGraph):  # type: ignore[misc]
     """A graph with copies of another graph's ops, each made when it is first asked for.
 
     The copy begins at sources: placeholders, variables, what `feed_dict` gives, and ops whose state cannot leave the
-    session, such as iterators; their values are read in one run. Ops keep their names, and `origin` knows the lines
-    that made them. A gradient function that reads a tensor of the original graph gets the copy of it, too. The
-    original graph is only looked at.
+    session, such as iterators. Whatever reads a tensor of the original graph gets the copy of it, be it the user's
+    function or a gradient. The original graph is only looked at.
 
     Attributes:
         origin: The original graph.
-        feeds: Placeholders that stand for sources, with their values.
+        feeds: Placeholders that stand for sources, with their values, or with the tensors whose values they take.
         held: Names of ops whose outputs keep the value that they had in the session.
         left_out: Names of ops that write, and are not copied.
     """
 
-    def __init__(self, origin: Any, values: Values, fed: Mapping[str, Any]) -> None:
+    def __init__(self, origin: Any, fed: Mapping[str, Any]) -> None:
         # Functions lift some ops out, into the graph around; the user's graph must not be it.
         with tf.Graph().as_default():
             super().__init__("gradcheck", collections={})
+        if not origin.building_function:
+            # TensorFlow asks for this very attribute to tell whether loops here are those of control flow v2
+            # (control_flow_util.EnableControlFlowV2); gradients must be built as they would be in the original.
+            self._captured: dict[Any, Any] = {}
         self.origin = origin
         self.feeds: list[tuple[Any, Any]] = []
         self.held: list[str] = []
         self.left_out: list[str] = []
-        self._values = values
         self._fed = fed
         self._copies: dict[str, Any] = {}  # name of an op -> its copy
+        self._originals: dict[str, Any] = {}  # name of a copy -> the op
         self._begins: dict[str, Any] = {}  # name of a source -> the placeholder that stands for it
 
     def capture(self, tensor: Any, name: str | None = None, shape: Any = None) -> Any:
@@ -80,6 +81,10 @@ class Copy(FuncGraph):  # type: ignore[misc]
         copied = self._copies.get(tensor.op.name)
         return None if copied is None else copied.outputs[tensor.value_index]
 
+    def original(self, op: Any) -> Any:
+        """The op that an op of the copy was copied from, which knows the user's line; else the op itself."""
+        return self._originals.get(op.name, op)
+
     def bring(self, tensors: Sequence[Any]) -> list[Any]:
         """Copies of tensors of the original graph, with all that they depend on."""
         part = self._part([t for t in tensors if self.find(t) is None])
@@ -89,7 +94,29 @@ class Copy(FuncGraph):  # type: ignore[misc]
             self._import(part)
         return [self.find(t) for t in tensors]
 
-    def stand_in(self, tensor: Any) -> Any:
+    def unread(self) -> list[Any]:
+        """The tensors of the original graph, and variables' handles, whose values are still to be read."""
+        own = [v for _, v in self.feeds if is_symbolic(v)]
+        return own + [external for external, _ in self.captures if is_symbolic(external)]
+
+    def variables(self) -> list[Any]:
+        """The variables of the original graph that the copy depends on."""
+        keys = self.origin.get_all_collection_keys()
+        listed = {id(v): v for key in keys for v in self.origin.get_collection(key) if isinstance(v, tf.Variable)}
+        return [v for v in listed.values() if begin_of(v).name in self._begins]
+
+    def x_of(self, x: Any) -> Any:
+        """What to differentiate with respect to, for a tensor or variable of the original graph."""
+        if isinstance(x, tf.Variable):
+            if not is_reference(x):
+                return x
+            x = begin_of(x)
+        if x.graph is not self.origin:
+            return x
+        found = self.find(x)
+        return self._stand_in(x) if found is None else found
+
+    def _stand_in(self, tensor: Any) -> Any:
         """A placeholder, of any value, for a tensor that nothing in the copy depends on."""
         shape = [1 if n is None else n for n in tensor.shape.as_list()] if tensor.shape.rank is not None else []
         return self._placeholder(tensor, np.zeros(shape, tensor.dtype.base_dtype.as_numpy_dtype))
@@ -116,20 +143,25 @@ class Copy(FuncGraph):  # type: ignore[misc]
             one = waiting.pop()
             if one.name in part.ops or one.name in self._copies or any(self._is_source(t) for t in one.outputs):
                 continue
-            _refuse_writing(one)
+            refuse_writing(one)
             part.ops[one.name] = one
             yield from one.inputs
             for other in (*one.control_inputs, *pivots(one)):
-                if not _is_effect(other):
+                if not is_effect(other):
                     waiting.append(other)
                 elif any(t.dtype == tf.resource or t.dtype._is_ref_dtype for t in other.inputs):
                     part.left_out.append(other.name)
 
     def _is_source(self, tensor: Any) -> bool:
         op = tensor.op
-        if tensor.name in self._fed or op.type in (*_PLACEHOLDERS, *REF_VARIABLES, "VarHandleOp", "IsVariableInitialized"):
+        if tensor.name in self._fed or op.type in (
+            *PLACEHOLDERS,
+            *REF_VARIABLES,
+            "VarHandleOp",
+            "IsVariableInitialized",
+        ):
             return True
-        return _has_state(op) or any(_is_foreign(t) for t in op.inputs)
+        return has_state(op) or any(is_foreign(t) for t in op.inputs)
 
     # ------------------------------------------------------------------------------------ where values begin
 
@@ -137,30 +169,33 @@ class Copy(FuncGraph):  # type: ignore[misc]
         captured = {id(i): e for e, i in self.origin.captures} if self.origin.building_function else {}
         for tensor in sources:
             self._refuse_valueless(tensor, captured)
-        plain = [t for t in sources if t.name not in self._fed and t.op.type != "VarHandleOp" and id(t) not in captured]
-        self._values.read([*plain, *(t for t in sources if t.op.type == "VarHandleOp")])
         for tensor in sources:
             external = captured.get(id(tensor), tensor)
-            if tensor.dtype == tf.resource and self._values.variable_dtype(external) is not None:
+            if variable_dtype(external) is not None:
                 self._begins[tensor.name] = super().capture(external, tensor.op.name)
                 continue
-            value = self._fed[tensor.name] if tensor.name in self._fed else self._values.value(external)
-            self._begins[tensor.name] = self._placeholder(tensor, value)
-            if tensor.name not in self._fed and tensor.op.type not in (*REF_VARIABLES, *_PLACEHOLDERS):
+            self._begins[tensor.name] = self._placeholder(tensor, self._fed.get(tensor.name, external))
+            if tensor.name not in self._fed and tensor.op.type not in (*REF_VARIABLES, *PLACEHOLDERS):
                 self.held.append(tensor.op.name)
 
     def _refuse_valueless(self, tensor: Any, captured: Mapping[int, Any]) -> None:
         if tensor.name in self._fed or id(tensor) in captured:
             return
         name = tensor.op.name
-        if tensor.op.type in _PLACEHOLDERS:
+        if tensor.op.type in PLACEHOLDERS:
             if self.origin.building_function:
                 raise GraphUnavailable(
                     f"the argument {name!r} has no value while its function is being traced: call "
-                    f"check_gradients(the function, inputs) from outside of it, or pass feed_dict={{{name}: value}}"
+                    "check_gradients(the function, inputs) from outside of it, or pass "
+                    f"feed_dict={{{tensor.name!r}: value}}"
                 )
-            raise ValueError(f"the placeholder {name!r} must be fed: ys depend on it; pass feed_dict={{{name}: value}}")
-        if tensor.op._get_control_flow_context() is not None or tensor.dtype in _OPAQUE and tensor.op.type != "VarHandleOp":
+            raise ValueError(
+                f"the placeholder {name!r} has no value: call check_tf_gradients(ys, xs, "
+                f"feed_dict={{{tensor.name!r}: value}})"
+            )
+        if tensor.op._get_control_flow_context() is not None or (
+            tensor.dtype in OPAQUE and tensor.op.type != "VarHandleOp"
+        ):
             raise GraphUnavailable(
                 f"{tensor.op.type} {name!r} has a state, and its value cannot be read from outside of the loop, the "
                 "condition or the resource that it is in; pass feed_dict with the tensor that is made from it"
@@ -181,16 +216,25 @@ class Copy(FuncGraph):  # type: ignore[misc]
         ops = sorted(part.ops.values(), key=lambda op: op._id)
         mapped = {}
         for op in ops:
-            definition.node.append(_plain(op, part.ops))
+            definition.node.append(plain_node(op, part.ops))
             mapped.update({t.name: self.find(t) for t in op.inputs if self.find(t) is not None})
         self._add_functions(definition.node)
         with self._clean():
             copies = tf.graph_util.import_graph_def(definition, mapped, [op.name for op in ops], name="")
             self._copies.update({op.name: copied for op, copied in zip(ops, copies, strict=True)})
-            recreate(contexts_of(ops), self._copies, self._begins)
+            self._originals.update({copied.name: op for op, copied in zip(ops, copies, strict=True)})
+            recreate(contexts_of(ops), self._new_name)
         for op, copied in zip(ops, copies, strict=True):
             # How a tf.function wants to be differentiated is known to the op in Python alone.
             copied._gradient_function = op._gradient_function
+            own_graphs(copied)
+
+    def _new_name(self, name: str) -> str | None:
+        """The name in the copy of a tensor or op of the original, None where it was not copied."""
+        if name in self._begins:
+            return str(self._begins[name].name)
+        stem, colon, index = name.partition(":")
+        return f"{self._copies[stem].name}{colon}{index}" if stem in self._copies else None
 
     def _add_functions(self, nodes: Iterable[Any]) -> None:
         for name in {*called_names(Body(args=(), nodes=tuple(nodes), returns=())), *(node.op for node in nodes)}:
@@ -219,52 +263,3 @@ class _Clean:
     def __exit__(self, *error: Any) -> None:
         for scope in reversed(self._scopes):
             scope.__exit__(*error)
-
-
-def _has_state(op: Any) -> bool:
-    """Whether an op gives what it gives by a state of its own, which stays in the session."""
-    return op.op_def.is_stateful and op.type not in _KEPT and not op.type.startswith(_KEPT_STEMS)
-
-
-def _is_foreign(tensor: Any) -> bool:
-    """Whether a tensor is a handle of such a state: a table, a queue, an iterator."""
-    seen: set[str] = set()
-    pending = [tensor]
-    while pending:
-        one = pending.pop()
-        if one.name in seen or not (one.dtype in _OPAQUE or one.dtype._is_ref_dtype):
-            continue
-        seen.add(one.name)
-        if _has_state(one.op):
-            return True
-        pending += one.op.inputs
-    return False
-
-
-def _writes_to_reference(op: Any) -> bool:
-    return op.type not in _PLAIN and any(arg.is_ref for arg in op.op_def.input_arg)
-
-
-def _is_effect(op: Any) -> bool:
-    """Whether an op that others wait for does something that is not to be done again."""
-    return _has_state(op) or _writes_to_reference(op)
-
-
-def _refuse_writing(op: Any) -> None:
-    if _writes_to_reference(op):
-        raise GraphUnavailable(
-            f"ys depend on {op.type} {op.name!r}, which writes to a variable when it runs; differentiate what it "
-            "assigns, in place of what the assignment gives"
-        )
-
-
-def _plain(op: Any, taken: Mapping[str, Any]) -> Any:
-    """The definition of an op, on values in place of references, waiting for copied ops only, on any device."""
-    node = op.node_def
-    node.op = _PLAIN.get(node.op, node.op)
-    node.device = ""
-    node.attr.pop("_class", None)
-    inputs = [i for i in node.input if not i.startswith("^") or i[1:] in taken]
-    del node.input[:]
-    node.input.extend(inputs)
-    return node

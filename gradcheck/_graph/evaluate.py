@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import tensorflow as tf
@@ -15,6 +15,8 @@ from tensorflow.core.protobuf import config_pb2
 from tensorflow.python.eager import context
 
 from gradcheck._graph.program import Body, Program, call_as, definition_of, fresh_name, prune, reached_library
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 
 class ShapeChanged(ValueError):
@@ -27,6 +29,7 @@ def _plain_config() -> bytes:
     # (MatMul+Bias+Relu on CPU turns NaN into 0) are not what the user's eager code runs.
     config = config_pb2.ConfigProto()
     config.graph_options.rewrite_options.disable_meta_optimizer = True
+    config.allow_soft_placement = True  # as in eager mode: a function may name a device that is not here
     serialized: bytes = config.SerializeToString()
     return serialized
 
@@ -36,6 +39,11 @@ def eagerly() -> Iterator[None]:
     """A scope in which ops run at once, whatever graph or mode the caller is in."""
     with context.eager_mode():
         yield
+
+
+def unconverted(fn: F) -> F:
+    """The function, left as it is by AutoGraph where it is called while a `tf.function` is traced."""
+    return cast(F, tf.autograph.experimental.do_not_convert(fn))
 
 
 def _release(names: Sequence[str]) -> None:
@@ -79,6 +87,13 @@ class Runner:
         Raises:
             ShapeChanged: If an output has not the same shape at every point.
         """
+        points = len(next(iter(stacked.values())))
+        read = {a.name for a in self.program.main.args}
+        stacked = {name: value for name, value in stacked.items() if name in read}
+        if not stacked:  # a gradient that ignores its cotangent, say: the same at all points
+            return [np.repeat(value[None], points, axis=0) for value in self.run(values)]
+        if self._needs_steps():
+            return self._run_each(stacked, values)
         moving = tuple(stacked)
         fixed = [v for v, a in zip(values, self.program.main.args, strict=True) if a.name not in stacked]
         with eagerly(), tf.device("CPU:0"):
@@ -98,22 +113,27 @@ class Runner:
                 raise
             return [_array(o) for o in outputs]
 
+    def _needs_steps(self) -> bool:
+        # MapDefun gives its functions no place for what loops of control flow v1 keep while they run; and TensorFlow
+        # keeps the tape of a py_function under a name that runs at the same time would share.
+        bodies = (self.program.main, *self.program.library.values())
+        alone = ("TensorArray", "Stack", "PyFunc", "EagerPyFunc")
+        return any(node.op.startswith(alone) for body in bodies for node in body.nodes)
+
+    def _run_each(self, stacked: dict[str, Any], values: Sequence[Any]) -> list[Any]:
+        runs = [self.run(at) for at in self._points(stacked, values)]
+        _require_one_shape({tuple(o.shape for o in run) for run in runs}, None)
+        return [np.stack(parts) for parts in zip(*runs, strict=True)]
+
     def _explain(self, error: Exception, stacked: dict[str, Any], values: Sequence[Any]) -> None:
         """Raise ShapeChanged where running the points one by one shows that shapes differ."""
-        shapes = set()
-        points = len(next(iter(stacked.values())))
-        for k in range(points):
-            at = [
-                stacked[a.name][k] if a.name in stacked else v
-                for v, a in zip(values, self.program.main.args, strict=True)
-            ]
-            shapes.add(tuple(o.shape for o in self.run(at)))
-        if len(shapes) > 1:
-            found = " and ".join(", ".join(str(list(s)) for s in one) for one in sorted(shapes)[:2])
-            raise ShapeChanged(
-                f"the function's outputs change shape with the values of its inputs: found {found} at points close together; "
-                "a derivative needs outputs of one shape: multiply by a mask instead of selecting, or check the part that is fixed"
-            ) from error
+        _require_one_shape({tuple(o.shape for o in self.run(at)) for at in self._points(stacked, values)}, error)
+
+    def _points(self, stacked: dict[str, Any], values: Sequence[Any]) -> Iterator[list[Any]]:
+        """Values for all arguments, point by point."""
+        names = [a.name for a in self.program.main.args]
+        for k in range(len(next(iter(stacked.values())))):
+            yield [stacked[n][k] if n in stacked else v for n, v in zip(names, values, strict=True)]
 
     def _register(self, moving: tuple[str, ...]) -> str:
         if moving not in self._registered:
@@ -133,6 +153,18 @@ class Runner:
             weakref.finalize(self, _release, [name])
             self._registered[moving] = name
         return self._registered[moving]
+
+
+def _require_one_shape(shapes: set[tuple[tuple[int, ...], ...]], error: Exception | None) -> None:
+    """Refuse outputs that have other shapes at other points."""
+    if len(shapes) > 1:
+        found = " and ".join(", ".join(str(list(s)) for s in one) for one in sorted(shapes)[:2])
+        raise ShapeChanged(
+            f"the function's outputs change shape with the values of its inputs: found {found} at points close "
+            "together; "
+            "a derivative needs outputs of one shape: multiply by a mask instead of selecting, or check the part "
+            "that is fixed"
+        ) from error
 
 
 def _array(tensor: Any) -> Any:

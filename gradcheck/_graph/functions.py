@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ import tensorflow as tf
 from tensorflow.python.framework.func_graph import FuncGraph
 
 from gradcheck._graph import structure
+from gradcheck._graph.copies import Copy
 from gradcheck._graph.memory import fingerprint, recall, remember
 from gradcheck._graph.trace import Asked, Gradients, Traced, finish, place_inputs, with_values
 from gradcheck._graph.values import Values
@@ -35,9 +37,14 @@ def trace_function(
     Raises:
         TypeError, ValueError: If the outputs, `grad_ys` or `wrt` cannot be used; the text says why.
     """
+    if name is not None and not isinstance(name, str):
+        raise TypeError(f"name must be a string or None; got name={name!r}")
     name = name or name_of(fn)
     notes: list[str] = []
+    arrays = [leaf.value for leaf in structure.leaves(inputs, "") if isinstance(leaf.value, np.ndarray)]
+    copies = [a.copy() for a in arrays]
     graph, placed, result, skipped = _call(fn, inputs, name, notes)
+    _give_back(arrays, copies, name, notes)
     variables = _variables_read(graph, fn)
     if isinstance(result, Gradients):
         _refuse_with_gradients(grad_ys, wrt)
@@ -46,18 +53,29 @@ def trace_function(
         outputs = _outputs(result, grad_ys, graph, name)
         xs = _xs(placed, variables, wrt, skipped, inputs)
         asked = Asked(outputs=outputs, xs=xs, stops=[])
+    if isinstance(graph, Copy):
+        asked.xs = [(path, graph.x_of(x)) for path, x in asked.xs]
     feeds = [(tensor, value) for _, tensor, value in placed if value is not None]
-    print_ = fingerprint(graph, asked, (name, order, seed, tuple(skipped)))
-    known = None if notes else recall(fn, print_)
+    key = fingerprint(graph, asked, (name, order, seed, tuple(skipped)))
+    lasting = not notes and not isinstance(graph, Copy)
+    known = recall(fn, key) if lasting else None
     if known is not None:
         externals = [external for external, _ in graph.captures]
         return with_values(known, [v for _, v in feeds], externals, Values(), [g for _, _, g in asked.outputs])
     if order == 2:
         asked = gradients_as_outputs(graph, asked, seed)
     traced = finish(graph, name, asked, feeds, Values(), skipped, notes)
-    if not notes:
-        remember(fn, print_, traced)
+    if lasting and not any(name.startswith("drawn_") for name in traced.values):
+        remember(fn, key, traced)
     return traced
+
+
+def _give_back(arrays: Sequence[Any], copies: Sequence[Any], name: str, notes: list[str]) -> None:
+    """Undo what fn did to the user's arrays."""
+    for array, copy in zip(arrays, copies, strict=True):
+        if array.tobytes() != copy.tobytes():
+            array[...] = copy
+            notes.append(f"{name} changes an array among its inputs in place; it was given its values back")
 
 
 def name_of(fn: Any) -> str:
@@ -70,7 +88,8 @@ def name_of(fn: Any) -> str:
 
 
 @contextmanager
-def _python_randomness_kept() -> Iterator[None]:
+def python_state_kept() -> Iterator[None]:
+    """A scope that gives Python's and NumPy's random states back."""
     numpy_state, python_state = np.random.get_state(), random.getstate()
     try:
         yield
@@ -79,28 +98,44 @@ def _python_randomness_kept() -> Iterator[None]:
         random.setstate(python_state)
 
 
+@contextmanager
+def _tracing() -> Iterator[None]:
+    """A scope for calling fn: random states are kept, and TensorFlow's logger speaks of errors only."""
+    logger = tf.get_logger()
+    level = logger.level
+    logger.setLevel(logging.ERROR)  # AutoGraph warns of what is then run eagerly, and so reported by us
+    try:
+        with python_state_kept():
+            yield
+    finally:
+        logger.setLevel(level)
+
+
 def _call(fn: Callable[..., Any], inputs: Any, name: str, notes: list[str]) -> tuple[Any, Any, Any, list[str]]:
-    with _python_randomness_kept():
+    with _tracing():
         try:
             return _in_graph(fn, inputs)
         except Exception as error:
             first = error
-        eager = _eager_outputs(fn, inputs, name)
-    with _python_randomness_kept():
+        eager = _eager_outputs(fn, inputs, name) if tf.executing_eagerly() else None
+    with _tracing():
         try:
             converted = tf.__internal__.autograph.tf_convert(fn, tf.__internal__.autograph.control_status_ctx())
             return _in_graph(converted, inputs)
         except Exception:
-            pass
+            if eager is None:
+                raise first from None
         notes.append(
-            f"{name} cannot be traced ({type(first).__name__}: {str(first).splitlines()[0][:120]}); it was called eagerly, "
+            f"{name} cannot be traced ({type(first).__name__}: {str(first).splitlines()[0][:120]}); it was called "
+            "eagerly, "
             "through tf.py_function: in its own dtype, and without the variables it reads"
         )
         return _in_graph(_through_python(fn, inputs, eager), inputs)
 
 
 def _in_graph(fn: Callable[..., Any], inputs: Any) -> tuple[Any, Any, Any, list[str]]:
-    graph = FuncGraph("gradcheck")
+    # In a graph of the user's, what fn reads of it is copied: gradients then pass through it, and values are read once.
+    graph = FuncGraph("gradcheck") if tf.executing_eagerly() else Copy(tf.compat.v1.get_default_graph(), {})
     with graph.as_default():
         arguments, placed, skipped = place_inputs(graph, inputs, "inputs")
         result = apply(fn, arguments, inputs)
@@ -118,10 +153,26 @@ def apply(fn: Callable[..., Any], arguments: Any, inputs: Any) -> Any:
 
 def _eager_outputs(fn: Callable[..., Any], inputs: Any, name: str) -> Any:
     """Call fn eagerly; an error is the user's, and comes through with a note on which call it was."""
-    variables = [
-        v for v in (structure.variable_of(leaf.value) for leaf in structure.leaves(inputs, "")) if v is not None
-    ]
-    saved = [v.numpy() for v in variables]
+    with kept_variables(fn, inputs):
+        return _eagerly(fn, inputs, name)
+
+
+@contextmanager
+def kept_variables(fn: Any, inputs: Any) -> Iterator[None]:
+    """A scope that gives variables their values back: those among the inputs, and those that fn holds."""
+    owners = [*_owners(fn), *(leaf.value for leaf in structure.leaves(inputs, ""))]
+    found = [structure.variable_of(v) for owner in owners for v in _variables_of(owner)]
+    variables = {id(v): v for v in found if v is not None}.values()
+    saved = [(v, v.numpy()) for v in variables if tf.executing_eagerly()]
+    try:
+        yield
+    finally:
+        for variable, value in saved:
+            if variable.numpy().tobytes() != value.tobytes():
+                variable.assign(value)
+
+
+def _eagerly(fn: Callable[..., Any], inputs: Any, name: str) -> Any:
     try:
         arguments = structure.rebuild(inputs, lambda v: tf.convert_to_tensor(v) if _is_array(v) else v)
         return apply(fn, arguments, inputs)
@@ -129,9 +180,6 @@ def _eager_outputs(fn: Callable[..., Any], inputs: Any, name: str) -> Any:
         if hasattr(error, "add_note"):
             error.add_note(f"gradcheck: raised by {name} when called at the given inputs, before any check")
         raise
-    finally:
-        for variable, value in zip(variables, saved, strict=True):
-            variable.assign(value)
 
 
 def _is_array(value: Any) -> bool:
@@ -175,8 +223,9 @@ def _variables_read(graph: Any, fn: Any) -> list[tuple[str, Any]]:
     watched = {id(v.handle): v for v in graph._watched_variables}
     paths = _keras_paths(fn)
     found, taken = [], set()
-    for external, _ in graph.captures:
-        variable = watched.get(id(external))
+    read = [watched.get(id(external)) for external, _ in graph.captures]
+    read += graph.variables() if isinstance(graph, Copy) else []
+    for variable in {id(v): v for v in read}.values():
         if variable is not None:
             path = paths.get(id(variable), variable.name.removesuffix(":0"))
             unique, n = path, 2
@@ -189,8 +238,19 @@ def _variables_read(graph: Any, fn: Any) -> list[tuple[str, Any]]:
 
 def _keras_paths(fn: Any) -> dict[int, str]:
     """Keras' paths of the variables that fn holds: as a layer or model, a bound method, in its closure or globals."""
-    owners = [fn, getattr(fn, "__self__", None), getattr(fn, "python_function", None)]
+    paths: dict[int, str] = {}
+    for owner in _owners(fn):
+        for variable in _variables_of(owner):
+            inner = structure.variable_of(variable)
+            if inner is not None and isinstance(getattr(variable, "path", None), str):
+                paths[id(inner)] = variable.path
+    return paths
+
+
+def _owners(fn: Any) -> list[Any]:
+    """What fn holds that may hold variables: itself, the object it is bound to, its closure and its globals."""
     inner = getattr(fn, "python_function", fn)
+    owners = [fn, getattr(fn, "__self__", None), getattr(inner, "__self__", None)]
     for cell in getattr(inner, "__closure__", None) or ():
         try:
             owners.append(cell.cell_contents)
@@ -198,21 +258,14 @@ def _keras_paths(fn: Any) -> dict[int, str]:
             continue
     code, scope = getattr(inner, "__code__", None), getattr(inner, "__globals__", {})
     owners += [scope[n] for n in getattr(code, "co_names", ()) if n in scope]
-    paths: dict[int, str] = {}
-    for owner in owners:
-        for part in owner if isinstance(owner, (list, tuple)) else [owner]:
-            if type(part).__module__.partition(".")[0] in ("tensorflow", "numpy") and not isinstance(part, tf.Module):
-                continue
-            for variable in _variables_of(part):
-                inner_variable = structure.variable_of(variable)
-                if inner_variable is not None and isinstance(getattr(variable, "path", None), str):
-                    paths[id(inner_variable)] = variable.path
-    return paths
+    return [part for owner in owners for part in (owner if isinstance(owner, (list, tuple)) else [owner])]
 
 
 def _variables_of(owner: Any) -> Sequence[Any]:
     if owner is None or isinstance(owner, (type, str)) or not hasattr(type(owner), "variables"):
         return [owner] if structure.variable_of(owner) is not None else []
+    if type(owner).__module__.partition(".")[0] == "numpy":
+        return []
     found = owner.variables
     return found if isinstance(found, (list, tuple)) else []
 
@@ -247,15 +300,16 @@ def _cotangents(grad_ys: Any, paths: Sequence[str], tensors: Sequence[Any], resu
     if len(tensors) == 1 and not isinstance(result, (list, tuple, Mapping)):
         given = [grad_ys]
     else:
-        same = isinstance(grad_ys, type(result)) or (
-            isinstance(grad_ys, (list, tuple)) and isinstance(result, (list, tuple))
-        )
-        given = [leaf.value for leaf in structure.leaves(grad_ys, "")] if same else []
-        if len(given) != len(tensors):
+        by_path = {leaf.path: leaf.value for leaf in structure.leaves(grad_ys, "outputs")}
+        extra = [p for p, v in by_path.items() if p not in paths and v is not None]
+        if extra or any(p not in by_path for p in paths):
             raise ValueError(
-                f"grad_ys must have the structure of the outputs, {len(tensors)} of them ({', '.join(paths)}); "
-                f"found {type(grad_ys).__name__} with {len(given) if same else 1} value(s); use None for an output without a cotangent"
+                f"grad_ys must have the structure of the outputs, {', '.join(paths)}; "
+                f"found {type(grad_ys).__name__} with {', '.join(by_path) or 'nothing'}; use None for an output "
+                "without "
+                "a cotangent"
             )
+        given = [by_path[p] for p in paths]
     return [check_cotangent(g, t, p) for g, t, p in zip(given, tensors, paths, strict=True)]
 
 
@@ -311,14 +365,23 @@ def _xs(
     if wrt is None:
         if not named:
             raise ValueError(
-                "nothing to differentiate with respect to: no input is floating or complex, and no trainable variable is read; "
+                "nothing to differentiate with respect to: no input is floating or complex, and no trainable "
+                "variable is read; "
                 f"found {', '.join(skipped) or 'no inputs'}; pass a floating tensor, e.g. tf.constant(1.0)"
             )
         return named
-    if isinstance(wrt, str) and wrt == "inputs":
+    if isinstance(wrt, str) and wrt == "inputs" and not (len(placed) == 1 and placed[0][0] == "inputs"):
+        if not placed:
+            raise ValueError(
+                f'wrt="inputs" needs a floating or complex input, found {", ".join(skipped) or "no inputs"}'
+            )
         return [(path, x) for path, x, _ in placed]
     values = {id(leaf.value): leaf.path for leaf in structure.leaves(inputs, "inputs")}
     wanted = wrt if isinstance(wrt, (list, tuple)) else [wrt]
+    if not len(wanted):
+        raise ValueError(
+            "wrt must name at least one input or variable, found an empty list; leave it out for all of them"
+        )
     return [_selected(w, named + frozen, values) for w in wanted]
 
 
@@ -356,6 +419,10 @@ def _asked_by_gradients(
         raise ValueError(f"grad_ys must have one entry (or None) per y: {len(ys)} ys, found {len(given)} in grad_ys")
     known = {id(x): path for path, x, _ in placed} | {id(v): path for path, v in variables}
     named = []
+    for key, tensors in (("ys", ys), ("stop_gradients", stops)):
+        for i, tensor in enumerate(tensors):
+            if not tf.is_tensor(tensor) and structure.variable_of(tensor) is None:
+                raise TypeError(f"{key}[{i}] of Gradients must be a tensor, found {type(tensor).__name__}")
     for i, x in enumerate(xs):
         if not tf.is_tensor(x) and structure.variable_of(x) is None:
             raise TypeError(f"xs[{i}] must be a tensor or a variable, found {type(x).__name__}")

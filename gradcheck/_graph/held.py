@@ -56,25 +56,29 @@ def hold(program: Program, moving: Iterable[str], refs: Iterable[str] = ()) -> H
     types.update({a.name: a.dtype for a in body.args})
     held = [*dict.fromkeys([*wanted, *stops])]
     work = _Pairing(program.library)
-    sources: dict[str, str] = {ref: f"held_{k}" for k, ref in enumerate(held)}
-    nodes: list[Node] = []
-    for node in body.nodes:
-        nodes.append(_paired_call(node, paired[node.name], sources, moved, work) if node.name in paired else node)
-    changed = redirect(replace(body, nodes=tuple(nodes)), {ref: sources[ref] for ref in held})
-    arguments = tuple(Argument(name, types[ref]) for ref, name in sources.items())
+    sources = {ref: f"held_{k}" for k, ref in enumerate(held)}
+    # Base values have arguments of their own: an inner x is held so that it can be moved, and its base is not.
+    bases: dict[str, str] = {}
+    nodes = [_paired_call(n, bases, moved, work) if n.name in paired else n for n in body.nodes]
+    changed = redirect(replace(body, nodes=tuple(nodes)), sources)
+    added = [*sources.items(), *bases.items()]
+    arguments = [Argument(name, types[ref]) for ref, name in added]
     return HeldProgram(
         program=Program(main=replace(changed, args=(*body.args, *arguments)), library={**program.library, **work.made}),
-        names=tuple(a.name for a in arguments),
-        sources=tuple(Return(ref, types[ref]) for ref in sources),
+        names=tuple(name for _, name in added),
+        sources=tuple(Return(ref, types[ref]) for ref, _ in added),
     )
 
 
-def _scan(program: Program, moved: set[str], held: set[str]) -> tuple[set[str], list[str], dict[str, Node]]:
+def _scan(program: Program, moved: set[str], held: set[str]) -> tuple[set[str], list[str], set[str]]:
     """What moves, which stops to hold in the main body, and which nodes hold something inside."""
     stops: list[str] = []
-    paired: dict[str, Node] = {}
-    moved = moved - held
-    for node in topological(program.main):
+    paired: set[str] = set()
+    moved = set(moved)
+    order = topological(program.main)
+    # What moves only in a later iteration of a loop of control flow v1 is met in another round.
+    order *= 1 + sum(node.op == "LoopCond" for node in order)
+    for node in order:
         if not any(i in moved for i in data_inputs(node)):
             continue
         outputs = [ref for ref, _ in output_refs(node)]
@@ -82,7 +86,7 @@ def _scan(program: Program, moved: set[str], held: set[str]) -> tuple[set[str], 
             stops += [ref for ref in outputs if ref not in held]
             continue
         if node.op in CALLED and _holds(node, program.library):
-            paired[node.name] = node
+            paired.add(node.name)
         moved.update(ref for ref in outputs if ref not in held)
     return moved, stops, paired
 
@@ -126,15 +130,13 @@ class _Pairing:
     names: dict[tuple[str, bool], str] = field(default_factory=dict)
 
 
-def _paired_call(node: Node, _: Node, sources: dict[str, str], moved: set[str], work: _Pairing) -> Node:
+def _paired_call(node: Node, bases: dict[str, str], moved: set[str], work: _Pairing) -> Node:
     """The call in the main body, taking the base values of its inputs as further arguments."""
     ins = data_inputs(node)
     offset = min(CALLED[node.op].values()) if node.op in _CONDITIONALS else 0
     base = []
     for ref in ins[offset:]:
-        if ref in moved and ref not in sources:
-            sources[ref] = f"base_{len(sources)}"
-        base.append(sources[ref] if ref in moved else ref)
+        base.append(bases.setdefault(ref, f"base_{len(bases)}") if ref in moved else ref)
     return _double(node, ins, base, work)
 
 

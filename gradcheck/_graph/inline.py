@@ -55,7 +55,7 @@ def _target(node: Node, library: Mapping[str, Body]) -> str | None:
 
 
 def _compiled(node: Node, body: Body) -> bool:
-    return node.attr["_XlaMustCompile"].b or (
+    return ("_XlaMustCompile" in node.attr and node.attr["_XlaMustCompile"].b) or (
         "_XlaMustCompile" in body.attributes and body.attributes["_XlaMustCompile"].b
     )
 

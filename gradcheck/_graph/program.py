@@ -12,6 +12,7 @@ from tensorflow.core.framework import function_pb2, node_def_pb2, types_pb2
 from tensorflow.python.eager import context
 from tensorflow.python.eager.polymorphic_function import atomic_function
 from tensorflow.python.framework import op_def_registry
+from tensorflow.python.framework.ops import tensor_id
 
 Node = Any  # a NodeDef; the generated protobuf classes carry no types
 _serial = itertools.count()
@@ -71,15 +72,31 @@ def fresh_name(stem: str) -> str:
 
 def from_func_graph(graph: Any) -> Program:
     """The program of a FuncGraph whose inputs and outputs are set."""
-    atomic = atomic_function.from_func_graph(fresh_name("traced"), graph, {})
-    main = _body(atomic.definition)
+    main = _main(graph)
     library: dict[str, Body] = {}
     pending = set(_called_names(main.nodes))
     while pending:
         name = pending.pop()
-        library[name] = _body(_definition(name, graph))
+        library[name] = _body(_definition(name, graph), graph)
         pending |= set(_called_names(library[name].nodes)) - library.keys()
     return Program(main=main, library=library)
+
+
+def _main(graph: Any) -> Body:
+    """The body of a FuncGraph.
+
+    Its outputs get names of their own: by default they take those of the ops that give them, and those ops others.
+    """
+    outputs = list(graph.outputs)
+    once = {id(t): t for t in outputs}
+    graph.outputs = list(once.values())
+    graph._output_names = {tensor_id(t): f"gradcheck_output_{k}" for k, t in enumerate(graph.outputs)}
+    try:
+        main = _body(atomic_function.from_func_graph(fresh_name("traced"), graph, {}).definition, graph)
+    finally:
+        graph.outputs = outputs
+    returns = dict(zip(once, main.returns, strict=True))
+    return replace(main, returns=tuple(returns[id(t)] for t in outputs))
 
 
 def _definition(name: str, graph: Any) -> Any:
@@ -89,14 +106,33 @@ def _definition(name: str, graph: Any) -> Any:
     return graph._get_function(name).cached_definition
 
 
-def _body(definition: Any) -> Body:
+def _body(definition: Any, graph: Any) -> Body:
     signature = definition.signature
-    return Body(
+    body = Body(
         args=tuple(Argument(a.name, a.type) for a in signature.input_arg),
         nodes=tuple(definition.node_def),
         returns=tuple(Return(definition.ret[a.name], a.type) for a in signature.output_arg),
         attributes={k: v for k, v in definition.attr.items() if k in ("_XlaMustCompile",)},
     )
+    unknown = [node for node in body.nodes if op_def(node.op) is None]
+    return _with_calls(body, unknown, graph) if unknown else body
+
+
+def _with_calls(body: Body, named: list[Node], graph: Any) -> Body:
+    """The body with nodes whose op is a function's name written as calls of that function."""
+    refs: dict[str, str] = {}
+    calls = {}
+    for node in named:
+        signature = _definition(node.op, graph).signature
+        call = make_node(
+            "StatefulPartitionedCall" if signature.is_stateful else "PartitionedCall", node.name, node.input
+        )
+        call.attr["f"].func.name = node.op
+        call.attr["Tin"].list.type.extend(a.type for a in signature.input_arg)
+        call.attr["Tout"].list.type.extend(a.type for a in signature.output_arg)
+        refs.update({f"{node.name}:{a.name}:0": f"{node.name}:output:{k}" for k, a in enumerate(signature.output_arg)})
+        calls[node.name] = call
+    return redirect(replace(body, nodes=tuple(calls.get(n.name, n) for n in body.nodes)), refs)
 
 
 def _called_names(nodes: Iterable[Node]) -> Iterator[str]:
@@ -113,6 +149,20 @@ def _called_names(nodes: Iterable[Node]) -> Iterator[str]:
 def called_names(body: Body) -> set[str]:
     """The functions that the nodes of a body name."""
     return set(_called_names(body.nodes))
+
+
+def called_functions(node: Node) -> list[tuple[str, int]]:
+    """Names of the functions that get the node's own inputs, each with the position from which on it gets them.
+
+    The condition of a loop is left out: it passes nothing on.
+    """
+    found = []
+    for key, offset in CALLED.get(node.op, {}).items():
+        value = node.attr[key]
+        if key != "cond":
+            funcs = value.list.func if value.WhichOneof("value") == "list" else [value.func]
+            found += [(f.name, offset) for f in funcs]
+    return found
 
 
 def rename_called(node: Node, names: Mapping[str, str]) -> None:
@@ -200,6 +250,11 @@ def data_inputs(node: Node) -> list[str]:
 def control_inputs(node: Node) -> list[str]:
     """The control inputs of a node, each with its leading ^."""
     return [i for i in node.input if i.startswith("^")]
+
+
+def beside(ref: str) -> list[str]:
+    """The control input that puts a node without inputs into the loop in which a reference has its value."""
+    return [f"^{node_of(ref)}"] if ":" in ref else []
 
 
 def set_inputs(node: Node, data: Iterable[str], control: Iterable[str]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import linecache
 import os
 import sysconfig
+from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any
 
@@ -15,6 +16,7 @@ from gradcheck._graph.trace import Traced
 from gradcheck._results import Held, Place
 
 _OURS = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+_SUBJECTS = os.path.join(_OURS, "subjects") + os.sep  # read as a user's code would be
 
 
 @lru_cache(maxsize=1)
@@ -22,33 +24,43 @@ def _library_roots() -> tuple[str, ...]:
     import keras
     import tensorflow as tf
 
-    packages = [os.path.dirname(os.path.dirname(os.path.abspath(m.__file__))) for m in (tf, keras)]
-    return tuple(
-        {
-            _OURS,
-            sysconfig.get_paths()["stdlib"],
-            *(os.path.join(p, n) for p in packages for n in ("tensorflow", "keras")),
-        }
-    )
+    roots = {_OURS, *(os.path.dirname(os.path.abspath(m.__file__)) for m in (tf, keras))}
+    # tf.__file__ lies in tensorflow/_api for some builds
+    roots |= {root.split(f"{os.sep}_api{os.sep}")[0] for root in roots}
+    return tuple(root + os.sep for root in roots)
+
+
+def _is_users(path: str) -> bool:
+    if path.startswith("<") or (path.startswith(_library_roots()) and not path.startswith(_SUBJECTS)):
+        return False
+    standard = sysconfig.get_paths()["stdlib"] + os.sep
+    return not path.startswith(standard) or f"{os.sep}site-packages{os.sep}" in path
 
 
 def place(graph: Any, name: str, op_type: str = "") -> Place:
     """The place of a node of the program traced from a FuncGraph."""
-    op = _original(graph, _operation(graph, name))
+    op = _operation(graph, _forward(name))
     if op is None:
         return Place(op=name, op_type=op_type)
     for frame in reversed(list(op.traceback or ())):
-        if not frame.filename.startswith(_library_roots()) and not frame.filename.startswith("<"):
+        if _is_users(frame.filename):
             source = linecache.getline(frame.filename, frame.lineno).strip()
             return Place(
                 op=name,
-                op_type=op.type,
+                op_type=op_type or op.type,
                 file=_short(frame.filename),
                 line=frame.lineno,
                 function=frame.name,
                 source=source or None,
             )
-    return Place(op=name, op_type=op.type)
+    return Place(op=name, op_type=op_type or op.type)
+
+
+def _forward(name: str) -> str:
+    """The op that a gradient op differentiates: that is where the user wrote something."""
+    if not name.startswith("gradients/"):
+        return name
+    return name.removeprefix("gradients/").split("_grad/")[0]
 
 
 def _short(path: str) -> str:
@@ -57,46 +69,43 @@ def _short(path: str) -> str:
 
 
 def _original(graph: Any, op: Any) -> Any:
-    """The op that was copied, where the graph is a copy of the user's: that one knows its line."""
-    origin = getattr(graph, "origin", None)
-    if op is None or origin is None or op.graph is not graph:
-        return op
-    try:
-        found = origin.get_operation_by_name(op.name)
-    except (KeyError, ValueError):
-        return op
-    return found if found.type == op.type else op
+    """The op that was copied, where the graph holds copies of the user's ops: that one knows its line."""
+    return graph.original(op) if hasattr(graph, "original") else op
 
 
 def _operation(graph: Any, name: str) -> Any:
     """The op of that name, in the graph or in a function that it calls (names of inlined nodes are joined by /)."""
     for candidate in (name, name.rsplit("_", 1)[0]):
         try:
-            return graph.get_operation_by_name(candidate)
+            return _original(graph, graph.get_operation_by_name(candidate))
         except (KeyError, ValueError):
             continue
     parts = name.split("/")
     for k in range(len(parts) - 1, 0, -1):
         try:
-            call = graph.get_operation_by_name("/".join(parts[:k]))
+            call = _original(graph, graph.get_operation_by_name("/".join(parts[:k])))
         except (KeyError, ValueError):
             continue
-        inner = _called_graph(graph, call)
-        if inner is not None:
-            return _operation(inner, "/".join(parts[k:]))
+        for inner in _called_graphs(call):
+            found = _operation(inner, "/".join(parts[k:]))
+            if found is not None:
+                return found
     return None
 
 
-def _called_graph(graph: Any, call: Any) -> Any:
+def _called_graphs(call: Any) -> Iterator[Any]:
+    """The graphs of all functions that an op calls."""
     for key in CALLED.get(call.type, ()):
         attribute = call.node_def.attr[key]
-        name = attribute.func.name
-        while graph is not None:
-            function = graph._functions.get(name)
-            if function is not None and hasattr(function, "graph"):
-                return function.graph
-            graph = getattr(graph, "outer_graph", None)
-    return None
+        functions = attribute.list.func if attribute.WhichOneof("value") == "list" else [attribute.func]
+        for called in functions:
+            graph = call.graph
+            while graph is not None:
+                function = graph._functions.get(called.name)
+                if function is not None and hasattr(function, "graph"):
+                    yield function.graph
+                    break
+                graph = getattr(graph, "outer_graph", None)
 
 
 def held_places(traced: Traced, held: HeldProgram) -> tuple[Held, ...]:

@@ -12,6 +12,7 @@ from gradcheck._graph.program import (
     Body,
     Node,
     Program,
+    beside,
     control_inputs,
     copy_node,
     data_inputs,
@@ -38,6 +39,14 @@ _SHAPE_AT = {"StatefulUniform": 2, "StatefulStandardNormalV2": 2, "StatefulTrunc
              "StatefulUniformInt": 2, "StatefulUniformFullInt": 2}  # fmt: skip
 _SKIPS = ("RngReadAndSkip", "RngSkip")
 FROZEN = frozenset(_STATELESS) | frozenset(_SKIPS)  # the ops that `freeze_randomness` knows
+
+# Stateful, without a stateless twin of the same draws: one draw of theirs is fed.
+UNREPEATABLE = frozenset(
+    {
+        "RandomShuffle", "RandomPoisson", "RandomPoissonV2", "Multinomial", "StatefulRandomBinomial",
+        "ParameterizedTruncatedNormal", "NonDeterministicInts",
+    }
+)  # fmt: skip
 
 # What draws numbers, with or without a state; the gradient stops there.
 RANDOM = frozenset(_STATELESS) | {
@@ -87,10 +96,11 @@ def _stateless(node: Node, refs: dict[str, str]) -> list[Node]:
     op, more = _STATELESS[node.op]
     ins = data_inputs(node)
     shape_at = _SHAPE_AT.get(node.op, 0)
+    at = beside(ins[shape_at])
     constants = [
-        _constant(f"{node.name}/key", types_pb2.DT_UINT64, [_key(node.name)]),
-        _constant(f"{node.name}/counter", types_pb2.DT_UINT64, [0, 0]),
-        _constant(f"{node.name}/algorithm", types_pb2.DT_INT32, _PHILOX),
+        _constant(f"{node.name}/key", types_pb2.DT_UINT64, [_key(node.name)], at),
+        _constant(f"{node.name}/counter", types_pb2.DT_UINT64, [0, 0], at),
+        _constant(f"{node.name}/algorithm", types_pb2.DT_INT32, _PHILOX, at),
     ]
     inputs = [ins[shape_at], *(f"{c.name}:output:0" for c in constants), *(ins[i] for i in more)]
     shape_type = node.attr["shape_dtype" if shape_at else "T"].type
@@ -103,7 +113,8 @@ def _stateless(node: Node, refs: dict[str, str]) -> list[Node]:
 
 def _state(node: Node, refs: dict[str, str]) -> list[Node]:
     """A constant in place of the state that a generator would have given."""
-    new = _constant(node.name, types_pb2.DT_INT64, [_key(node.name), 0, _key(node.name)])
+    at = beside(data_inputs(node)[-1])
+    new = _constant(node.name, types_pb2.DT_INT64, [_key(node.name), 0, _key(node.name)], at)
     refs[output_refs(node)[0][0]] = f"{node.name}:output:0"
     return [new]
 
@@ -113,8 +124,8 @@ def _key(name: str) -> int:
     return zlib.crc32(name.encode()) * 0x9E3779B97F4A7C15 % 2**62
 
 
-def _constant(name: str, dtype: int, value: int | Iterable[int]) -> Node:
-    node = make_node("Const", name, [], dtype=dtype)
+def _constant(name: str, dtype: int, value: int | Iterable[int], control: Iterable[str]) -> Node:
+    node = make_node("Const", name, control, dtype=dtype)
     tensor = node.attr["value"].tensor
     tensor.dtype = dtype
     values = [value] if isinstance(value, int) else list(value)

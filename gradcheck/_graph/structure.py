@@ -116,11 +116,11 @@ def dtype_name(value: Any) -> str:
 
 def as_array(value: Any) -> Any:
     """The NumPy value of an eager leaf."""
-    if isinstance(value, float):
+    if type(value) is float:  # TensorFlow's default; np.float64 is a float too and keeps its dtype
         return np.asarray(value, np.float32)
-    if isinstance(value, complex):
+    if type(value) is complex:
         return np.asarray(value, np.complex128)
     variable = variable_of(value)
     if variable is not None:
         return variable.numpy()
-    return np.asarray(value.numpy() if hasattr(value, "numpy") else value)
+    return np.array(value.numpy() if hasattr(value, "numpy") else value)

@@ -12,9 +12,18 @@ import tensorflow as tf
 from gradcheck._graph import structure
 from gradcheck._graph.evaluate import Runner, returning
 from gradcheck._graph.inline import inline_calls
-from gradcheck._graph.program import Body, Program, from_func_graph
-from gradcheck._graph.randomness import freeze_randomness
-from gradcheck._graph.values import Values
+from gradcheck._graph.program import (
+    Argument,
+    Body,
+    Program,
+    Return,
+    called_functions,
+    from_func_graph,
+    output_refs,
+    redirect,
+)
+from gradcheck._graph.randomness import UNREPEATABLE, freeze_randomness
+from gradcheck._graph.values import Values, is_symbolic
 from gradcheck._graph.variables import feed_variables
 
 
@@ -131,6 +140,10 @@ def place_inputs(graph: Any, inputs: Any, path: str) -> tuple[Any, list[tuple[st
         if variable is not None:
             found.append((leaf.path, variable, None))
             return value
+        if is_symbolic(value):
+            placeholder = tf.compat.v1.placeholder(value.dtype, value.shape, name="input")
+            found.append((leaf.path, placeholder, value))
+            return placeholder
         array = structure.as_array(value)
         placeholder = tf.compat.v1.placeholder(array.dtype, array.shape, name="input")
         found.append((leaf.path, placeholder, array))
@@ -159,7 +172,7 @@ def finish(
         graph: The FuncGraph that holds everything asked for.
         name: What to call the function.
         asked: What to differentiate.
-        feeds: Placeholders of the graph, with their values.
+        feeds: Placeholders of the graph, with their values, or with tensors of another graph whose values they take.
         values: Where the values of captured tensors and variables come from.
         skipped: Inputs without a derivative.
         notes: What was noticed so far.
@@ -190,7 +203,9 @@ def finish(
     returned += stops
     inner_xs = len(returned)
     returned += [x for x, (_, asked_x) in zip(xs, asked.xs, strict=True) if structure.variable_of(asked_x) is None]
-    program, held, at, more, dropped = settled(graph, returned, [*feeds, *((c, None) for c in cotangent_inputs)], values)
+    program, held, at, more, dropped = settled(
+        graph, returned, [*feeds, *((c, None) for c in cotangent_inputs)], values
+    )
     for c in cotangent_inputs:
         del held[at[id(c)]]
     captures, names = list(graph.captures), [a.name for a in program.main.args]
@@ -251,13 +266,30 @@ def settled(
         notes; and names of ops that were left out.
     """
     captures = list(graph.captures)
+    feeds = [*feeds, *getattr(graph, "feeds", ())]
     graph.inputs = [p for p, _ in feeds] + [inner for _, inner in captures]
     graph.outputs = list(returned)
     program = from_func_graph(graph)
     at = {id(tensor): a.name for tensor, a in zip(graph.inputs, program.main.args, strict=True)}
-    held = {at[id(p)]: value for p, value in feeds}
+    values.read([*(v for _, v in feeds if is_symbolic(v)), *(external for external, _ in captures)])
+    held = {at[id(p)]: values.value(v) if is_symbolic(v) else v for p, v in feeds}
     program, notes, dropped = _settle(program, held, captures, at, values)
-    return program, held, at, notes, dropped
+    return _hold_draws(program, held, graph), held, at, notes, dropped
+
+
+def _hold_draws(program: Program, held: dict[str, Any], graph: Any) -> Program:
+    """The program with what stateful random ops draw, that have no stateless twin, fed with one draw of theirs."""
+    main = program.main
+    drawn = [(ref, dtype) for node in main.nodes if node.op in UNREPEATABLE for ref, dtype in output_refs(node)]
+    if not drawn:
+        return program
+    returns = tuple(Return(ref, dtype) for ref, dtype in drawn)
+    runner = Runner(returning(program, replace(main, returns=returns, kept=())), alive=graph)
+    draws = runner.run([held.get(a.name) for a in runner.program.main.args])
+    arguments = tuple(Argument(f"drawn_{k}", dtype) for k, (_, dtype) in enumerate(drawn))
+    held.update({a.name: draw for a, draw in zip(arguments, draws, strict=True)})
+    fed = redirect(main, {ref: a.name for (ref, _), a in zip(drawn, arguments, strict=True)})
+    return Program(main=replace(fed, args=(*fed.args, *arguments)), library=program.library)
 
 
 def _shape(program: Program, ref: str, held: Mapping[str, Any], graph: Any) -> tuple[int, ...]:
@@ -283,6 +315,11 @@ def _differentiate(
         found = tf.gradients(
             ys, xs, grad_ys=cotangents, stop_gradients=stops or None, unconnected_gradients=unconnected
         )
+    except LookupError:  # an op that has no gradient at all: the same as None, for those xs that need it
+        if len(xs) == 1:
+            return [None], None
+        each = [_differentiate(ys, [x], cotangents, stops, unconnected) for x in xs]
+        return [found for (found,), _ in each], next((failure for _, failure in each if failure), None)
     except ValueError as error:
         if "Incompatible shapes between op input and calculated input gradient" not in str(error):
             raise
@@ -304,14 +341,13 @@ def _settle(
     """Variables fed, random ops frozen, calls inlined, assertions kept; the values of captures are added to `held`."""
     program = freeze_randomness(inline_calls(program, keep_compiled=True))
     handles: dict[str, int] = {}
-    values.read([external for external, _ in captures])
     for external, inner in captures:
         name = at[id(inner)]
         dtype = values.variable_dtype(external)
         held[name] = values.value(external)
         if dtype is not None:
             handles[name] = dtype.as_datatype_enum
-    kept = tuple(node.name for node in program.main.nodes if node.op == "Assert")
+    kept = tuple(node.name for node in program.main.nodes if _asserts(node, program))
     program = Program(main=replace(program.main, kept=kept), library=program.library)
     writes = _writes(program.main, handles)
     program, dropped = feed_variables(program, handles)
@@ -322,6 +358,14 @@ def _settle(
             "within the check an assignment is followed, not carried out"
         )
     return program, notes, dropped
+
+
+def _asserts(node: Any, program: Program) -> bool:
+    """Whether a node is an assertion, or the conditional around one."""
+    if node.op in ("If", "StatelessIf"):
+        bodies = [program.library[name] for name, _ in called_functions(node) if name in program.library]
+        return any(inner.op == "Assert" for body in bodies for inner in body.nodes)
+    return bool(node.op == "Assert")
 
 
 def _writes(body: Body, handles: Mapping[str, int]) -> int:

@@ -104,8 +104,6 @@ def _promote_node(node: Node, work: _Promotion) -> tuple[list[Node], Node, list[
     if not keep:
         for attribute in copy.attr.values():
             _promote_attribute(attribute)
-    elif node.op not in RANDOM and any(dtype in WIDER for _, dtype in output_refs(node)):
-        work.unpromoted.add(f"{node.op} '{node.name}'")
     before: list[Node] = []
     data = data_inputs(copy)
     for i, (arrives, takes) in enumerate(_types(definition.input_arg, node, copy)):
@@ -118,6 +116,8 @@ def _promote_node(node: Node, work: _Promotion) -> tuple[list[Node], Node, list[
     gives = [t for _, types in argument_types(definition.output_arg, copy) for t in types]
     for (ref, dtype), given in zip(output_refs(node), gives, strict=True):
         if given != _wide(dtype):
+            if node.op not in RANDOM:
+                work.unpromoted.add(f"{node.op} '{node.name}'")
             name = f"{node.name}/widen_{ref.replace(':', '_').rsplit('/', 1)[-1]}"
             after.append((ref, make_node("Cast", name, [ref], SrcT=given, DstT=_wide(dtype))))
     return before, copy, after

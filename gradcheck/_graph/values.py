@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from tensorflow.python.framework import tensor_util
+from tensorflow.python.ops import handle_data_util
 
 from gradcheck._errors import GraphUnavailable
 from gradcheck._graph.evaluate import eagerly
-from tensorflow.python.framework import tensor_util
-from tensorflow.python.ops import handle_data_util
 
 
 class Values:
@@ -29,13 +29,7 @@ class Values:
 
     def variable_dtype(self, external: Any) -> Any:
         """The dtype of the variable that a tensor is the handle of, or None where it is no such handle."""
-        if external.dtype != tf.resource:
-            return None
-        eager = isinstance(external, tf.__internal__.EagerTensor)
-        data = external._handle_data if eager else handle_data_util.get_resource_handle_data(external)
-        if data is None or not data.is_set or not data.shape_and_type:
-            return None
-        return tf.as_dtype(data.shape_and_type[0].dtype)
+        return variable_dtype(external)
 
     def value(self, external: Any) -> Any:
         """The value of a captured tensor; for a variable's handle, the variable's value."""
@@ -85,13 +79,15 @@ class Values:
             found = "there is no default session" if session is None else "the default session is one of another graph"
             raise GraphUnavailable(
                 f"the value of {name!r} is needed, which belongs to a graph, and {found}: call within "
-                "`with session.as_default():` or, for tensors of that graph, check_tf_gradients(ys, xs, session=session)"
+                "`with session.as_default():` or, for tensors of that graph, check_tf_gradients(ys, xs, "
+                "session=session)"
             )
         try:
             found = raw_session(session).run(list(fetches), feed_dict=self._feed_dict)
         except tf.errors.FailedPreconditionError as error:
             raise GraphUnavailable(
-                f"a variable has no value in the session: run its initializer first ({error.message.splitlines()[0][:200]})"
+                "a variable has no value in the session: run its initializer first "
+                f"({error.message.splitlines()[0][:200]})"
             ) from error
         except tf.errors.InvalidArgumentError as error:
             if "You must feed a value" not in error.message:
@@ -103,16 +99,33 @@ class Values:
         return list(found)
 
 
+def variable_dtype(tensor: Any) -> Any:
+    """The dtype of the variable that a tensor is the handle of, or None where it is no such handle."""
+    if tensor.dtype != tf.resource:
+        return None
+    eager = isinstance(tensor, tf.__internal__.EagerTensor)
+    data = tensor._handle_data if eager else handle_data_util.get_resource_handle_data(tensor)
+    if data is None or not data.is_set or not data.shape_and_type:
+        return None
+    return tf.as_dtype(data.shape_and_type[0].dtype)
+
+
+def is_symbolic(value: Any) -> bool:
+    """Whether a value is a tensor of a graph, to be read, and not a value itself."""
+    return isinstance(value, tf.Tensor) and not isinstance(value, tf.__internal__.EagerTensor)
+
+
 def raw_session(session: Any) -> Any:
     """The session itself, where a monitored one would call its hooks."""
     return session._tf_sess() if hasattr(session, "_tf_sess") else session
 
 
 def read_of(handle: Any) -> Any:
-    """A tensor of the graph that reads the variable and waits for nothing; variables made in a graph always have one."""
+    """A tensor of the graph that reads the variable and waits for nothing; one made in a graph always has one."""
     for op in handle.consumers():
         if op.type == "ReadVariableOp" and not op.control_inputs and op._get_control_flow_context() is None:
             return op.outputs[0]
     raise GraphUnavailable(
-        f"nothing in the graph reads the variable of {handle.op.name!r}, so its value cannot be had without adding an op"
+        f"nothing in the graph reads the variable of {handle.op.name!r}, so its value cannot be had without adding "
+        "an op"
     )

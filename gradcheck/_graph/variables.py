@@ -15,6 +15,7 @@ from gradcheck._graph.program import (
     Node,
     Program,
     Return,
+    beside,
     control_inputs,
     copy_node,
     data_inputs,
@@ -28,6 +29,7 @@ from gradcheck._graph.program import (
 
 _READS = {"ReadVariableOp": "Identity", "ResourceGather": "GatherV2", "ResourceGatherNd": "GatherNd"}
 _ASSIGNS = {"AssignVariableOp": None, "AssignAddVariableOp": "AddV2", "AssignSubVariableOp": "Sub"}
+_PASSES = ("Enter", "Exit", "Merge", "NextIteration", "Switch")  # control flow v1 hands handles on through these
 _FUNCTION_ARGS = {"If": "Tin", "StatelessIf": "Tin", "Case": "Tin", "StatelessCase": "Tin", "While": "T",
                   "StatelessWhile": "T", "PartitionedCall": "Tin", "StatefulPartitionedCall": "Tin"}  # fmt: skip
 
@@ -65,6 +67,7 @@ def feed_variables(program: Program, variables: Mapping[str, int]) -> tuple[Prog
 def _feed(body: Body, variables: Mapping[str, int], work: _Rewriting, *, follow: bool) -> Body:
     if not variables:
         return body
+    variables = dict(variables)
     current = {name: name for name in variables}  # the value that a read sees now
     handle = {name: name for name in variables}  # reference -> the argument that it is the handle of
     refs: dict[str, str] = {}
@@ -80,6 +83,12 @@ def _feed(body: Body, variables: Mapping[str, int], work: _Rewriting, *, follow:
         if node.op in ("Identity", "DisableCopyOnRead"):
             gone.add(node.name)
             handle.update({ref: variable for ref, _ in output_refs(node)})
+        elif node.op in _PASSES:
+            nodes.append(_pass_on(node, ins, current, handle, variables[variable]))
+            inside = {ref: ref for ref, dtype in output_refs(node) if dtype == RESOURCE}
+            current.update(inside)
+            handle.update(inside)
+            variables.update(dict.fromkeys(inside, variables[variable]))
         elif node.op in _FUNCTION_ARGS:
             nodes.append(_feed_call(node, held, variables, work))
             if node.op.endswith("While"):
@@ -126,6 +135,14 @@ def _finish(
     )
 
 
+def _pass_on(node: Node, ins: list[str], current: Mapping[str, str], handle: Mapping[str, str], dtype: int) -> Node:
+    """The node handing on a variable's value in place of its handle."""
+    copy = copy_node(node)
+    copy.attr["T"].type = dtype
+    set_inputs(copy, [current[handle[i]] if i in handle else i for i in ins], control_inputs(node))
+    return copy
+
+
 def _output_name(node: Node) -> str:
     return output_refs(node)[0][0].split(":")[1]
 
@@ -162,7 +179,7 @@ def _read(node: Node, ins: list[str], current: str, dtype: int) -> list[Node]:
 
 def _gather(node: Node, ins: list[str], current: str, dtype: int) -> list[Node]:
     batch = node.attr["batch_dims"].i
-    axis = make_node("Const", f"{node.name}/axis", [], dtype=types_pb2.DT_INT32)
+    axis = make_node("Const", f"{node.name}/axis", beside(ins[1]), dtype=types_pb2.DT_INT32)
     axis.attr["value"].tensor.dtype = types_pb2.DT_INT32
     axis.attr["value"].tensor.tensor_shape.SetInParent()
     axis.attr["value"].tensor.int_val.append(batch)

@@ -117,14 +117,16 @@ def _numbers(finding: Finding) -> Iterator[str]:
     if finding.analytic is not None or finding.numeric is not None:
         source = ", ".join(filter(None, ["tf.gradients", _line(finding.dtype)]))
         yield _measured("analytic", f"{_number(finding.analytic)}   {source}")
-    if finding.numeric is not None:
+    if finding.numeric is not None and finding.error is None and finding.verdict is Verdict.MISMATCH:
+        yield _measured("asked for", _number(finding.numeric))  # by linearity, by forward mode: nothing was measured
+    elif finding.numeric is not None:
         error = "unknown" if finding.error is None or finding.error == math.inf else f"{finding.error:.1e}"
         yield _measured("numeric", f"{_number(finding.numeric)} ± {error}   {_method(finding)}")
     if finding.one_sided is not None:
         left, right = finding.one_sided
         between = "the analytic value lies between" if finding.ok else "the analytic value is not between"
         yield _measured("one-sided", f"{_number(left)} to the left, {right:.6e} to the right; {between}")
-    if finding.difference is not None and not math.isnan(finding.difference):
+    elif finding.difference is not None and not math.isnan(finding.difference):
         yield _measured("difference", " {}, allowed {}".format(*_told_apart(finding.difference, finding.allowed)))
 
 

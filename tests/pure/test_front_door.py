@@ -75,8 +75,8 @@ def test_without_tensorflow_the_first_use_says_what_to_type(name):
     assert ran.returncode == 1
     message = ran.stderr[ran.stderr.rindex("\nImportError: ") :]
     assert f"gradcheck.{name} needs TensorFlow" in message
-    assert 'pip install "gradcheck[cpu]"' in message
-    assert 'pip install "gradcheck[tf]"' in message
+    assert 'pip install "tensorflow-cpu>=2.18"' in message
+    assert 'pip install "tensorflow>=2.18"' in message
     assert "tensorflow>=2.18" in message
     assert "direct cause of the following exception" in ran.stderr
 

@@ -150,7 +150,7 @@ def test_without_tensorflow_the_command_line_says_what_to_type(tmp_path):
     path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
     ran = _run("list", cwd=tmp_path, PYTHONPATH=path)
     assert (ran.returncode, ran.stdout) == (2, "")
-    assert 'pip install "gradcheck[cpu]"' in ran.stderr
+    assert 'pip install "tensorflow-cpu>=2.18"' in ran.stderr
     assert "Traceback" not in ran.stderr
 
 

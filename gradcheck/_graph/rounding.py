@@ -1,0 +1,103 @@
+"""Rounding made visible: a float64 program that rounds at random, as a narrower dtype would.
+
+Monte Carlo arithmetic: every result of an op is multiplied by 1 + u r, with u the unit roundoff of the narrow dtype and
+r random in [-1, 1). What then scatters from run to run is what rounding does to the result, however it got there.
+Vignes, A stochastic arithmetic for reliable scientific computation, Math. Comput. Simul. 35 (1993), 233-261; Parker,
+Monte Carlo Arithmetic, UCLA CSD-970002 (1997).
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping
+from dataclasses import replace
+
+from tensorflow.core.framework import types_pb2
+
+from gradcheck._graph.program import (
+    FLOATING,
+    Body,
+    Node,
+    Program,
+    copy_node,
+    fresh_name,
+    make_node,
+    output_refs,
+    rename_called,
+    set_inputs,
+)
+
+_D, _I = types_pb2.DT_DOUBLE, types_pb2.DT_INT32
+# These hand on what they are given, bit by bit.
+_EXACT = frozenset(
+    {
+        "Identity", "IdentityN", "StopGradient", "PreventGradient", "Reshape", "Transpose", "Squeeze", "ExpandDims",
+        "Slice", "StridedSlice", "Concat", "ConcatV2", "Pack", "Unpack", "Split", "SplitV", "Tile", "Pad", "PadV2",
+        "GatherV2", "GatherNd", "Placeholder", "Fill", "ZerosLike", "OnesLike", "Neg", "Relu", "ReluGrad", "Select",
+        "SelectV2", "BroadcastTo", "Snapshot", "TensorListPopBack", "TensorListGetItem", "TensorListStack", "Merge",
+        "Switch", "Enter", "Exit", "NextIteration", "PartitionedCall", "StatefulPartitionedCall", "If", "StatelessIf",
+        "While", "StatelessWhile", "Case", "StatelessCase", "Sign", "Maximum", "Minimum", "Max", "Min",
+        "MaxPool", "Const",
+    }
+)  # fmt: skip
+
+
+def with_rounding(program: Program, unit: float, seed: int) -> Program:
+    """The float64 program with every rounding op followed by a random rounding.
+
+    Args:
+        program: In float64; complex results are left alone.
+        unit: Unit roundoff of the narrow dtype: half the spacing of its numbers around 1.
+        seed: Two seeds draw different roundings, one seed the same ones.
+    """
+    names = {name: fresh_name("rounding") for name in program.library}
+    return Program(
+        main=_rounded(program.main, unit, seed, names),
+        library={names[n]: _rounded(body, unit, seed, names) for n, body in program.library.items()},
+    )
+
+
+def _rounded(body: Body, unit: float, seed: int, names: Mapping[str, str]) -> Body:
+    nodes: list[Node] = []
+    refs: dict[str, str] = {}
+    for node in body.nodes:
+        copy = copy_node(node)
+        rename_called(copy, names)
+        set_inputs(copy, [refs.get(i, i) for i in copy.input], [])
+        nodes.append(copy)
+        if node.op in _EXACT:
+            continue
+        for ref, dtype in output_refs(node):
+            if dtype == _D and dtype in FLOATING:
+                added, new = _rounding(ref, unit, seed)
+                nodes += added
+                refs[ref] = new
+    returns = tuple(replace(r, ref=refs.get(r.ref, r.ref)) for r in body.returns)
+    return replace(body, nodes=tuple(nodes), returns=returns)
+
+
+def _rounding(ref: str, unit: float, seed: int) -> tuple[list[Node], str]:
+    name = ref.replace(":", "_") + "/rounding"
+    shape = make_node("Shape", f"{name}/shape", [ref], T=_D, out_type=_I)
+    seeds = make_node("Const", f"{name}/seed", [], dtype=_I)
+    tensor = seeds.attr["value"].tensor
+    tensor.dtype = _I
+    tensor.tensor_shape.dim.add(size=2)
+    tensor.int_val.extend([seed, zlib.crc32(name.encode()) % 2**31])
+    draw = make_node(
+        "StatelessRandomUniform", f"{name}/draw", [f"{shape.name}:output:0", f"{seeds.name}:output:0"],
+        dtype=_D, T=_I, Tseed=_I,
+    )  # fmt: skip
+    spread, low = _scalar(f"{name}/spread", 2 * unit), _scalar(f"{name}/low", 1 - unit)
+    scaled = make_node("Mul", f"{name}/scaled", [f"{draw.name}:output:0", f"{spread.name}:output:0"], T=_D)
+    factor = make_node("AddV2", f"{name}/factor", [f"{scaled.name}:z:0", f"{low.name}:output:0"], T=_D)
+    result = make_node("Mul", f"{name}/result", [ref, f"{factor.name}:z:0"], T=_D)
+    return [shape, seeds, draw, spread, low, scaled, factor, result], f"{result.name}:z:0"
+
+
+def _scalar(name: str, value: float) -> Node:
+    node = make_node("Const", name, [], dtype=_D)
+    node.attr["value"].tensor.dtype = _D
+    node.attr["value"].tensor.tensor_shape.SetInParent()
+    node.attr["value"].tensor.double_val.append(value)
+    return node

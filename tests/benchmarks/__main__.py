@@ -1,0 +1,60 @@
+"""The command line of the benchmarks."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import os
+import platform
+import sys
+from pathlib import Path
+
+NAMES = ("figures", "truth", "power", "others", "speed")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run benchmarks by name, all without one; 0 where every bound is kept."""
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(NAMES)}; all of them without one")
+    parser.add_argument("--quick", action="store_true", help="a small part of each, in about a minute")
+    parser.add_argument("--seed", type=int, default=0, help="of points, data and directions")
+    parser.add_argument("--json", metavar="FILE", help="also write what was found")
+    given = parser.parse_args(arguments)
+    unknown = [name for name in given.names if name not in NAMES]
+    if unknown:
+        parser.error(f"no benchmark is called {', '.join(unknown)}; there are {', '.join(NAMES)}")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before TensorFlow is imported
+    outcomes = []
+    for name in given.names or NAMES:
+        # Relative, so that tests, which have no package above this one, can import it too.
+        module = importlib.import_module(f".{name}", __package__)
+        outcome = module.run(quick=given.quick, seed=given.seed)
+        print(module.text_of(outcome), end="\n\n", flush=True)
+        outcomes.append(outcome)
+    if given.json:
+        found = {
+            "where": _where(),
+            "seed": given.seed,
+            "quick": given.quick,
+            "outcomes": [o.to_dict() for o in outcomes],
+        }
+        Path(given.json).write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    return 0 if all(outcome.ok for outcome in outcomes) else 1
+
+
+def _where() -> dict[str, object]:
+    import numpy as np
+    import tensorflow as tf
+
+    return {
+        "python": platform.python_version(),
+        "tensorflow": tf.__version__,
+        "numpy": np.__version__,
+        "machine": platform.machine(),
+        "cores": os.cpu_count(),
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())

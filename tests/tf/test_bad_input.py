@@ -1,0 +1,447 @@
+"""Misuse is refused with a message that says what was asked, what was found, and what to write instead."""
+
+import re
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import gradcheck
+from gradcheck import Gradients, Verdict
+
+X = np.array([1.0, 2.0])
+CHECKS = pytest.mark.parametrize(
+    "check", [gradcheck.check_gradients, gradcheck.assert_gradients], ids=["check", "assert"]
+)
+
+
+def square(x):
+    return x * x
+
+
+def never(*args, **kwargs):
+    raise AssertionError("called before the misuse was seen")
+
+
+def pair(x):
+    return x * x, x[:1]
+
+
+def mapping(x):
+    return {"p": x * x, "q": 3 * x[:1]}
+
+
+def integers(x):
+    return tf.cast(x, tf.int32)
+
+
+def nothing(x):
+    del x
+
+
+def exactly(message):
+    return f"^{re.escape(message)}$"
+
+
+@CHECKS
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"mode": "fast"}, ValueError,
+         "mode must be one of 'auto', 'directional', 'elementwise', 'jacobian'; got mode='fast'"),
+        ({"mode": None}, ValueError,
+         "mode must be one of 'auto', 'directional', 'elementwise', 'jacobian'; got mode=None"),
+        ({"rtol": -0.5}, ValueError, "rtol must be a positive finite number, e.g. rtol=1e-6; got rtol=-0.5"),
+        ({"rtol": 0.0}, ValueError, "rtol must be a positive finite number, e.g. rtol=1e-6; got rtol=0.0"),
+        ({"rtol": float("nan")}, ValueError, "rtol must be a positive finite number, e.g. rtol=1e-6; got rtol=nan"),
+        ({"rtol": float("inf")}, ValueError, "rtol must be a positive finite number, e.g. rtol=1e-6; got rtol=inf"),
+        ({"rtol": "1e-3"}, TypeError, "rtol must be a positive number or None; got rtol='1e-3'"),
+        ({"rtol": True}, TypeError, "rtol must be a positive number or None; got rtol=True"),
+        ({"directions": 0}, ValueError, "directions must be at least 1; got directions=0"),
+        ({"directions": 1.5}, TypeError, "directions must be a whole number; got directions=1.5"),
+        ({"directions": True}, TypeError, "directions must be a whole number; got directions=True"),
+        ({"order": 0}, ValueError, "order must be at least 1; got order=0"),
+        ({"order": 3}, ValueError, "order must be 1 or 2; got order=3"),
+        ({"order": "2"}, TypeError, "order must be a whole number; got order='2'"),
+        ({"seed": -1}, ValueError, "seed must be at least 0; got seed=-1"),
+        ({"seed": None}, TypeError, "seed must be a whole number; got seed=None"),
+        ({"forward": "yes"}, TypeError, "forward must be True or False; got forward='yes'"),
+        pytest.param({"name": 3}, TypeError, "name must be a string or None; got name=3",
+                     marks=pytest.mark.xfail(reason="name is not validated", strict=True)),
+    ],
+)  # fmt: skip
+def test_an_option_out_of_range_is_refused_before_the_function_is_called(check, options, error, message):
+    with pytest.raises(error, match=exactly(message)):
+        check(never, [X], **options)
+
+
+@pytest.mark.parametrize("options", [
+    {"mode": "jacobian"}, {"rtol": 1e-3}, {"rtol": np.float32(1e-3)}, {"directions": 1}, {"directions": np.int64(7)},
+    {"order": 2}, {"seed": 123456789}, {"forward": True}, {"name": "a name"},
+])  # fmt: skip
+def test_an_option_in_range_is_taken(options):
+    assert gradcheck.check_gradients(square, [X], **options).ok
+
+
+@CHECKS
+@pytest.mark.parametrize(("fn", "found"), [(3, "int"), (None, "NoneType"), ("tf.sin", "str")])
+def test_what_cannot_be_called_is_refused(check, fn, found):
+    message = f"fn must be callable, got {found}; for tensors of a graph call check_tf_gradients(ys, xs)"
+    with pytest.raises(TypeError, match=exactly(message)):
+        check(fn, [X])
+
+
+@CHECKS
+def test_inputs_without_a_derivative_are_refused(check):
+    def fn(i, flag):
+        return tf.where(flag, tf.cast(i, tf.float64), 0)
+
+    message = (
+        "nothing to differentiate with respect to: no input is floating or complex, and no trainable variable is read; "
+        "found inputs[0] (int64), inputs[1] (bool); pass a floating tensor, e.g. tf.constant(1.0)"
+    )
+    with pytest.raises(ValueError, match=exactly(message)):
+        check(fn, [np.array([1, 2]), np.array([True, False])])
+
+
+@CHECKS
+@pytest.mark.parametrize(
+    ("fn", "found"),
+    [
+        (integers, "output: int32"),
+        (nothing, "output: NoneType"),
+        (lambda x: [], "no output"),
+        (lambda x: "y", "output: str"),
+    ],
+    ids=["integers", "None", "an empty list", "a string"],
+)
+def test_outputs_that_cannot_be_differentiated_are_refused(check, fn, found):
+    message = (
+        f"{fn.__name__} returned nothing that can be differentiated: found {found}; "
+        "return at least one tensor of a floating or complex dtype"
+    )
+    with pytest.raises(ValueError, match=exactly(message)):
+        check(fn, [X])
+
+
+@pytest.mark.parametrize(
+    ("fn", "grad_ys", "message"),
+    [
+        (square, np.ones(3), "grad_ys for output must have the shape of that output, (2,); found shape (3,)"),
+        (square, 1.0, "grad_ys for output must have the shape of that output, (2,); found shape ()"),
+        (square, [np.ones(2)], "grad_ys for output must have the shape of that output, (2,); found shape (1, 2)"),
+        (square, np.ones(2, np.complex128),
+         "grad_ys for output must have the dtype of that output, float64; found complex128; "
+         "write tf.cast(value, 'float64')"),
+        (square, np.array([1.0, np.nan]), "grad_ys for output must be finite, found NaN or infinity"),
+        (pair, [np.ones(2)],
+         "grad_ys must have the structure of the outputs, 2 of them (outputs[0], outputs[1]); found list with 1 "
+         "value(s); use None for an output without a cotangent"),
+        (pair, np.ones(2),
+         "grad_ys must have the structure of the outputs, 2 of them (outputs[0], outputs[1]); found ndarray with 1 "
+         "value(s); use None for an output without a cotangent"),
+        (pair, [np.ones(2), np.ones(2)],
+         "grad_ys for outputs[1] must have the shape of that output, (1,); found shape (2,)"),
+    ],
+)  # fmt: skip
+def test_cotangents_that_do_not_fit_are_refused(fn, grad_ys, message):
+    with pytest.raises(ValueError, match=exactly(message)):
+        gradcheck.check_gradients(fn, [X], grad_ys=grad_ys)
+
+
+@pytest.mark.parametrize("grad_ys", [np.ones(2), [1, 2], np.ones(2, np.float32), tf.ones(2, tf.float64)])
+def test_cotangents_that_fit_are_taken(grad_ys):
+    assert gradcheck.check_gradients(square, [X], grad_ys=grad_ys).ok
+
+
+@pytest.mark.xfail(reason="cotangents in a mapping are matched by position, not by key", strict=True)
+def test_cotangents_in_a_mapping_are_matched_by_key():
+    assert gradcheck.check_gradients(mapping, [X], grad_ys={"q": np.ones(1), "p": np.ones(2)}).ok
+
+
+@pytest.mark.xfail(reason="cotangents in a mapping are matched by position, not by key", strict=True)
+def test_cotangents_under_unknown_keys_are_refused():
+    with pytest.raises(ValueError, match=r"^grad_ys must have the structure of the outputs, .*\['q'\].*$"):
+        gradcheck.check_gradients(mapping, [X], grad_ys={"p": np.ones(2), "r": np.ones(1)})
+
+
+@pytest.mark.parametrize(
+    ("wrt", "found"),
+    [
+        ("foo", "'foo'"),
+        (3, "a int that is none of them"),
+        (tf.constant(1.0), "a EagerTensor that is none of them"),
+        (["inputs[0]", "inputs[1]"], "'inputs[1]'"),
+        pytest.param([], "nothing", marks=pytest.mark.xfail(reason="a check of nothing is ok", strict=True)),
+    ],
+    ids=["a name", "a number", "a tensor", "one of two", "nothing"],
+)
+def test_wrt_that_names_nothing_is_refused(wrt, found):
+    message = f"wrt must name inputs or variables of the function: inputs[0]; found {found}"
+    with pytest.raises(ValueError, match=exactly(message)):
+        gradcheck.check_gradients(square, [X], wrt=wrt)
+
+
+@pytest.mark.xfail(reason="a check of nothing is ok", strict=True)
+def test_wrt_inputs_is_refused_where_no_input_has_a_derivative():
+    v = tf.Variable([1.0, 2.0])
+    with pytest.raises(ValueError, match=r"^nothing to differentiate with respect to.*$"):
+        gradcheck.check_gradients(lambda i: tf.gather(v, i), [np.array([1, 0])], wrt="inputs")
+
+
+def test_wrt_takes_a_path_an_input_and_a_variable():
+    v = tf.Variable([1.0, 2.0], dtype=tf.float64, name="v")
+    for wrt, path in (("inputs[0]", "inputs[0]"), (X, "inputs[0]"), (v, "v"), ("v", "v")):
+        report = gradcheck.check_gradients(lambda x: v * x, [X], wrt=wrt)
+        assert [f.x for f in report.findings] == [path]
+
+
+@pytest.mark.parametrize(
+    ("value", "found"),
+    [
+        (np.array([1.0, np.nan, np.inf]), "2 of 3"),
+        (np.float32(np.nan), "1 of 1"),
+        (tf.constant([-np.inf]), "1 of 1"),
+        (np.array([complex(1.0, np.nan), 1.0]), "1 of 4"),
+    ],
+    ids=["NaN and infinity", "a scalar", "a tensor", "complex"],
+)
+def test_inputs_that_are_not_finite_are_refused(value, found):
+    message = (
+        f"inputs[0] must be finite where a gradient is checked; found NaN or infinity in {found} entries; "
+        "pass a point at which the function has a derivative"
+    )
+    with pytest.raises(ValueError, match=exactly(message)):
+        gradcheck.check_gradients(square, [value])
+
+
+def test_a_variable_that_is_not_finite_is_refused():
+    v = tf.Variable([1.0, np.nan], name="v")
+    with pytest.raises(
+        ValueError, match=r"^v must be finite where a gradient is checked; found NaN or infinity in 1 of 2 "
+    ):
+        gradcheck.check_gradients(lambda x: v * x, [tf.constant([1.0, 2.0])])
+
+
+class MineError(Exception):
+    pass
+
+
+def raising(x):
+    raise MineError(f"of shape {x.shape}")
+
+
+@CHECKS
+def test_an_error_of_the_function_comes_through_with_a_note_on_the_call(check):
+    with pytest.raises(MineError, match=r"^of shape \(2,\)(\ngradcheck: .*)?$") as caught:
+        check(raising, [X], name="mine")
+    assert caught.value.__notes__ == ["gradcheck: raised by mine when called at the given inputs, before any check"]
+
+
+def reshaping(x):
+    return tf.reshape(x, [7])
+
+
+def test_an_error_of_tensorflow_comes_through_with_a_note_on_the_call():
+    with pytest.raises(tf.errors.InvalidArgumentError, match="Input to reshape is a tensor with 2 values") as caught:
+        gradcheck.check_gradients(reshaping, [X])
+    assert any("raised by reshaping" in note for note in caught.value.__notes__)
+
+
+def asserting(x):
+    tf.debugging.assert_less(x, 0 * x, message="x must be negative")
+    return x * x
+
+
+@pytest.mark.xfail(reason="an assertion behind a conditional is not run", strict=True)
+def test_an_assertion_of_the_function_speaks():
+    with pytest.raises(tf.errors.InvalidArgumentError, match="x must be negative"):
+        gradcheck.check_gradients(asserting, [X])
+
+
+def test_an_assertion_that_holds_at_the_point_only_does_not_speak():
+    assert gradcheck.check_gradients(asserting, [np.array([-1e-6, -1.0])]).ok
+
+
+def too_many_arguments(x):
+    return x
+
+
+def test_inputs_that_do_not_fit_the_function_are_the_functions_own_error():
+    with pytest.raises(
+        TypeError, match=r"^too_many_arguments\(\) takes 1 positional argument but 2 were given(\ngradcheck: .*)?$"
+    ):
+        gradcheck.check_gradients(too_many_arguments, [X, X])
+
+
+def selecting(x):
+    return tf.boolean_mask(x, x > 1.5)
+
+
+def test_outputs_whose_shape_changes_with_the_values_are_refused():
+    message = (
+        "the function's outputs change shape with the values of its inputs: found [1] and [2] at points close "
+        "together; a derivative needs outputs of one shape: multiply by a mask instead of selecting, or check the part "
+        "that is fixed"
+    )
+    with pytest.raises(ValueError, match=exactly(message)):
+        gradcheck.check_gradients(selecting, [np.array([1.5, 2.0])])
+
+
+@pytest.mark.xfail(reason="far probes meet other shapes", strict=True)
+def test_a_shape_that_depends_on_values_and_does_not_change_nearby_is_fine():
+    assert gradcheck.check_gradients(selecting, [np.array([1.0, 2.0, 3.0])]).ok
+
+
+def without_gradient(x):
+    return tf.unique(x)[0] * 2
+
+
+@pytest.mark.xfail(reason="TensorFlow's LookupError comes through from building the gradient", strict=True)
+def test_an_op_for_which_tensorflow_knows_no_gradient_is_a_cut_that_names_it():
+    report = gradcheck.check_gradients(without_gradient, [X])
+    assert report.verdict is Verdict.CUT
+    assert report.worst.cut.place.op_type == "Unique"
+
+
+# ---------------------------------------------------------------------------------- functions with side effects
+
+
+def counter():
+    calls = tf.Variable(0.0, trainable=False, dtype=tf.float64, name="calls")
+
+    def counted(x):
+        calls.assign_add(1.0)
+        return x * x
+
+    return calls, counted
+
+
+def test_a_function_that_assigns_a_variable_is_checked_and_noted_and_the_variable_kept():
+    calls, counted = counter()
+    report = gradcheck.check_gradients(counted, [X])
+    assert report.ok
+    assert any("assigns variables" in note for note in report.notes), report
+    assert calls.numpy() == 0.0
+
+
+def untraceable_counter():
+    calls = tf.Variable(0.0, trainable=False, dtype=tf.float64, name="calls")
+
+    def counted(x):
+        calls.assign_add(1.0)
+        return x * float(x.numpy()[0])
+
+    return calls, counted
+
+
+@pytest.mark.xfail(reason="what a function assigns when it runs eagerly is not restored", strict=True)
+def test_a_function_that_cannot_be_traced_and_assigns_a_variable_leaves_it_as_it_was():
+    calls, counted = untraceable_counter()
+    gradcheck.check_gradients(counted, [X])
+    assert calls.numpy() == 0.0
+
+
+@pytest.mark.xfail(reason="the user's array is used as it is, and what is done to it stays", strict=True)
+def test_a_function_that_changes_the_array_it_was_given_is_noted_and_the_array_restored():
+    given = np.array([1.0, 2.0])
+
+    def changing(x):
+        given[1] = 77.0
+        return x * x
+
+    report = gradcheck.check_gradients(changing, [given])
+    assert given.tolist() == [1.0, 2.0]
+    assert any("inputs[0]" in note for note in report.notes), report
+
+
+def _doubling(x):
+    x *= 2
+    return x
+
+
+def doubling_in_place(x):
+    y = tf.numpy_function(_doubling, [x], x.dtype)
+    y.set_shape(x.shape)
+    return y
+
+
+def test_a_python_function_that_works_in_place_does_not_reach_the_users_array():
+    given = np.array([1.0, 2.0])
+    gradcheck.check_gradients(doubling_in_place, [given])
+    assert given.tolist() == [1.0, 2.0]
+
+
+# --------------------------------------------------------------------------------------------------- Gradients
+
+
+@pytest.mark.parametrize(
+    ("fields", "error", "message"),
+    [
+        ({"ys": "x", "xs": []}, ValueError, "Gradients needs at least one y and one x, found 1 ys and 0 xs"),
+        ({"ys": [], "xs": "x"}, ValueError, "Gradients needs at least one y and one x, found 0 ys and 1 xs"),
+        ({"ys": "x", "xs": 3.0}, TypeError, "xs[0] must be a tensor or a variable, found float"),
+        ({"ys": "x", "xs": "x", "grad_ys": [None, None]}, ValueError,
+         "grad_ys must have one entry (or None) per y: 1 ys, found 2 in grad_ys"),
+        ({"ys": "x", "xs": "x", "grad_ys": [np.ones(3)]}, ValueError,
+         "grad_ys for ys[0] must have the shape of that output, (2,); found shape (3,)"),
+        ({"ys": "x", "xs": "x", "unconnected_gradients": "zeros"}, ValueError,
+         "unconnected_gradients must be \"none\" or \"zero\", got 'zeros'"),
+        pytest.param({"ys": 3.0, "xs": "x"}, TypeError, "ys[0] must be a tensor, found float",
+                     marks=pytest.mark.xfail(reason="ys are not validated", strict=True)),
+        pytest.param({"ys": "x", "xs": "x", "stop_gradients": [3]}, TypeError,
+                     "stop_gradients[0] must be a tensor or a variable, found int",
+                     marks=pytest.mark.xfail(reason="stop_gradients are not validated", strict=True)),
+    ],
+)  # fmt: skip
+def test_gradients_that_do_not_fit_are_refused(fields, error, message):
+    def fn(x):
+        return Gradients(
+            **{key: x if isinstance(value, str) and value == "x" else value for key, value in fields.items()}
+        )
+
+    with pytest.raises(error, match=exactly(message)):
+        gradcheck.check_gradients(fn, [X])
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "instead"), [("grad_ys", np.ones(2), "grad_ys"), ("wrt", "inputs", "xs")], ids=["grad_ys", "wrt"]
+)
+def test_what_gradients_say_is_not_taken_twice(key, value, instead):
+    message = (
+        f"{key} was given, and the function returns gradcheck.Gradients, which says that itself; "
+        f"leave {key} out and put it into the Gradients ({instead}=...)"
+    )
+    with pytest.raises(ValueError, match=exactly(message)):
+        gradcheck.check_gradients(lambda x: Gradients(ys=x * x, xs=x), [X], **{key: value})
+
+
+@pytest.mark.xfail(reason="KeyError: a constant that nothing reads is not in the program", strict=True)
+def test_an_x_that_is_a_constant_which_nothing_reads_is_unconnected():
+    report = gradcheck.check_gradients(lambda x: Gradients(ys=x * x, xs=tf.constant(1.0)), [X])
+    assert report.verdict is Verdict.UNCONNECTED
+
+
+def test_gradients_take_names_only():
+    with pytest.raises(TypeError, match=r"^Gradients\.__init__\(\) takes 1 positional argument but 3 were given$"):
+        Gradients(1, 2)
+
+
+# --------------------------------------------------------------------------------------------- assert_gradients
+
+
+@tf.custom_gradient
+def wrong(x):
+    return x * x, lambda up: up * 3 * x
+
+
+def test_an_assertion_that_fails_carries_the_report_and_its_text():
+    with pytest.raises(gradcheck.GradientMismatch, match=r"^GradientMismatch: d wrong / d inputs") as caught:
+        gradcheck.assert_gradients(wrong, [X], name="wrong")
+    assert isinstance(caught.value, AssertionError)
+    assert not caught.value.report.ok
+    assert str(caught.value) == str(caught.value.report)
+
+
+def test_an_assertion_that_holds_gives_the_report():
+    assert gradcheck.assert_gradients(square, [X]).verdict is Verdict.MATCH
