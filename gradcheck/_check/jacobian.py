@@ -44,7 +44,7 @@ def row_reach(work: Work, matrices: Sequence[Reals | None]) -> Reals:
     for x, rows in enumerate(matrices):
         found = work.mover_of(x)
         if rows is not None and found is not None:
-            total += np.square(rows) @ np.square(found[0].base[found[1]])
+            total += np.einsum("ij,ij,j->i", rows, rows, np.square(found[0].base[found[1]]))
     return np.sqrt(total)
 
 
@@ -121,6 +121,8 @@ def check_jacobian(work: Work, a: int, x: int, matrix: Reals | None, reach: Real
 
 def _leaks(matrix: Reals, mover: Mover, place: int, values: Reals, found: Measured) -> Integers:
     """Columns with analytic entries where no output moved, larger than what rounding could have hidden."""
+    if np.count_nonzero(matrix) == np.count_nonzero(matrix[found.rows, found.columns]):
+        return np.zeros(0, np.int64)
     large = np.abs(matrix) * mover.scales[place] > 64 * mover.eps * np.abs(values)[:, None]
     large[found.rows, found.columns] = False
     return np.flatnonzero(large.any(axis=0))
@@ -142,7 +144,8 @@ def _columns_alone(
     slopes = np.zeros((len(columns), mover.outputs.size))
     slopes[:, first:last] = own
     numeric = some_entries(
-        mover, place, columns, weights, target=target, argument_noise=found.noise[None],
+        mover, place, columns, weights, target=target,
+        argument_noise=found.noise[None] + mover.internal_noise()[None, first:last],
         step=mover.witness_step(place, slopes),
     )  # fmt: skip
     alone = compare(

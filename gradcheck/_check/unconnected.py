@@ -26,7 +26,7 @@ def without_gradient(work: Work, a: int, x: int) -> Finding | None:
         return None
     if not _moves(work, a, x):
         return finding(work, a, x, Verdict.UNCONNECTED, analytic=None if absent else 0.0, numeric=0.0, error=0.0)
-    cut = _cut(work, a, x)
+    cut = _cut(work, a, x, absent=absent)
     return _cut_finding(work, a, x, cut, absent=absent) if absent or cut is not None else None
 
 
@@ -66,9 +66,9 @@ def _moves(work: Work, a: int, x: int, reach: tuple[float, ...] = _FAR) -> bool:
     return False
 
 
-def _cut(work: Work, a: int, x: int) -> Cut | None:
+def _cut(work: Work, a: int, x: int, *, absent: bool) -> Cut | None:
     start, targets = _ends(work, a, x)
-    return find_cut(work.traced, start, targets) if start is not None else None
+    return find_cut(work.traced, start, targets, absent=absent) if start is not None else None
 
 
 def _ends(work: Work, a: int, x: int) -> tuple[str | None, list[str]]:

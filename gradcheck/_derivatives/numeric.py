@@ -13,6 +13,7 @@ from gradcheck._derivatives.point import Point, Reals, as_reals, from_reals
 from gradcheck._graph.evaluate import Runner, ShapeChanged, returning
 from gradcheck._graph.held import HeldProgram, hold
 from gradcheck._graph.moves import DISTANCE, Moving, move_along
+from gradcheck._graph.rounding import with_rounding
 from gradcheck._numerics.directions import power_of_two_scale
 from gradcheck._numerics.intervals import Derivatives, differentiate
 
@@ -22,6 +23,7 @@ FIRST_STEP = {True: 2.0**-5, False: 2.0**-9}  # by whether some op still rounds 
 
 _SWING = np.array([0.25, -0.5, 1.0, -2.0])  # in units of the scale
 _SWING_DIRECTIONS = 2
+_NOISE_RUNS = 6  # runs with random rounding
 SECOND_WITNESS = 0.77  # no ratio of small integers to the first step
 
 
@@ -52,6 +54,7 @@ class Mover:
     _values: list[Any]
     _names: list[str]
     _swings: dict[int, Reals] = field(default_factory=dict)
+    _internal: Reals | None = None
 
     @property
     def eps(self) -> float:
@@ -81,6 +84,21 @@ class Mover:
                 total = np.maximum(total, np.max(np.abs(np.nan_to_num(moved, nan=0.0, posinf=0.0, neginf=0.0)), axis=0))
             self._swings[place] = total
         return self._swings[place]
+
+    def internal_noise(self) -> Reals:
+        """Per output, what rounding inside the function does to it, [m]; samples that round alike do not show it."""
+        if self._internal is None:
+            unit = 8 * self.eps  # coarser than the arithmetic itself, which would round the factors away
+            runs = []
+            for seed in range(_NOISE_RUNS):
+                runner = Runner(with_rounding(self._runner.program, unit, seed), alive=self.point.traced.graph)
+                flat = runner.run(self._values)
+                runs.append(np.abs(np.concatenate([as_reals(v) for v in flat]) - self.outputs))
+                self.point.evaluations += 1
+            self._internal = (
+                np.nan_to_num(np.sqrt(np.mean(np.square(runs), axis=0)), nan=0.0, posinf=0.0) * self.eps / (2 * unit)
+            )
+        return self._internal
 
     def witness_step(self, place: int, slopes: Any) -> Any:
         """A first step for a second look at derivatives that the analytic side says are `slopes`, [.., m].

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import tensorflow as tf
 from tensorflow.python.framework import ops
 
 from gradcheck._graph.program import (
@@ -22,6 +23,7 @@ from gradcheck._graph.trace import Traced
 from gradcheck._results import Cut
 
 _OPAQUE = "TensorFlow does not see into tf.numpy_function; tf.custom_gradient around it would give it a gradient"
+_TRIED = 50  # ops of a path that are differentiated one by one
 _REASONS = {
     "Round": "rounding is constant between its steps, and TensorFlow gives it no gradient",
     "Rint": "rounding is constant between its steps, and TensorFlow gives it no gradient",
@@ -37,20 +39,40 @@ _REASONS = {
 }
 
 
-def find_cut(traced: Traced, source: str, targets: Iterable[str]) -> Cut | None:
+def find_cut(traced: Traced, source: str, targets: Iterable[str], *, absent: bool) -> Cut | None:
     """The first op through which no gradient passes, if every way from an x to an output is cut; else None.
 
     Args:
         traced: The function.
         source: Name of the argument, or reference, of the x.
         targets: References of the output.
+        absent: Whether the gradient is None, and not just zero.
     """
     program, wanted = traced.program, set(targets)
     path = _between(program.main, source, wanted)
     live, first = _flow(traced, path, {source}, program, "")
-    if live & wanted:  # some path is not cut; what is left is Python, which says nothing of what it did inside
-        return _python(traced, path)
+    if live & wanted:  # all ops on some path have gradients: one may be Python, or leave an input out
+        return _python(traced, path) or (_leaves_out(traced, source, path) if absent else None)
     return first
+
+
+def _leaves_out(traced: Traced, source: str, path: Iterable[Node]) -> Cut | None:
+    """The first op on the path that has a gradient, and none for the input through which the source comes."""
+    names = [a.name for a in traced.program.main.args]
+    if source not in names[: len(traced.graph.inputs)]:
+        return None
+    x = traced.graph.inputs[names.index(source)]
+    for node in list(path)[:_TRIED]:
+        try:
+            outputs = traced.graph.get_operation_by_name(node.name).outputs
+        except (KeyError, ValueError):
+            continue
+        with traced.graph.as_default():
+            gradient = tf.gradients(outputs, x, name="gradients")
+        if gradient[0] is None:
+            reason = f"the gradient of {node.op} leaves this input out"
+            return Cut(place=place(traced.graph, node.name, node.op), reason=reason)
+    return None
 
 
 def _flow(

@@ -101,16 +101,7 @@ def random_states():
     }
 
 
-AT_RUN_TIME = pytest.mark.xfail(reason="the states of NumPy and Python are kept while tracing only", strict=True)
-
-
-@pytest.mark.parametrize(
-    "fn",
-    [
-        pytest.param(f, marks=AT_RUN_TIME if f is drawing_in_numpy_function else (), id=getattr(f, "__name__", "wrong"))
-        for f in SUBJECTS
-    ],
-)
+@subjects
 def test_random_states_are_as_they_were(fn):
     tf.random.get_global_generator()
     before = random_states()
@@ -187,7 +178,6 @@ def underflowing(x):
     return tf.exp(-x * x)
 
 
-@pytest.mark.xfail(reason="the settings of np.errstate reach into the check", strict=True)
 @pytest.mark.parametrize("mode", ["auto", "directional", "elementwise", "jacobian"])
 def test_numpy_that_raises_on_rounding_errors_does_not_trouble_a_check(mode):
     with np.errstate(all="raise"):
@@ -276,9 +266,6 @@ def test_statistics_and_seeds_of_keras_layers_are_as_they_were(mode):
     assert state_of(model) != before
 
 
-@pytest.mark.xfail(
-    reason="a function that raises in a graph is called eagerly, and what that assigns stays", strict=True
-)
 def test_statistics_and_seeds_are_as_they_were_after_an_exception():
     model, _, raising_behind = model_in_training()
     before = state_of(model)

@@ -25,15 +25,8 @@ NAMES = (
     "BatchNormalization in training", "LSTM", "GRU", "MultiHeadAttention", "Dropout in training",
     "Keras model in training", "stop_gradient in float32", "stateful noise in float32", "stateless noise", "ctc loss",
 )  # fmt: skip
-KNOWN = {"ctc loss": "a node whose op is the name of a function is not promoted"}
 ROWS = {row.name: row for row in GALLERY}
-narrow_rows = pytest.mark.parametrize(
-    "row",
-    [
-        pytest.param(ROWS[n], id=n, marks=pytest.mark.xfail(reason=KNOWN[n], strict=True) if n in KNOWN else ())
-        for n in NAMES
-    ],
-)
+narrow_rows = pytest.mark.parametrize("row", [ROWS[name] for name in NAMES], ids=NAMES)
 
 
 def traced(row):
@@ -135,16 +128,14 @@ def bits(x):
 @pytest.mark.parametrize(
     ("fn", "op"),
     [
-        pytest.param(bicubic, "ResizeBicubic",
-                     marks=pytest.mark.xfail(reason="an op with a fixed float32 output is not named", strict=True)),
-        pytest.param(bilinear, "ResizeBilinear",
-                     marks=pytest.mark.xfail(reason="an op with a fixed float32 output is not named", strict=True)),
+        (bicubic, "ResizeBicubic"),
+        (bilinear, "ResizeBilinear"),
         (fused, "FusedBatchNorm"),
         (numpy_function, "PyFunc"),
         (python_function, "EagerPyFunc"),
         (bits, "Bitcast"),
     ],
-)  # fmt: skip
+)
 def test_ops_that_keep_rounding_are_named(fn, op):
     _, unpromoted = promote(trace_function(fn, [np.ones((1, 3, 3, 1), np.float32)]).program)
     assert any(op in name for name in unpromoted), unpromoted
