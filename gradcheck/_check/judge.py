@@ -65,7 +65,7 @@ class Comparison:
 
 def compare(
     analytic: Any, numeric: Derivatives, size: Any, options: Options, *, dtype: str, eps: float, magnitude: Any,
-    typical: Any = 0.0, coarse: float = 0.0, hidden: Any = 0.0,
+    typical: Any = 0.0, coarse: float = 0.0, hidden: Any = 0.0, noise: Any = 0.0,
 ) -> Comparison:  # fmt: skip
     """Compare analytic with numeric values.
 
@@ -81,13 +81,14 @@ def compare(
         magnitude: Of the function's own value, in the same units.
         typical: Size of such derivatives elsewhere in the same x: errors far below it leave nothing open.
         coarse: Relative rounding of the analytic values beyond `eps`, as of constants of a narrow dtype.
+        noise: Rounding of the analytic values that was measured.
         hidden: Derivatives up to this size may be absorbed by rounding inside the function where no sample moves.
     """
     shape = numeric.value.shape
     analytic, size = np.broadcast_to(analytic, shape), np.broadcast_to(size, shape)
     scale = np.maximum(np.abs(analytic), np.where(np.isfinite(numeric.value), np.abs(numeric.value), 0.0))
     rounding = _ROUNDINGS * eps * np.maximum(size, np.abs(analytic))
-    rounding = rounding + coarse * np.abs(analytic) + np.where(numeric.value == 0, hidden, 0.0)
+    rounding = rounding + noise + coarse * np.abs(analytic) + np.where(numeric.value == 0, hidden, 0.0)
     slack = rounding + (options.rtol or 4 * eps) * scale
     with np.errstate(invalid="ignore", over="ignore"):
         allowed = SAFETY * numeric.error + slack

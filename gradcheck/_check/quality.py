@@ -200,13 +200,12 @@ def _beyond_rounding(
         return None
     limit = allowed + _NOISE_FACTOR * np.maximum(own, exact)
     beyond = np.flatnonzero(gap > limit)
-    size, lost = float(np.linalg.norm(wide[0])), float(np.linalg.norm(gap))
-    eaten = (
-        lost > np.sqrt(eps_of(dtype)) * size
-        and float(np.linalg.norm(exact)) < 0.1 * lost
-        and float(np.linalg.norm(gap * _scale(work, x)))
-        > 64 * eps_of(dtype) * (_magnitude(work, a) + float(np.max(work.reach(a))))
-    )
+    size, floor = float(np.linalg.norm(wide[0])), eps_of(dtype)
+    # What it may be off by, not only what it happens to be off by here.
+    lost = max(float(np.linalg.norm(gap)), float(np.linalg.norm(own)))
+    cancelled = 64 * floor * (_magnitude(work, a) + float(np.max(work.reach(a))))
+    scaled = float(np.linalg.norm(np.maximum(gap, own) * _scale(work, x)))
+    eaten = lost > np.sqrt(floor) * size and float(np.linalg.norm(exact)) < 0.1 * lost and scaled > cancelled
     if not beyond.size and not eaten:
         return None
     entry = int(beyond[np.argmax((gap / np.maximum(limit, 1e-300))[beyond])]) if beyond.size else int(np.argmax(gap))

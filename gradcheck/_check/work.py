@@ -19,6 +19,10 @@ from gradcheck._numerics.directions import rademacher
 _EPS = {"float16": 2.0**-10, "bfloat16": 2.0**-7, "float32": 2.0**-23, "complex64": 2.0**-23}
 
 
+_SCATTER_RUNS = 6
+SCATTER_FACTOR = 8.0  # times the largest scatter among the runs
+
+
 def eps_of(dtype: str) -> float:
     """The spacing of numbers around 1 in a dtype."""
     return _EPS.get(dtype, 2.0**-52)
@@ -58,6 +62,7 @@ class Work:
     shapes: list[list[tuple[int, ...]]]  # per output, the shapes of its tensors
     cotangents: list[Cotangents] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    scatters: dict[int, list[Reals | None]] = field(default_factory=dict)
     reaches: dict[int, Reals] = field(default_factory=dict)
     plans: dict[int, Plan] = field(default_factory=dict)  # per x, which entries move together
 
@@ -106,6 +111,16 @@ class Work:
         """Relative rounding of single entries of a gradient in a narrow dtype, whose constants are rounded too."""
         return 4 * eps_of(self.dtype(x)) if self.point.narrow else 0.0
 
+    def constant_scatter(self, a: int) -> list[Reals | None]:
+        """Per x, how gradients differ when the constants of a narrow dtype are rounded otherwise, [runs, c, n].
+
+        The twin takes constants as they are rounded, in the function and in its gradient; where both hold the same
+        number, rounded apart (2/sqrt(pi) in erf, say), that shows as a difference that is no defect.
+        """
+        if a not in self.scatters:
+            self.scatters[a] = constant_scatter(self, a, self.cotangents[a].weights)
+        return self.scatters[a]
+
     def plan(self, mover: Mover, place: int) -> Plan:
         """Which entries of an x move together; remembered for the same function at the same point."""
         x = mover.xs[place]
@@ -128,6 +143,24 @@ class Work:
         weights = np.zeros((len(self.cotangents[a].weights), sum(v.size for v in self.values)))
         weights[:, first:last] = self.cotangents[a].weights
         return weights
+
+
+def constant_scatter(work: Work, a: int, weights: Reals) -> list[Reals | None]:
+    """For some cotangents, what `Work.constant_scatter` gives; None for every x where nothing is narrow."""
+    if not work.point.narrow:
+        return [None] * len(work.traced.sources)
+    unit = max(eps_of(s.dtype.name) for s in work.traced.sources) / 2
+    base = analytic(work.point, a, weights, work.shapes[a], wide=True)
+    runs = [
+        analytic(work.point, a, weights, work.shapes[a], wide=True, rounding=(unit, seed), constants=True)
+        for seed in range(_SCATTER_RUNS)
+    ]
+    found: list[Reals | None] = []
+    for x, gradient in enumerate(base):
+        values = [run[x].value for run in runs]
+        known = [v - gradient.value for v in values if v is not None and gradient.value is not None]
+        found.append(np.stack(known) if known else None)
+    return found
 
 
 def begin(traced: Traced, options: Options) -> Work:

@@ -27,6 +27,7 @@ class Gradient:
 def analytic(
     point: Point, a: int, cotangents: Reals, shapes: Sequence[tuple[int, ...]], *, wide: bool,
     moved: dict[str, Any] | None = None, rounding: tuple[float, int] | None = None,
+    constants: bool = False,
 ) -> list[Gradient]:  # fmt: skip
     """Gradients of output `a` with respect to every x.
 
@@ -37,6 +38,7 @@ def analytic(
         shapes: Shapes of those tensors.
         wide: Whether in the float64 twin.
         rounding: Unit roundoff and seed of random roundings after every op of the twin.
+        constants: Round constants rather than results.
         moved: Values per argument, stacked along a first axis of length k, that differ from the base.
 
     Returns:
@@ -50,7 +52,7 @@ def analytic(
         return [Gradient(value=None) for _ in point.traced.sources]
     runner = point.runner(("gradient", a), wide, wanted)
     if rounding is not None:
-        runner = Runner(with_rounding(runner.program, *rounding), alive=point.traced.graph)
+        runner = Runner(with_rounding(runner.program, *rounding, constants=constants), alive=point.traced.graph)
     stacked = dict(zip(output.cotangents, _stack(point, output, cotangents, shapes, wide), strict=True))
     stacked.update(moved or {})
     point.gradients += len(cotangents)

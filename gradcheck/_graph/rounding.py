@@ -12,13 +12,16 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import replace
 
+import numpy as np
 from tensorflow.core.framework import types_pb2
+from tensorflow.python.framework import dtypes, tensor_util
 
 from gradcheck._graph.program import (
     FLOATING,
     Body,
     Node,
     Program,
+    beside,
     copy_node,
     fresh_name,
     make_node,
@@ -42,22 +45,23 @@ _EXACT = frozenset(
 )  # fmt: skip
 
 
-def with_rounding(program: Program, unit: float, seed: int) -> Program:
+def with_rounding(program: Program, unit: float, seed: int, *, constants: bool = False) -> Program:
     """The float64 program with every rounding op followed by a random rounding.
 
     Args:
         program: In float64; complex results are left alone.
         unit: Unit roundoff of the narrow dtype: half the spacing of its numbers around 1.
         seed: Two seeds draw different roundings, one seed the same ones.
+        constants: Round the constants instead of the results of ops; not those of a few bits, such as 0.5 or 3.
     """
     names = {name: fresh_name("rounding") for name in program.library}
     return Program(
-        main=_rounded(program.main, unit, seed, names),
-        library={names[n]: _rounded(body, unit, seed, names) for n, body in program.library.items()},
+        main=_rounded(program.main, unit, seed, names, constants),
+        library={names[n]: _rounded(body, unit, seed, names, constants) for n, body in program.library.items()},
     )
 
 
-def _rounded(body: Body, unit: float, seed: int, names: Mapping[str, str]) -> Body:
+def _rounded(body: Body, unit: float, seed: int, names: Mapping[str, str], constants: bool) -> Body:
     nodes: list[Node] = []
     refs: dict[str, str] = {}
     for node in body.nodes:
@@ -65,7 +69,7 @@ def _rounded(body: Body, unit: float, seed: int, names: Mapping[str, str]) -> Bo
         rename_called(copy, names)
         set_inputs(copy, [refs.get(i, i) for i in copy.input], [])
         nodes.append(copy)
-        if node.op in _EXACT:
+        if not _is_long(node) if constants else node.op in _EXACT:
             continue
         for ref, dtype in output_refs(node):
             if dtype == _D and dtype in FLOATING:
@@ -76,10 +80,18 @@ def _rounded(body: Body, unit: float, seed: int, names: Mapping[str, str]) -> Bo
     return replace(body, nodes=tuple(nodes), returns=returns)
 
 
+def _is_long(node: Node) -> bool:
+    """Whether a node is a constant that takes more bits than bfloat16 has, and so was likely rounded."""
+    if node.op != "Const" or node.attr["dtype"].type != _D:
+        return False
+    values = tensor_util.MakeNdarray(node.attr["value"].tensor)
+    return bool(np.any(values.astype(dtypes.bfloat16.as_numpy_dtype).astype(np.float64) != values))
+
+
 def _rounding(ref: str, unit: float, seed: int) -> tuple[list[Node], str]:
     name = ref.replace(":", "_") + "/rounding"
     shape = make_node("Shape", f"{name}/shape", [ref], T=_D, out_type=_I)
-    seeds = make_node("Const", f"{name}/seed", [], dtype=_I)
+    seeds = make_node("Const", f"{name}/seed", beside(ref), dtype=_I)
     tensor = seeds.attr["value"].tensor
     tensor.dtype = _I
     tensor.tensor_shape.dim.add(size=2)
@@ -88,15 +100,15 @@ def _rounding(ref: str, unit: float, seed: int) -> tuple[list[Node], str]:
         "StatelessRandomUniform", f"{name}/draw", [f"{shape.name}:output:0", f"{seeds.name}:output:0"],
         dtype=_D, T=_I, Tseed=_I,
     )  # fmt: skip
-    spread, low = _scalar(f"{name}/spread", 2 * unit), _scalar(f"{name}/low", 1 - unit)
+    spread, low = _scalar(f"{name}/spread", 2 * unit, ref), _scalar(f"{name}/low", 1 - unit, ref)
     scaled = make_node("Mul", f"{name}/scaled", [f"{draw.name}:output:0", f"{spread.name}:output:0"], T=_D)
     factor = make_node("AddV2", f"{name}/factor", [f"{scaled.name}:z:0", f"{low.name}:output:0"], T=_D)
     result = make_node("Mul", f"{name}/result", [ref, f"{factor.name}:z:0"], T=_D)
     return [shape, seeds, draw, spread, low, scaled, factor, result], f"{result.name}:z:0"
 
 
-def _scalar(name: str, value: float) -> Node:
-    node = make_node("Const", name, [], dtype=_D)
+def _scalar(name: str, value: float, ref: str) -> Node:
+    node = make_node("Const", name, beside(ref), dtype=_D)
     node.attr["value"].tensor.dtype = _D
     node.attr["value"].tensor.tensor_shape.SetInParent()
     node.attr["value"].tensor.double_val.append(value)

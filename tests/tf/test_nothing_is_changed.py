@@ -256,7 +256,9 @@ def _seed_states(model):
             yield generator.state
 
 
-@pytest.mark.parametrize("mode", ["auto", "directional", "elementwise", "jacobian"])
+@pytest.mark.parametrize(
+    "mode", ["auto", *(pytest.param(m, marks=pytest.mark.slow) for m in ("directional", "elementwise", "jacobian"))]
+)
 def test_statistics_and_seeds_of_keras_layers_are_as_they_were(mode):
     model, training, _ = model_in_training()
     before = state_of(model)
