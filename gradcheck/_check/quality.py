@@ -10,7 +10,7 @@ import numpy as np
 
 from gradcheck._check import entries
 from gradcheck._check.findings import finding, position
-from gradcheck._check.work import Work, eps_of
+from gradcheck._check.work import Work, eps_of, rounded_runs
 from gradcheck._derivatives.analytic import analytic
 from gradcheck._derivatives.point import Reals, as_reals, from_reals
 from gradcheck._results import Finding, Verdict
@@ -149,11 +149,8 @@ def tiny(dtype: str) -> float:
 
 def _rounding(work: Work, a: int) -> list[Reals | None]:
     """Per x, how far the gradient scatters when every op rounds at random as its own dtype would, per entry."""
-    unit = _least_eps(work) / 2
-    runs = [
-        analytic(work.point, a, work.cotangents[a].weights[:1], work.shapes[a], wide=True, rounding=(unit, seed))
-        for seed in range(work.options.seed, work.options.seed + _SAMPLES)
-    ]
+    seeds = range(work.options.seed, work.options.seed + _SAMPLES)
+    runs = rounded_runs(work, a, work.cotangents[a].weights[:1], _least_eps(work) / 2, seeds, constants=False)
     return _spread_of(work, a, [[None if g.value is None else g.value[0] for g in run] for run in runs])
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -12,6 +13,7 @@ from gradcheck._derivatives.analytic import Gradient, analytic
 from gradcheck._derivatives.compressed import Plan, plan
 from gradcheck._derivatives.numeric import Mover, mover
 from gradcheck._derivatives.point import Point, Reals, as_reals
+from gradcheck._graph.evaluate import RUN_ERRORS
 from gradcheck._graph.program import prune
 from gradcheck._graph.trace import Traced
 from gradcheck._numerics.directions import rademacher
@@ -151,16 +153,32 @@ def constant_scatter(work: Work, a: int, weights: Reals) -> list[Reals | None]:
         return [None] * len(work.traced.sources)
     unit = max(eps_of(s.dtype.name) for s in work.traced.sources) / 2
     base = analytic(work.point, a, weights, work.shapes[a], wide=True)
-    runs = [
-        analytic(work.point, a, weights, work.shapes[a], wide=True, rounding=(unit, seed), constants=True)
-        for seed in range(_SCATTER_RUNS)
-    ]
+    runs = rounded_runs(work, a, weights, unit, range(_SCATTER_RUNS), constants=True)
     found: list[Reals | None] = []
     for x, gradient in enumerate(base):
         values = [run[x].value for run in runs]
         known = [v - gradient.value for v in values if v is not None and gradient.value is not None]
         found.append(np.stack(known) if known else None)
     return found
+
+
+def rounded_runs(
+    work: Work, a: int, weights: Reals, unit: float, seeds: Iterable[int], *, constants: bool
+) -> list[list[Gradient]]:
+    """Gradients of the twin with random rounding, one run per seed; runs that cannot be made are left out.
+
+    Rounding may change a number that decides a shape, such as the limit of a floating range.
+    """
+    runs = []
+    for seed in seeds:
+        try:
+            found = analytic(
+                work.point, a, weights, work.shapes[a], wide=True, rounding=(unit, seed), constants=constants
+            )
+        except RUN_ERRORS:
+            continue
+        runs.append(found)
+    return runs
 
 
 def begin(traced: Traced, options: Options) -> Work:

@@ -10,12 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gradcheck._derivatives.point import Point, Reals, as_reals, from_reals
-from gradcheck._graph.evaluate import Runner, ShapeChanged, returning
+from gradcheck._graph.evaluate import RUN_ERRORS, Runner, ShapeChanged, returning
 from gradcheck._graph.held import HeldProgram, hold
 from gradcheck._graph.moves import DISTANCE, Moving, move_along
 from gradcheck._graph.rounding import with_rounding
 from gradcheck._numerics.directions import power_of_two_scale
 from gradcheck._numerics.intervals import Derivatives, differentiate
+from gradcheck._numerics.search import DETUNED
 
 MEMORY_BUDGET = 2**28  # bytes of perturbed inputs and of outputs that one call may hold
 _LARGE = 2**15  # entries per point from which on points are made inside the program
@@ -24,6 +25,7 @@ FIRST_STEP = {True: 2.0**-5, False: 2.0**-9}  # by whether some op still rounds 
 _SWING = np.array([0.25, -0.5, 1.0, -2.0])  # in units of the scale
 _SWING_DIRECTIONS = 2
 _NOISE_RUNS = 6  # runs with random rounding
+_NEAR = 0.77 * 2.0**-12  # of the first step: how far apart two points are that no wave slips between
 SECOND_WITNESS = 0.77  # no ratio of small integers to the first step
 
 
@@ -89,10 +91,13 @@ class Mover:
         """Per output, what rounding inside the function does to it, [m]; samples that round alike do not show it."""
         if self._internal is None:
             unit = 8 * self.eps  # coarser than the arithmetic itself, which would round the factors away
-            runs = []
+            runs = [np.zeros(self.outputs.size)]
             for seed in range(_NOISE_RUNS):
                 runner = Runner(with_rounding(self._runner.program, unit, seed), alive=self.point.traced.graph)
-                flat = runner.run(self._values)
+                try:
+                    flat = runner.run(self._values)
+                except RUN_ERRORS:  # rounding may change a number that decides a shape
+                    continue
                 runs.append(np.abs(np.concatenate([as_reals(v) for v in flat]) - self.outputs))
                 self.point.evaluations += 1
             self._internal = (
@@ -152,14 +157,9 @@ class Mover:
         def sample(index: NDArray[np.int64], steps: Reals, grid: tuple[int, ...]) -> Reals:
             return self._sample(index, steps, grid, directions, reduce)
 
-        return differentiate(
-            sample,
-            groups,
-            step=self.first_step if step is None else step,
-            eps=self.eps,
-            target=target,
-            argument_noise=argument_noise,
-        )
+        first = self.first_step if step is None else step
+        options = {"eps": self.eps, "target": target, "argument_noise": argument_noise}
+        return _unmasked(sample, differentiate(sample, groups, step=first, **options), first, options)
 
     def _sample(
         self, index: NDArray[np.int64], steps: Reals, grid: tuple[int, ...],
@@ -249,7 +249,8 @@ def _freed(point: Point, xs: tuple[int, ...], chosen: tuple[int, ...]) -> _Freed
     arguments = {a.name for a in wide.main.args}
     inner_stops = [ref for ref in dict.fromkeys(stops) if ref not in own and ref not in arguments]
     moving = [s.argument for s in sources if s.argument is not None] + list(refs.values())
-    program = returning(wide, replace(wide.main, returns=tuple(returns[p] for p in positions)), moving)
+    outputs = tuple(returns[p] for p in positions)
+    program = returning(wide, replace(wide.main, returns=outputs, kept=()), moving)
     held = hold(program, moving, [*refs.values(), *inner_stops])
     kept = [s.argument for s in sources if s.argument is not None] + list(held.names)
     where = {s.ref: name for s, name in reversed(list(zip(held.sources, held.names, strict=True)))}  # held before base
@@ -301,3 +302,50 @@ def _settled(point: Point, xs: tuple[int, ...], freed: _Freed) -> Mover:
         _values=values,
         _names=names,
     )
+
+
+def _unmasked(sample: Callable[..., Reals], found: Derivatives, first: Any, options: dict[str, Any]) -> Derivatives:
+    """The derivatives, those of functions that swing in time with the samples measured again.
+
+    Nine samples of a fast wave can look like a slow one. The first step rarely falls for it, and does not settle then;
+    so what took more than the first step is held against a pair of points much closer together.
+    """
+    begun = np.broadcast_to(np.asarray(first, np.float64), (found.value.shape[0],))
+    near = begun * _NEAR
+    later = np.abs(found.step / begun[:, None] - DETUNED) > 1e-6
+    doubted = np.flatnonzero((later & (found.step > 16 * near[:, None])).any(axis=1))
+    if not doubted.size:
+        return found
+    steps = near[doubted]
+    pair = sample(doubted, steps, (-1, 1))
+    with np.errstate(all="ignore"):
+        slope = (pair[1] - pair[0]) / (2 * steps[:, None])
+        far = np.abs(slope - found.value[doubted]) > (
+            10 * found.error[doubted] + 20 * found.noise[doubted] / steps[:, None] + 1e-2 * np.abs(found.value[doubted])
+        )
+    masked = np.zeros(found.value.shape, bool)
+    masked[doubted] = far & ~found.kink[doubted] & later[doubted] & (found.step[doubted] > 16 * steps[:, None])
+    return _resolved(sample, found, masked, near, options) if masked.any() else found
+
+
+def _resolved(
+    sample: Callable[..., Reals], found: Derivatives, masked: NDArray[np.bool_], near: Reals, options: dict[str, Any]
+) -> Derivatives:
+    """The derivatives with masked ones measured again, beginning close to the point."""
+    groups = np.flatnonzero(masked.any(axis=1))
+    closer = differentiate(
+        lambda index, steps, grid: sample(groups[index], steps, grid),
+        len(groups),
+        step=near[groups],
+        eps=options["eps"],
+        target=np.broadcast_to(options["target"], masked.shape)[groups],
+        argument_noise=np.broadcast_to(options["argument_noise"], masked.shape)[groups],
+    )
+    merged = {}
+    for name in found.__slots__:
+        if name == "evaluations":
+            continue
+        array = np.array(getattr(found, name))
+        array[groups] = np.where(masked[groups], getattr(closer, name), array[groups])
+        merged[name] = array
+    return Derivatives(**merged, evaluations=found.evaluations + closer.evaluations)

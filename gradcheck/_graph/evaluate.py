@@ -23,6 +23,10 @@ class ShapeChanged(ValueError):
     """A function whose outputs have other shapes at other values of its inputs."""
 
 
+# What running a program may raise.
+RUN_ERRORS = (tf.errors.OpError, ShapeChanged)
+
+
 @lru_cache(maxsize=1)
 def _plain_config() -> bytes:
     # Graph optimisation costs more than it saves on graphs that run a few times, and its fused kernels

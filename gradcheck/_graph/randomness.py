@@ -140,3 +140,13 @@ def _constant(name: str, dtype: int, value: int | Iterable[int], control: Iterab
     }
     store[dtype].extend(values)
     return node
+
+
+def with_seed(node: Node) -> Node:
+    """The node with a seed of its own, if it is one that draws without a stateless twin."""
+    if node.op not in UNREPEATABLE or "seed" not in node.attr:
+        return node
+    seeded = copy_node(node)
+    seeded.attr["seed"].i = _key(node.name) % 2**31 + 1
+    seeded.attr["seed2"].i = 1
+    return seeded

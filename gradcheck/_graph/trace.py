@@ -22,7 +22,7 @@ from gradcheck._graph.program import (
     output_refs,
     redirect,
 )
-from gradcheck._graph.randomness import UNREPEATABLE, freeze_randomness
+from gradcheck._graph.randomness import UNREPEATABLE, freeze_randomness, with_seed
 from gradcheck._graph.values import Values, is_symbolic
 from gradcheck._graph.variables import feed_variables
 
@@ -284,7 +284,8 @@ def _hold_draws(program: Program, held: dict[str, Any], graph: Any) -> Program:
     if not drawn:
         return program
     returns = tuple(Return(ref, dtype) for ref, dtype in drawn)
-    runner = Runner(returning(program, replace(main, returns=returns, kept=())), alive=graph)
+    seeded = replace(main, nodes=tuple(with_seed(node) for node in main.nodes), returns=returns, kept=())
+    runner = Runner(returning(program, seeded), alive=graph)
     draws = runner.run([held.get(a.name) for a in runner.program.main.args])
     arguments = tuple(Argument(f"drawn_{k}", dtype) for k, (_, dtype) in enumerate(drawn))
     held.update({a.name: draw for a, draw in zip(arguments, draws, strict=True)})
