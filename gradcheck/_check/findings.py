@@ -97,7 +97,7 @@ def _advice(outcome: Outcome, comparison: Comparison, at: tuple[int, ...]) -> st
     if outcome is Outcome.UNDECIDED:
         scale = max(abs(float(comparison.analytic[at])), abs(float(comparison.numeric[at])))
         needed = SAFETY * float(comparison.error[at]) / scale if scale > 0 else np.inf
-        if needed < 0.3:
+        if needed <= 0.1:
             rtol = 10 ** np.ceil(np.log10(needed))
             return f"rtol={rtol:.0e} would decide it here; so would a point where the function itself is smaller"
         return "no rtol decides it: the derivative is lost in the rounding of the function"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -13,6 +14,7 @@ from gradcheck._check.run import Checked, run
 from gradcheck._check.work import eps_of
 from gradcheck._errors import GradientMismatch
 from gradcheck._graph.functions import name_of, trace_function
+from gradcheck._graph.reads import kept_variables
 from gradcheck._graph.trace import Traced
 from gradcheck._report.gradient import Cost, GradientReport
 
@@ -80,7 +82,9 @@ def check_gradients(
     started = time.perf_counter()
     called = name or name_of(fn)
     traced = trace_function(fn, inputs, grad_ys=grad_ys, wrt=wrt, name=called)
-    checked = [run(traced, opts)]
+    # A function that runs in Python may assign variables whenever it runs.
+    with kept_variables(fn, inputs) if traced.notes else nullcontext():
+        checked = [run(traced, opts)]
     if opts.order == 2:
         second = trace_function(
             fn, inputs, grad_ys=grad_ys, wrt=wrt, name=f"gradient of {called}", order=2, seed=opts.seed

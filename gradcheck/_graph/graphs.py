@@ -11,10 +11,10 @@ import tensorflow as tf
 
 from gradcheck._errors import GraphUnavailable
 from gradcheck._graph import structure
+from gradcheck._graph.asked import check_cotangent, gradients_as_outputs
 from gradcheck._graph.contexts import chain
 from gradcheck._graph.copies import Copy
 from gradcheck._graph.evaluate import Runner
-from gradcheck._graph.functions import check_cotangent, gradients_as_outputs
 from gradcheck._graph.questions import Question, plain_name
 from gradcheck._graph.trace import Asked, Traced, finish, settled
 from gradcheck._graph.values import Values, is_symbolic

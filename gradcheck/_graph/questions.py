@@ -10,8 +10,8 @@ import numpy as np
 import tensorflow as tf
 
 from gradcheck._graph import structure
+from gradcheck._graph.asked import check_cotangent, unconnected_name
 from gradcheck._graph.contexts import chain
-from gradcheck._graph.functions import check_cotangent, unconnected_name
 from gradcheck._graph.sources import is_reference
 from gradcheck._graph.values import Values, is_symbolic
 

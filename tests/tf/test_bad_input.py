@@ -335,14 +335,12 @@ def untraceable_counter():
     return calls, counted
 
 
-@pytest.mark.xfail(reason="what a function assigns when it runs eagerly is not restored", strict=True)
 def test_a_function_that_cannot_be_traced_and_assigns_a_variable_leaves_it_as_it_was():
     calls, counted = untraceable_counter()
     gradcheck.check_gradients(counted, [X])
     assert calls.numpy() == 0.0
 
 
-@pytest.mark.xfail(reason="the user's array is used as it is, and what is done to it stays", strict=True)
 def test_a_function_that_changes_the_array_it_was_given_is_noted_and_the_array_restored():
     given = np.array([1.0, 2.0])
 

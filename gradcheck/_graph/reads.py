@@ -1,0 +1,79 @@
+"""The variables that a function reads or holds, and what to call them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import tensorflow as tf
+
+from gradcheck._graph import structure
+from gradcheck._graph.copies import Copy
+
+
+@contextmanager
+def kept_variables(fn: Any, inputs: Any) -> Iterator[None]:
+    """A scope that gives variables their values back: those among the inputs, and those that fn holds."""
+    owners = [*owners_of(fn), *(leaf.value for leaf in structure.leaves(inputs, ""))]
+    found = [structure.variable_of(v) for owner in owners for v in variables_of(owner)]
+    variables = {id(v): v for v in found if v is not None}.values()
+    saved = [(v, v.numpy()) for v in variables if tf.executing_eagerly()]
+    try:
+        yield
+    finally:
+        for variable, value in saved:
+            if variable.numpy().tobytes() != value.tobytes():
+                variable.assign(value)
+
+
+def variables_read(graph: Any, fn: Any) -> list[tuple[str, Any]]:
+    """Paths and variables of all that was read, in the order of first use."""
+    watched = {id(v.handle): v for v in graph._watched_variables}
+    paths = _keras_paths(fn)
+    found, taken = [], set()
+    read = [watched.get(id(external)) for external, _ in graph.captures]
+    read += graph.variables() if isinstance(graph, Copy) else []
+    for variable in {id(v): v for v in read}.values():
+        if variable is not None:
+            path = paths.get(id(variable), variable.name.removesuffix(":0"))
+            unique, n = path, 2
+            while unique in taken:
+                unique, n = f"{path}#{n}", n + 1
+            taken.add(unique)
+            found.append((unique, variable))
+    return found
+
+
+def _keras_paths(fn: Any) -> dict[int, str]:
+    """Keras' paths of the variables that fn holds: as a layer or model, a bound method, in its closure or globals."""
+    paths: dict[int, str] = {}
+    for owner in owners_of(fn):
+        for variable in variables_of(owner):
+            inner = structure.variable_of(variable)
+            if inner is not None and isinstance(getattr(variable, "path", None), str):
+                paths[id(inner)] = variable.path
+    return paths
+
+
+def owners_of(fn: Any) -> list[Any]:
+    """What fn holds that may hold variables: itself, the object it is bound to, its closure and its globals."""
+    inner = getattr(fn, "python_function", fn)
+    owners = [fn, getattr(fn, "__self__", None), getattr(inner, "__self__", None)]
+    for cell in getattr(inner, "__closure__", None) or ():
+        try:
+            owners.append(cell.cell_contents)
+        except ValueError:  # a cell that is not filled yet
+            continue
+    code, scope = getattr(inner, "__code__", None), getattr(inner, "__globals__", {})
+    owners += [scope[n] for n in getattr(code, "co_names", ()) if n in scope]
+    return [part for owner in owners for part in (owner if isinstance(owner, (list, tuple)) else [owner])]
+
+
+def variables_of(owner: Any) -> Sequence[Any]:
+    if owner is None or isinstance(owner, (type, str)) or not hasattr(type(owner), "variables"):
+        return [owner] if structure.variable_of(owner) is not None else []
+    if type(owner).__module__.partition(".")[0] == "numpy":
+        return []
+    found = owner.variables
+    return found if isinstance(found, (list, tuple)) else []
