@@ -12,7 +12,7 @@ from gradcheck._check import entries as entrywise
 from gradcheck._check.findings import OK, from_comparison
 from gradcheck._check.judge import Comparison, Outcome, compare, needs_a_second_look, worthwhile
 from gradcheck._check.naming import name_wrong
-from gradcheck._check.work import SCATTER_FACTOR, Work
+from gradcheck._check.work import Work
 from gradcheck._derivatives.numeric import SECOND_WITNESS, Mover
 from gradcheck._derivatives.point import Reals
 from gradcheck._numerics.directions import rademacher
@@ -107,14 +107,14 @@ def compare_blocks(work: Work, mover: Mover, blocks: list[list[int]], *, closely
     magnitude = np.broadcast_to(np.linalg.norm(every * mover.outputs, axis=1), own.shape)
     noise = 0.5 * mover.eps * (magnitude + np.concatenate([work.reach(a) for a in range(len(weights))]))
     target = worthwhile(size, noise, mover.eps, coarsest=1e-9)
-    step, hidden, rounded = None, np.zeros(own.shape), np.zeros(own.shape)
+    step, hidden = None, np.zeros(own.shape)
     if closely:
         target = 0.01 * target
         noise = noise + np.linalg.norm(every * mover.internal_noise(), axis=1)
-        rounded = _constants(work, mover, members, moved, own.shape, ends)
         swings = np.array([sum((mover.swing(p) for p in inside), np.zeros(mover.outputs.size)) for inside in members])
         reached = np.linalg.norm(every[None] * swings[:, None], axis=2)[:, None]
         hidden = np.broadcast_to(16 * mover.eps * reached, own.shape)
+        magnitude = np.maximum(magnitude, np.broadcast_to(reached, own.shape))
         with np.errstate(divide="ignore", invalid="ignore"):
             pace = np.nan_to_num(np.abs(own) / reached, nan=0.0, posinf=0.0).max(axis=2).reshape(-1)
             step = np.clip(np.where(pace > 0, 0.05 / pace, np.inf), 2.0**-45, SECOND_WITNESS * mover.first_step)
@@ -126,28 +126,8 @@ def compare_blocks(work: Work, mover: Mover, blocks: list[list[int]], *, closely
     whole = compare(
         own.reshape(flat), numeric, size.reshape(flat), work.options, dtype=work.dtype(mover.xs[0]),
         eps=work.gradient_eps, magnitude=magnitude.reshape(flat), hidden=hidden.reshape(flat),
-        noise=rounded.reshape(flat),
     )  # fmt: skip
     return [_part(whole, own.shape, int(ends[a]), int(ends[a + 1])) for a in range(len(weights))]
-
-
-def _constants(
-    work: Work,
-    mover: Mover,
-    members: list[set[int]],
-    moved: list[Reals],
-    shape: tuple[int, ...],
-    ends: NDArray[np.int64],
-) -> Reals:
-    """What the rounding of constants in a narrow dtype may do to each analytic value."""
-    total = np.zeros(shape)
-    for a in range(len(work.cotangents)):
-        scatter = work.constant_scatter(a)
-        for b, inside in enumerate(members):
-            found = [np.einsum("pcn,kn->pkc", s, moved[p]) for p in inside if (s := scatter[mover.xs[p]]) is not None]
-            if found:
-                total[b, :, ends[a] : ends[a + 1]] = SCATTER_FACTOR * np.max(np.abs(sum(found)), axis=0)
-    return total
 
 
 def _part(whole: Comparison, shape: tuple[int, ...], first: int, last: int) -> Comparison:

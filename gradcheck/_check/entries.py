@@ -15,7 +15,8 @@ from gradcheck._derivatives.point import Reals
 from gradcheck._numerics.directions import rademacher
 
 Integers = NDArray[np.int64]
-_FRONTIER = 32  # suspicious subsets that are halved at a time
+_FRONTIER = 32  # suspicious subsets that are halved at a time,
+_FRONTIER_OF_LARGE, _LARGE = 4, 2**16  # and of so large an x, where each costs much
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,7 +110,7 @@ def compare_some(work: Work, a: int, x: int, c: int, entries: Integers) -> Compa
     rounded = 0.0 if scatter is None else SCATTER_FACTOR * np.max(np.abs(scatter[:, c][:, entries]), axis=0) * scales
     column = compare(
         own[:, None], numeric, np.abs(own)[:, None], work.options, dtype=work.dtype(x), eps=work.gradient_eps,
-        magnitude=magnitude, typical=rms(every), coarse=work.coarse(x), hidden=16 * mover.eps * swing,
+        magnitude=max(magnitude, swing), typical=rms(every), coarse=work.coarse(x), hidden=16 * mover.eps * swing,
         noise=np.reshape(rounded, (-1, 1)),
     )  # fmt: skip
     return Comparison(**{name: getattr(column, name).T for name in Comparison.__slots__})
@@ -141,7 +142,7 @@ def halve(work: Work, a: int, x: int, c: int) -> Wrong | None:
     signs = rademacher(work.rng, len(gradient_of(work, a, x)[c]))
     whole = np.arange(len(signs))
     frontier = [(whole, *_differences(work, a, x, c, [whole], signs)[0])]
-    more = False
+    more, most = False, _FRONTIER if len(signs) < _LARGE else _FRONTIER_OF_LARGE
     while frontier and max(len(block) for block, _, _ in frontier) > 1:
         lefts = [block[: (len(block) + 1) // 2] for block, _, _ in frontier]
         found = _differences(work, a, x, c, lefts, signs)
@@ -151,9 +152,9 @@ def halve(work: Work, a: int, x: int, c: int) -> Wrong | None:
             if len(left) < len(block):
                 parts.append((block[len(left) :], difference - own, allowed + own_allowed))
         wrong = [part for part in parts if abs(part[1]) > part[2]]
-        if len(wrong) > _FRONTIER:
+        if len(wrong) > most:
             more = True
-            wrong = sorted(wrong, key=lambda part: -abs(part[1]) / part[2])[:_FRONTIER]
+            wrong = sorted(wrong, key=lambda part: -abs(part[1]) / part[2])[:most]
         frontier = wrong
     if not frontier:
         return None

@@ -148,6 +148,7 @@ def _columns_alone(
         argument_noise=found.noise[None] + mover.internal_noise()[None, first:last],
         step=mover.witness_step(place, slopes),
     )  # fmt: skip
+    magnitude = np.maximum(magnitude, swing[None])
     alone = compare(
         own, numeric, np.abs(own), work.options, dtype=work.dtype(x), eps=work.gradient_eps, magnitude=magnitude,
         typical=entries.rms(matrix * mover.scales[place]), coarse=work.coarse(x), hidden=16 * mover.eps * swing[None],

@@ -13,6 +13,7 @@ from gradcheck._check.findings import finding, position
 from gradcheck._check.work import Work, eps_of, rounded_runs
 from gradcheck._derivatives.analytic import analytic
 from gradcheck._derivatives.point import Reals, as_reals, from_reals
+from gradcheck._graph.rounding import coarsest_spacing
 from gradcheck._results import Finding, Verdict
 
 Pair = tuple[int, int]
@@ -147,10 +148,14 @@ def tiny(dtype: str) -> float:
     return {"float16": 2.0**-14, "bfloat16": 2.0**-126}.get(dtype, 2.0**-126)
 
 
+def _spacing(work: Work) -> float:
+    return coarsest_spacing(work.point.program(wide=True))
+
+
 def _rounding(work: Work, a: int) -> list[Reals | None]:
     """Per x, how far the gradient scatters when every op rounds at random as its own dtype would, per entry."""
     seeds = range(work.options.seed, work.options.seed + _SAMPLES)
-    runs = rounded_runs(work, a, work.cotangents[a].weights[:1], _least_eps(work) / 2, seeds, constants=False)
+    runs = rounded_runs(work, a, work.cotangents[a].weights[:1], seeds, constants=False)
     return _spread_of(work, a, [[None if g.value is None else g.value[0] for g in run] for run in runs])
 
 
@@ -197,7 +202,8 @@ def _beyond_rounding(
         return None
     limit = allowed + _NOISE_FACTOR * np.maximum(own, exact)
     beyond = np.flatnonzero(gap > limit)
-    size, floor = float(np.linalg.norm(wide[0])), eps_of(dtype)
+    # Half of the digits of the narrowest dtype inside: more it cannot be asked for.
+    size, floor = float(np.linalg.norm(wide[0])), max(eps_of(dtype), work.point.made("spacing", lambda: _spacing(work)))
     # What it may be off by, not only what it happens to be off by here.
     lost = max(float(np.linalg.norm(gap)), float(np.linalg.norm(own)))
     cancelled = 64 * floor * (_magnitude(work, a) + float(np.max(work.reach(a))))

@@ -7,7 +7,7 @@ import numpy as np
 from gradcheck._check.findings import finding
 from gradcheck._check.work import Work
 from gradcheck._diagnose.cut import find_cut, find_own_gradient
-from gradcheck._graph.evaluate import ShapeChanged
+from gradcheck._graph.evaluate import RUN_ERRORS
 from gradcheck._numerics.directions import rademacher
 from gradcheck._results import Cut, Finding, Verdict
 
@@ -59,7 +59,7 @@ def _moves(work: Work, a: int, x: int, reach: tuple[float, ...] = _FAR) -> bool:
         along = mover.scales[place] * work.rng.uniform(0.5, 1.0, n) * rademacher(work.rng, n)
         try:
             moved = mover.along([along if k == place else None for k in range(len(mover.base))], np.array(reach))
-        except ShapeChanged:
+        except RUN_ERRORS:
             return True
         if np.any(np.nan_to_num(moved[:, first:last], nan=0.0) != 0.0):
             return True

@@ -151,9 +151,8 @@ def constant_scatter(work: Work, a: int, weights: Reals) -> list[Reals | None]:
     """For some cotangents, what `Work.constant_scatter` gives; None for every x where nothing is narrow."""
     if not work.point.narrow:
         return [None] * len(work.traced.sources)
-    unit = max(eps_of(s.dtype.name) for s in work.traced.sources) / 2
     base = analytic(work.point, a, weights, work.shapes[a], wide=True)
-    runs = rounded_runs(work, a, weights, unit, range(_SCATTER_RUNS), constants=True)
+    runs = rounded_runs(work, a, weights, range(_SCATTER_RUNS), constants=True)
     found: list[Reals | None] = []
     for x, gradient in enumerate(base):
         values = [run[x].value for run in runs]
@@ -162,9 +161,7 @@ def constant_scatter(work: Work, a: int, weights: Reals) -> list[Reals | None]:
     return found
 
 
-def rounded_runs(
-    work: Work, a: int, weights: Reals, unit: float, seeds: Iterable[int], *, constants: bool
-) -> list[list[Gradient]]:
+def rounded_runs(work: Work, a: int, weights: Reals, seeds: Iterable[int], *, constants: bool) -> list[list[Gradient]]:
     """Gradients of the twin with random rounding, one run per seed; runs that cannot be made are left out.
 
     Rounding may change a number that decides a shape, such as the limit of a floating range.
@@ -173,7 +170,7 @@ def rounded_runs(
     for seed in seeds:
         try:
             found = analytic(
-                work.point, a, weights, work.shapes[a], wide=True, rounding=(unit, seed), constants=constants
+                work.point, a, weights, work.shapes[a], wide=True, rounding=(None, seed), constants=constants
             )
         except RUN_ERRORS:
             continue
@@ -246,7 +243,8 @@ def differentiate_outputs(work: Work) -> None:
     """Draw cotangents for every output and compute the gradients for them."""
     for a, (value, shapes) in enumerate(zip(work.values, work.shapes, strict=True)):
         weights, given = _weights(work, a, value.size, shapes)
-        factors = work.rng.permutation([-2.0, 0.5, -0.75, 1.25])[: len(weights)]  # never equal, none 1 or -1
+        # None is 1 or -1, and the first is negative: a gradient that looks at the sign of the upstream one shows.
+        factors = np.array([-0.75, work.rng.choice([0.5, 1.25, -2.0])])[: len(weights)]
         c = len(weights)
         combined = (factors @ weights)[None]
         native = analytic(work.point, a, np.concatenate([weights, combined, weights[:1]]), shapes, wide=False)

@@ -26,7 +26,7 @@ class Gradient:
 
 def analytic(
     point: Point, a: int, cotangents: Reals, shapes: Sequence[tuple[int, ...]], *, wide: bool,
-    moved: dict[str, Any] | None = None, rounding: tuple[float, int] | None = None,
+    moved: dict[str, Any] | None = None, rounding: tuple[float | None, int] | None = None,
     constants: bool = False,
 ) -> list[Gradient]:  # fmt: skip
     """Gradients of output `a` with respect to every x.

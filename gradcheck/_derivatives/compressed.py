@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from gradcheck._derivatives.numeric import Mover
 from gradcheck._derivatives.point import Reals
-from gradcheck._graph.evaluate import ShapeChanged
+from gradcheck._graph.evaluate import RUN_ERRORS
 from gradcheck._numerics.directions import axis_colours, combine_colours
 from gradcheck._numerics.intervals import Derivatives
 
@@ -90,7 +90,9 @@ def _moved(mover: Mover, x: int, shape: tuple[int, ...], rng: np.random.Generato
             np.put_along_axis(move, some, amounts[some], axis=1)
             try:
                 samples = _at(mover, x, np.concatenate([r * move for r in _REACH]))
-            except ShapeChanged:  # far from here the outputs have another shape: that says nothing of this point
+            except (
+                RUN_ERRORS
+            ):  # far from here the function refuses, or has other shapes: that says nothing of this point
                 samples = np.ones((len(_REACH) * len(some), m))
             rows[first : first + piece] = ((samples != 0) | np.isnan(samples)).reshape(len(_REACH), len(some), m).any(0)
         found.append(rows)

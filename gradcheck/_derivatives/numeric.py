@@ -81,7 +81,7 @@ class Mover:
                 along = self.scales[place] * rng.choice([-1.0, 1.0], n) * rng.uniform(0.5, 1.0, n)
                 try:
                     moved = self.along([along if k == place else None for k in range(len(self.base))], _SWING)
-                except ShapeChanged:
+                except RUN_ERRORS:
                     continue
                 total = np.maximum(total, np.max(np.abs(np.nan_to_num(moved, nan=0.0, posinf=0.0, neginf=0.0)), axis=0))
             self._swings[place] = total
@@ -132,7 +132,7 @@ class Mover:
                 source = self.point.traced.sources[x]
                 value = self._values[self._position(name)]
                 stacked[name] = from_reals(base + move, source.shape, value.dtype, lead=1)
-        flat = self._runner.run_batch(stacked, self._values)
+        flat = _run(self._runner, stacked, self._values)
         return np.concatenate([as_reals(v, lead=1) for v in flat], axis=1) - self.outputs
 
     def _position(self, name: str) -> int:
@@ -205,7 +205,7 @@ class Mover:
         pieces = []
         most = max(1, int(MEMORY_BUDGET // (8 * max(1, self.outputs.size))))
         for first in range(0, len(distances), most):
-            flat = runner.run_batch({DISTANCE: distances[first : first + most]}, values)
+            flat = _run(runner, {DISTANCE: distances[first : first + most]}, values)
             pieces.append(np.concatenate([as_reals(v, lead=1) for v in flat], axis=1) - self.outputs)
         return np.concatenate(pieces)
 
@@ -302,6 +302,27 @@ def _settled(point: Point, xs: tuple[int, ...], freed: _Freed) -> Mover:
         _values=values,
         _names=names,
     )
+
+
+def _run(runner: Runner, stacked: dict[str, Any], values: list[Any]) -> list[Any]:
+    """Run at many points; where a point is refused, by an assertion or the range of an index, its values are NaN."""
+    try:
+        return runner.run_batch(stacked, values)
+    except ShapeChanged:
+        raise
+    except RUN_ERRORS:
+        points = len(next(iter(stacked.values())))
+        runs: list[list[Any] | None] = []
+        for k in range(points):
+            try:
+                runs.append(runner.run_batch({n: v[k : k + 1] for n, v in stacked.items()}, values))
+            except RUN_ERRORS:
+                runs.append(None)
+        whole = next((run for run in runs if run is not None), None)
+        if whole is None:
+            raise
+        refused = [np.full(v.shape, np.nan, v.dtype) for v in whole]
+        return [np.concatenate(parts) for parts in zip(*(refused if r is None else r for r in runs), strict=True)]
 
 
 def _unmasked(sample: Callable[..., Reals], found: Derivatives, first: Any, options: dict[str, Any]) -> Derivatives:

@@ -124,7 +124,10 @@ def find_own_gradient(traced: Traced, source: str, targets: Iterable[str]) -> Cu
     """The first region between an x and an output that has a gradient of the user's own, or None."""
     for node in _between(traced.program.main, source, set(targets)):
         if _has_own_gradient(node):
-            return Cut(place=place(traced.graph, node.name, node.op), reason="its tf.custom_gradient gives zero")
+            return Cut(
+                place=place(traced.graph, node.name, node.op),
+                reason="what comes out of this tf.custom_gradient is zero in the end",
+            )
     return None
 
 

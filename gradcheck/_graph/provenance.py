@@ -31,7 +31,9 @@ def _library_roots() -> tuple[str, ...]:
 
 
 def _is_users(path: str) -> bool:
-    if path.startswith("<") or (path.startswith(_library_roots()) and not path.startswith(_SUBJECTS)):
+    if not path.endswith(".py") and not path.startswith("<ipython"):  # such as the script that started us
+        return False
+    if path.startswith(_library_roots()) and not path.startswith(_SUBJECTS):
         return False
     standard = sysconfig.get_paths()["stdlib"] + os.sep
     return not path.startswith(standard) or f"{os.sep}site-packages{os.sep}" in path

@@ -17,6 +17,7 @@ from tensorflow.core.framework import types_pb2
 from tensorflow.python.framework import dtypes, tensor_util
 
 from gradcheck._graph.program import (
+    COMPLEX,
     FLOATING,
     Body,
     Node,
@@ -29,8 +30,15 @@ from gradcheck._graph.program import (
     rename_called,
     set_inputs,
 )
+from gradcheck._graph.twin import NARROW
 
 _D, _I = types_pb2.DT_DOUBLE, types_pb2.DT_INT32
+_UNITS = {
+    types_pb2.DT_HALF: 2.0**-11,
+    types_pb2.DT_BFLOAT16: 2.0**-8,
+    types_pb2.DT_FLOAT: 2.0**-24,
+    types_pb2.DT_COMPLEX64: 2.0**-24,
+}
 # These hand on what they are given, bit by bit.
 _EXACT = frozenset(
     {
@@ -45,12 +53,13 @@ _EXACT = frozenset(
 )  # fmt: skip
 
 
-def with_rounding(program: Program, unit: float, seed: int, *, constants: bool = False) -> Program:
+def with_rounding(program: Program, unit: float | None, seed: int, *, constants: bool = False) -> Program:
     """The float64 program with every rounding op followed by a random rounding.
 
     Args:
         program: In float64; complex results are left alone.
-        unit: Unit roundoff of the narrow dtype: half the spacing of its numbers around 1.
+        unit: Unit roundoff for all ops; None for that of the narrow dtype that each op's results have in the function
+            of which this is the twin, and none where they are not narrow.
         seed: Two seeds draw different roundings, one seed the same ones.
         constants: Round the constants instead of the results of ops; not those of a few bits, such as 0.5 or 3.
     """
@@ -61,7 +70,7 @@ def with_rounding(program: Program, unit: float, seed: int, *, constants: bool =
     )
 
 
-def _rounded(body: Body, unit: float, seed: int, names: Mapping[str, str], constants: bool) -> Body:
+def _rounded(body: Body, unit: float | None, seed: int, names: Mapping[str, str], constants: bool) -> Body:
     nodes: list[Node] = []
     refs: dict[str, str] = {}
     for node in body.nodes:
@@ -69,15 +78,25 @@ def _rounded(body: Body, unit: float, seed: int, names: Mapping[str, str], const
         rename_called(copy, names)
         set_inputs(copy, [refs.get(i, i) for i in copy.input], [])
         nodes.append(copy)
-        if not _is_long(node) if constants else node.op in _EXACT:
+        own = unit if unit is not None else _unit_of(node)
+        if own is None or (not _is_long(node) if constants else _is_exact(node)):
             continue
         for ref, dtype in output_refs(node):
             if dtype == _D and dtype in FLOATING:
-                added, new = _rounding(ref, unit, seed)
+                added, new = _rounding(ref, own, seed)
                 nodes += added
                 refs[ref] = new
     returns = tuple(replace(r, ref=refs.get(r.ref, r.ref)) for r in body.returns)
     return replace(body, nodes=tuple(nodes), returns=returns)
+
+
+def _unit_of(node: Node) -> float | None:
+    """Half the spacing around 1 of the narrow dtype that a node's results had."""
+    return _UNITS.get(node.attr[NARROW].type) if NARROW in node.attr else None
+
+
+def _is_exact(node: Node) -> bool:
+    return node.op in _EXACT or (node.op == "Cast" and node.attr["SrcT"].type not in FLOATING | COMPLEX)
 
 
 def _is_long(node: Node) -> bool:
@@ -113,3 +132,11 @@ def _scalar(name: str, value: float, ref: str) -> Node:
     node.attr["value"].tensor.tensor_shape.SetInParent()
     node.attr["value"].tensor.double_val.append(value)
     return node
+
+
+def coarsest_spacing(program: Program) -> float:
+    """The spacing of numbers around 1 in the narrowest dtype of the function of which this is the twin; 0 for none."""
+    bodies = (program.main, *program.library.values())
+    return max(
+        (2 * unit for body in bodies for node in body.nodes if (unit := _unit_of(node)) is not None), default=0.0
+    )

@@ -309,6 +309,10 @@ def _in_graph(graph: Any, x: Any) -> Any:
     return graph.capture(x) if isinstance(x, tf.__internal__.EagerTensor) else x
 
 
+# What TensorFlow says of a gradient of the wrong form.
+_WRONG_GRADIENTS = ("Incompatible shapes between op input and calculated input gradient", "Num gradients")
+
+
 def _differentiate(
     ys: list[Any], xs: list[Any], cotangents: list[Any], stops: list[Any], unconnected: str
 ) -> tuple[list[Any], str | None]:
@@ -322,8 +326,10 @@ def _differentiate(
         each = [_differentiate(ys, [x], cotangents, stops, unconnected) for x in xs]
         return [found for (found,), _ in each], next((failure for _, failure in each if failure), None)
     except ValueError as error:
-        if "Incompatible shapes between op input and calculated input gradient" not in str(error):
+        if not any(known in str(error) for known in _WRONG_GRADIENTS):
             raise
+        if "Num gradients" in str(error):
+            return [None] * len(xs), "a tf.custom_gradient gives another number of gradients than it has inputs"
         return [None] * len(xs), " ".join(str(error).split())
     return list(found), None
 

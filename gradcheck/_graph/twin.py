@@ -34,7 +34,13 @@ WIDER = {
     types_pb2.DT_COMPLEX64: types_pb2.DT_COMPLEX128,
 }
 # Python functions expect the dtype that they were written for; Bitcast reinterprets bits.
-_OWN_DTYPE = RANDOM | {"PyFunc", "PyFuncStateless", "EagerPyFunc", "Bitcast"}
+_OWN_DTYPE = RANDOM | {"Range", "LinSpace", "PyFunc", "PyFuncStateless", "EagerPyFunc", "Bitcast"}
+
+
+# Attribute of a promoted node: the narrow dtype that its results had (TensorFlow ignores names with an underscore).
+NARROW = "_gradcheck_narrow"
+# Kept as they are, and exact as they are: a longer range would be another shape.
+_UNCOUNTED = RANDOM | {"Range", "LinSpace"}
 
 
 @dataclass(slots=True)
@@ -104,6 +110,10 @@ def _promote_node(node: Node, work: _Promotion) -> tuple[list[Node], Node, list[
     if not keep:
         for attribute in copy.attr.values():
             _promote_attribute(attribute)
+    for _, dtype in output_refs(node):
+        if dtype in WIDER:
+            copy.attr[NARROW].type = dtype
+            break
     before: list[Node] = []
     data = data_inputs(copy)
     for i, (arrives, takes) in enumerate(_types(definition.input_arg, node, copy)):
@@ -116,7 +126,7 @@ def _promote_node(node: Node, work: _Promotion) -> tuple[list[Node], Node, list[
     gives = [t for _, types in argument_types(definition.output_arg, copy) for t in types]
     for (ref, dtype), given in zip(output_refs(node), gives, strict=True):
         if given != _wide(dtype):
-            if node.op not in RANDOM:
+            if node.op not in _UNCOUNTED:
                 work.unpromoted.add(f"{node.op} '{node.name}'")
             name = f"{node.name}/widen_{ref.replace(':', '_').rsplit('/', 1)[-1]}"
             after.append((ref, make_node("Cast", name, [ref], SrcT=given, DstT=_wide(dtype))))
