@@ -105,7 +105,7 @@ def _through_call(
     passed: set[int] = set()
     first: Cut | None = None
     for name, offset in called_functions(node):
-        body = program.library.get(name)
+        body = program.functions.get(name)
         if body is None:
             return set(range(len(output_refs(node)))), None
         reached, grown = {k - offset for k in arriving if k >= offset}, True

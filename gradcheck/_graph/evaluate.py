@@ -120,7 +120,7 @@ class Runner:
     def _needs_steps(self) -> bool:
         # MapDefun gives its functions no place for what loops of control flow v1 keep while they run; and TensorFlow
         # keeps the tape of a py_function under a name that runs at the same time would share.
-        bodies = (self.program.main, *self.program.library.values())
+        bodies = (self.program.main, *self.program.functions.values())
         alone = ("TensorArray", "Stack", "PyFunc", "EagerPyFunc")
         return any(node.op.startswith(alone) for body in bodies for node in body.nodes)
 
@@ -143,10 +143,10 @@ class Runner:
         if moving not in self._registered:
             ctx = context.context()
             ctx.ensure_initialized()
-            if not self._names and self.program.library:
+            if not self._names and self.program.functions:
                 # Names of this runner's own: a name in the registry stands for one definition in the whole process.
-                self._names.update({name: fresh_name("inner") for name in self.program.library})
-                for name, body in self.program.library.items():
+                self._names.update({name: fresh_name("inner") for name in self.program.functions})
+                for name, body in self.program.functions.items():
                     ctx.add_function_def(definition_of(self._names[name], call_as(body, self._names)))
                 weakref.finalize(self, _release, list(self._names.values()))
             main = call_as(self.program.main, self._names)
@@ -180,4 +180,4 @@ def returning(program: Program, body: Body, keep: Sequence[str] = ()) -> Program
     pruned = prune(body)
     read = {i for node in pruned.nodes for i in node.input} | {r.ref for r in pruned.returns} | set(keep)
     args = tuple(a for a in pruned.args if a.name in read)
-    return reached_library(Program(main=replace(pruned, args=args), library=program.library))
+    return reached_library(Program(main=replace(pruned, args=args), functions=program.functions))

@@ -55,7 +55,7 @@ def hold(program: Program, moving: Iterable[str], refs: Iterable[str] = ()) -> H
     types = {ref: dtype for node in body.nodes for ref, dtype in output_refs(node)}
     types.update({a.name: a.dtype for a in body.args})
     held = [*dict.fromkeys([*wanted, *stops])]
-    work = _Pairing(program.library)
+    work = _Pairing(program.functions)
     sources = {ref: f"held_{k}" for k, ref in enumerate(held)}
     # Base values have arguments of their own: an inner x is held so that it can be moved, and its base is not.
     bases: dict[str, str] = {}
@@ -64,7 +64,9 @@ def hold(program: Program, moving: Iterable[str], refs: Iterable[str] = ()) -> H
     added = [*sources.items(), *bases.items()]
     arguments = [Argument(name, types[ref]) for ref, name in added]
     return HeldProgram(
-        program=Program(main=replace(changed, args=(*body.args, *arguments)), library={**program.library, **work.made}),
+        program=Program(
+            main=replace(changed, args=(*body.args, *arguments)), functions={**program.functions, **work.made}
+        ),
         names=tuple(name for _, name in added),
         sources=tuple(Return(ref, types[ref]) for ref, _ in added),
     )
@@ -85,7 +87,7 @@ def _scan(program: Program, moved: set[str], held: set[str]) -> tuple[set[str], 
         if node.op in _STOPS:
             stops += [ref for ref in outputs if ref not in held]
             continue
-        if node.op in CALLED and _holds(node, program.library):
+        if node.op in CALLED and _holds(node, program.functions):
             paired.add(node.name)
         moved.update(ref for ref in outputs if ref not in held)
     return moved, stops, paired
@@ -125,7 +127,7 @@ def _functions(node: Node) -> list[str]:
 
 @dataclass(slots=True)
 class _Pairing:
-    library: Mapping[str, Body]
+    functions: Mapping[str, Body]
     made: dict[str, Body] = field(default_factory=dict)
     names: dict[tuple[str, bool], str] = field(default_factory=dict)
 
@@ -162,7 +164,7 @@ def _paired_function(name: str, only_moving: bool, work: _Pairing) -> str:
     key = (name, only_moving)
     if key not in work.names:
         work.names[key] = fresh_name("paired")
-        work.made[work.names[key]] = _pair(work.library[name], only_moving, work)
+        work.made[work.names[key]] = _pair(work.functions[name], only_moving, work)
     return work.names[key]
 
 
@@ -174,7 +176,7 @@ def _pair(body: Body, only_moving: bool, work: _Pairing) -> Body:
     base = {a.name: b.name for a, b in zip(body.args, base_args, strict=True)}
     nodes: list[Node] = []
     for node in body.nodes:
-        if node.op in CALLED and _holds(node, work.library):
+        if node.op in CALLED and _holds(node, work.functions):
             ins = data_inputs(node)
             offset = min(CALLED[node.op].values()) if node.op in _CONDITIONALS else 0
             nodes.append(_double(node, ins, [base.get(i, i) for i in ins[offset:]], work))

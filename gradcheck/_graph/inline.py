@@ -34,19 +34,19 @@ def inline_calls(program: Program, *, keep_compiled: bool) -> Program:
 
     def body_of(name: str) -> Body:
         if name not in finished:
-            finished[name] = _inline(program.library[name], keep)
+            finished[name] = _inline(program.functions[name], keep)
         return finished[name]
 
     def keep(node: Node) -> Body | None:
-        name = _target(node, program.library)
-        if name is None or (keep_compiled and _compiled(node, program.library[name])):
+        name = _target(node, program.functions)
+        if name is None or (keep_compiled and _compiled(node, program.functions[name])):
             return None
         return body_of(name)
 
     main = _inline(program.main, keep)
-    for name in program.library:
+    for name in program.functions:
         body_of(name)
-    return reached_library(Program(main=main, library=finished))
+    return reached_library(Program(main=main, functions=finished))
 
 
 def _target(node: Node, library: Mapping[str, Body]) -> str | None:

@@ -53,6 +53,6 @@ def move_along(program: Program, names: Sequence[str]) -> Moving:
         *(Argument(d, types[n]) for d, n in zip(directions, names, strict=True)),
     )
     return Moving(
-        program=Program(main=replace(moved, args=args, nodes=(*nodes, *moved.nodes)), library=program.library),
+        program=Program(main=replace(moved, args=args, nodes=(*nodes, *moved.nodes)), functions=program.functions),
         directions=tuple(directions),
     )

@@ -62,7 +62,7 @@ class Program:
     """A main body and the library of bodies that it reaches by name."""
 
     main: Body
-    library: Mapping[str, Body]
+    functions: Mapping[str, Body]
 
 
 def fresh_name(stem: str) -> str:
@@ -79,7 +79,7 @@ def from_func_graph(graph: Any) -> Program:
         name = pending.pop()
         library[name] = _body(_definition(name, graph), graph)
         pending |= set(_called_names(library[name].nodes)) - library.keys()
-    return Program(main=main, library=library)
+    return Program(main=main, functions=library)
 
 
 def _main(graph: Any) -> Body:
@@ -348,7 +348,7 @@ def topological(body: Body) -> list[Node]:
 
 def map_bodies(program: Program, change: Callable[[Body], Body]) -> Program:
     """The program with every body changed alike."""
-    return Program(main=change(program.main), library={n: change(b) for n, b in program.library.items()})
+    return Program(main=change(program.main), functions={n: change(b) for n, b in program.functions.items()})
 
 
 def reached_library(program: Program) -> Program:
@@ -357,10 +357,10 @@ def reached_library(program: Program) -> Program:
     pending = called_names(program.main)
     while pending:
         name = pending.pop()
-        if name in program.library:
-            kept[name] = program.library[name]
+        if name in program.functions:
+            kept[name] = program.functions[name]
             pending |= called_names(kept[name]) - kept.keys()
-    return Program(main=program.main, library=kept)
+    return Program(main=program.main, functions=kept)
 
 
 def definition_of(name: str, body: Body) -> Any:

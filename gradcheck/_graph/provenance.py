@@ -127,7 +127,7 @@ def held_places(traced: Traced, held: HeldProgram) -> tuple[Held, ...]:
         if node.op in RANDOM and "gradients/" not in node.name:
             found.append(Held(place=place(traced.graph, node.name, node.op), reason="random"))
         elif node.op in CALLED and "gradients/" not in node.name:
-            inside = held_inside(node, traced.program.library)
+            inside = held_inside(node, traced.program.functions)
             found += [
                 Held(place=place(traced.graph, f"{node.name}/{n}", "StopGradient"), reason="stop_gradient")
                 for n in inside

@@ -63,10 +63,10 @@ def with_rounding(program: Program, unit: float | None, seed: int, *, constants:
         seed: Two seeds draw different roundings, one seed the same ones.
         constants: Round the constants instead of the results of ops; not those of a few bits, such as 0.5 or 3.
     """
-    names = {name: fresh_name("rounding") for name in program.library}
+    names = {name: fresh_name("rounding") for name in program.functions}
     return Program(
         main=_rounded(program.main, unit, seed, names, constants),
-        library={names[n]: _rounded(body, unit, seed, names, constants) for n, body in program.library.items()},
+        functions={names[n]: _rounded(body, unit, seed, names, constants) for n, body in program.functions.items()},
     )
 
 
@@ -136,7 +136,7 @@ def _scalar(name: str, value: float, ref: str) -> Node:
 
 def coarsest_spacing(program: Program) -> float:
     """The spacing of numbers around 1 in the narrowest dtype of the function of which this is the twin; 0 for none."""
-    bodies = (program.main, *program.library.values())
+    bodies = (program.main, *program.functions.values())
     return max(
         (2 * unit for body in bodies for node in body.nodes if (unit := _unit_of(node)) is not None), default=0.0
     )

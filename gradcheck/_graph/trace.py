@@ -178,27 +178,13 @@ def finish(
         notes: What was noticed so far.
     """
     returned: list[Any] = []
-    outputs: list[Output] = []
     cotangent_inputs: list[Any] = []
     with graph.as_default():
         xs = [_in_graph(graph, x) for _, x in asked.xs]
         stops = [graph.capture(s) if isinstance(s, tf.__internal__.EagerTensor) else s for s in asked.stops]
-        for path, tensors, given in asked.outputs:
-            first = len(returned)
-            returned += tensors
-            cotangents = [tf.compat.v1.placeholder(t.dtype, t.shape, name="cotangent") for t in tensors]
-            cotangent_inputs += cotangents
-            gradients, failure = _differentiate(tensors, xs, cotangents, stops, asked.unconnected)
-            outputs.append(
-                Output(
-                    path=path,
-                    returns=tuple(range(first, first + len(tensors))),
-                    cotangents=tuple(c.op.name for c in cotangents),
-                    given=tuple(given),
-                    sliced=tuple(_add_parts(g, returned) for g in gradients),
-                    failure=failure,
-                )
-            )
+        outputs = [
+            _differentiated(one, xs, stops, asked.unconnected, returned, cotangent_inputs) for one in asked.outputs
+        ]
     inner_stops = len(returned)
     returned += stops
     inner_xs = len(returned)
@@ -213,33 +199,18 @@ def finish(
     if dropped:
         notes.append(f"left out, because it changes state: {', '.join(sorted(set(dropped))[:5])}")
     returns = program.main.returns
-    sources, k = [], inner_xs
+    inner = iter(returns[inner_xs:])
+    sources = []
     for x, (path, asked_x) in zip(xs, asked.xs, strict=True):
         variable = structure.variable_of(asked_x)
         if variable is not None:
             argument = next((at[id(i)] for e, i in captures if e is variable.handle or i is x), None)
-            sources.append(
-                Source(
-                    path=path,
-                    shape=tuple(variable.shape.as_list()),
-                    dtype=variable.dtype.base_dtype,
-                    argument=argument,
-                    variable=True,
-                )
-            )
-            continue
-        ref = returns[k].ref
-        k += 1
-        argument = ref if ref in names else None
-        sources.append(
-            Source(
-                path=path,
-                shape=tuple(x.shape.as_list()) if x.shape.is_fully_defined() else _shape(program, ref, held, graph),
-                dtype=x.dtype.base_dtype,
-                argument=argument,
-                ref=None if argument else ref,
-            )
-        )
+            sources.append(_of_variable(path, variable, argument))
+        else:
+            ref = next(inner).ref
+            known = x.shape.is_fully_defined()
+            shape = tuple(x.shape.as_list()) if known else _shape(program, ref, held, graph)
+            sources.append(_of_tensor(path, x, shape, ref, inside=ref not in names))
     renamed = {c.op.name: at[id(c)] for c in cotangent_inputs}
     return Traced(
         name=name,
@@ -254,6 +225,37 @@ def finish(
         fed=tuple(at[id(p)] for p, _ in feeds),
         captured=tuple((external, at[id(inner)]) for external, inner in captures),
     )
+
+
+def _differentiated(
+    one: tuple[str, list[Any], list[Any]], xs: list[Any], stops: list[Any], unconnected: str, returned: list[Any],
+    cotangent_inputs: list[Any],
+) -> Output:  # fmt: skip
+    """One output with its gradients; what they return and the cotangents they take are added to the lists."""
+    path, tensors, given = one
+    first = len(returned)
+    returned += tensors
+    cotangents = [tf.compat.v1.placeholder(t.dtype, t.shape, name="cotangent") for t in tensors]
+    cotangent_inputs += cotangents
+    gradients, failure = _differentiate(tensors, xs, cotangents, stops, unconnected)
+    return Output(
+        path=path,
+        returns=tuple(range(first, first + len(tensors))),
+        cotangents=tuple(c.op.name for c in cotangents),
+        given=tuple(given),
+        sliced=tuple(_add_parts(g, returned) for g in gradients),
+        failure=failure,
+    )
+
+
+def _of_variable(path: str, variable: Any, argument: str | None) -> Source:
+    shape, dtype = tuple(variable.shape.as_list()), variable.dtype.base_dtype
+    return Source(path=path, shape=shape, dtype=dtype, argument=argument, variable=True)
+
+
+def _of_tensor(path: str, x: Any, shape: tuple[int, ...], ref: str, *, inside: bool) -> Source:
+    argument, ref_inside = (None, ref) if inside else (ref, None)
+    return Source(path=path, shape=shape, dtype=x.dtype.base_dtype, argument=argument, ref=ref_inside)
 
 
 def settled(
@@ -290,7 +292,7 @@ def _hold_draws(program: Program, held: dict[str, Any], graph: Any) -> Program:
     arguments = tuple(Argument(f"drawn_{k}", dtype) for k, (_, dtype) in enumerate(drawn))
     held.update({a.name: draw for a, draw in zip(arguments, draws, strict=True)})
     fed = redirect(main, {ref: a.name for (ref, _), a in zip(drawn, arguments, strict=True)})
-    return Program(main=replace(fed, args=(*fed.args, *arguments)), library=program.library)
+    return Program(main=replace(fed, args=(*fed.args, *arguments)), functions=program.functions)
 
 
 def _shape(program: Program, ref: str, held: Mapping[str, Any], graph: Any) -> tuple[int, ...]:
@@ -355,7 +357,7 @@ def _settle(
         if dtype is not None:
             handles[name] = dtype.as_datatype_enum
     kept = tuple(node.name for node in program.main.nodes if _asserts(node, program))
-    program = Program(main=replace(program.main, kept=kept), library=program.library)
+    program = Program(main=replace(program.main, kept=kept), functions=program.functions)
     writes = _writes(program.main, handles)
     program, dropped = feed_variables(program, handles)
     notes = []
@@ -370,7 +372,7 @@ def _settle(
 def _asserts(node: Any, program: Program) -> bool:
     """Whether a node is an assertion, or the conditional around one."""
     if node.op in ("If", "StatelessIf"):
-        bodies = [program.library[name] for name, _ in called_functions(node) if name in program.library]
+        bodies = [program.functions[name] for name, _ in called_functions(node) if name in program.functions]
         return any(inner.op == "Assert" for body in bodies for inner in body.nodes)
     return bool(node.op == "Assert")
 

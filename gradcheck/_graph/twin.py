@@ -51,7 +51,7 @@ class _Promotion:
 
 def is_narrow(program: Program) -> bool:
     """Whether anything in the program is narrower than float64."""
-    bodies = [program.main, *program.library.values()]
+    bodies = [program.main, *program.functions.values()]
     return any(a.dtype in WIDER for body in bodies for a in body.args) or any(
         dtype in WIDER for body in bodies for node in body.nodes for _, dtype in output_refs(node)
     )
@@ -66,10 +66,10 @@ def promote(program: Program) -> tuple[Program, tuple[str, ...]]:
     Returns:
         The twin, and the ops that could not be promoted and round as before (random ops are not among them).
     """
-    work = _Promotion({name: fresh_name("twin") for name in program.library})
+    work = _Promotion({name: fresh_name("twin") for name in program.functions})
     main = _promote(program.main, work)
-    library = {work.names[name]: _promote(body, work) for name, body in program.library.items()}
-    return Program(main=main, library=library), tuple(sorted(work.unpromoted))
+    library = {work.names[name]: _promote(body, work) for name, body in program.functions.items()}
+    return Program(main=main, functions=library), tuple(sorted(work.unpromoted))
 
 
 def _wide(dtype: int) -> int:

@@ -38,7 +38,7 @@ _FUNCTION_ARGS = {"If": "Tin", "StatelessIf": "Tin", "Case": "Tin", "StatelessCa
 class _Rewriting:
     """What is known while one program is rewritten."""
 
-    library: Mapping[str, Body]
+    functions: Mapping[str, Body]
     made: dict[str, Body] = field(default_factory=dict)
     names: dict[tuple[str, tuple[tuple[int, int], ...]], str] = field(default_factory=dict)
     dropped: list[str] = field(default_factory=list)  # names of the ops that write and were left out
@@ -58,10 +58,10 @@ def feed_variables(program: Program, variables: Mapping[str, int]) -> tuple[Prog
     Returns:
         The rewritten program, and the names of the ops whose writing was left out.
     """
-    work = _Rewriting(program.library)
+    work = _Rewriting(program.functions)
     main = _feed(program.main, variables, work, follow=True)
-    library = {**program.library, **work.made}
-    return reached_library(Program(main=main, library=library)), tuple(work.dropped)
+    library = {**program.functions, **work.made}
+    return reached_library(Program(main=main, functions=library)), tuple(work.dropped)
 
 
 def _feed(body: Body, variables: Mapping[str, int], work: _Rewriting, *, follow: bool) -> Body:
@@ -214,7 +214,7 @@ def _feed_call(node: Node, held: list[str | None], variables: Mapping[str, int],
 def _specialised(name: str, kinds: Mapping[int, int], work: _Rewriting) -> str:
     key = (name, tuple(sorted(kinds.items())))
     if key not in work.names:
-        body = work.library[name]
+        body = work.functions[name]
         work.names[key] = fresh_name("fed")
         fed = {body.args[k].name: dtype for k, dtype in kinds.items() if body.args[k].dtype == RESOURCE}
         work.made[work.names[key]] = _feed(body, fed, work, follow=False)

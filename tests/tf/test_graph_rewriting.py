@@ -63,7 +63,7 @@ def test_a_traced_program_computes_what_the_function_computes(row):
 
 
 def snapshot(program):
-    bodies = {"": program.main, **program.library}
+    bodies = {"": program.main, **program.functions}
     return {name: [node.SerializeToString(deterministic=True) for node in body.nodes] for name, body in bodies.items()}
 
 
@@ -88,7 +88,7 @@ def test_nested_calls_are_written_out_and_compiled_ones_are_kept():
     compiled = trace_function(gallery.compiled, [gallery.normal(2, 3)]).program
     calls = [n for n in compiled.main.nodes if n.op.endswith("PartitionedCall")]
     assert calls
-    assert {n.attr["f"].func.name for n in calls} <= set(compiled.library)
+    assert {n.attr["f"].func.name for n in calls} <= set(compiled.functions)
 
 
 @pytest.mark.parametrize(
@@ -97,8 +97,8 @@ def test_nested_calls_are_written_out_and_compiled_ones_are_kept():
 def test_a_library_holds_all_that_is_called(name):
     row = next(row for row in gallery.GALLERY if row.name == name)
     program = trace_function(*row.case()).program
-    for body in (program.main, *program.library.values()):
-        assert called_names(body) <= set(program.library)
+    for body in (program.main, *program.functions.values()):
+        assert called_names(body) <= set(program.functions)
 
 
 @pytest.mark.parametrize(
