@@ -110,7 +110,7 @@ def compare_blocks(work: Work, mover: Mover, blocks: list[list[int]], *, closely
     step, hidden = None, np.zeros(own.shape)
     if closely:
         target = 0.01 * target
-        noise = noise + np.linalg.norm(every * mover.internal_noise(), axis=1)
+        noise = np.maximum(noise, np.linalg.norm(every * mover.internal_noise(), axis=1))
         swings = np.array([sum((mover.swing(p) for p in inside), np.zeros(mover.outputs.size)) for inside in members])
         reached = np.linalg.norm(every[None] * swings[:, None], axis=2)[:, None]
         hidden = np.broadcast_to(16 * mover.eps * reached, own.shape)

@@ -97,7 +97,7 @@ def compare_some(work: Work, a: int, x: int, c: int, entries: Integers) -> Compa
     scales = mover.scales[place][entries]
     magnitude = float(np.linalg.norm(weights * mover.outputs))
     noise = np.full(len(entries), 0.5 * mover.eps * (magnitude + float(work.reach(a)[c])))
-    noise += float(np.linalg.norm(weights * mover.internal_noise()))
+    noise = np.maximum(noise, float(np.linalg.norm(weights * mover.internal_noise())))
     own = gradient * scales
     every = gradient_of(work, a, x)[c] * mover.scales[place]
     target = 0.01 * _target(np.abs(own), every, noise, mover.eps)

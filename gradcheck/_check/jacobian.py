@@ -145,7 +145,7 @@ def _columns_alone(
     slopes[:, first:last] = own
     numeric = some_entries(
         mover, place, columns, weights, target=target,
-        argument_noise=found.noise[None] + mover.internal_noise()[None, first:last],
+        argument_noise=np.maximum(found.noise, mover.internal_noise()[first:last])[None],
         step=mover.witness_step(place, slopes),
     )  # fmt: skip
     magnitude = np.maximum(magnitude, swing[None])

@@ -21,6 +21,7 @@ RESOLUTION = {
     "float16": 1e-2,
     "bfloat16": 3e-2,
 }
+_ABSORBED = 2.0**-48  # of what derivatives of an x usually are: smaller ones may leave no trace in any sample
 _NOTHING = 1e-280  # an error of this size says only that zero has no rounding of its own
 _DOUBT, _DOUBT_AMONG_MANY, _MANY = 2.0, 6.0, 5000  # times the error: what is worth a second look
 _ROUNDINGS = 8.0  # units of rounding that a gradient of ordinary depth may be off by
@@ -88,7 +89,12 @@ def compare(
     analytic, size = np.broadcast_to(analytic, shape), np.broadcast_to(size, shape)
     scale = np.maximum(np.abs(analytic), np.where(np.isfinite(numeric.value), np.abs(numeric.value), 0.0))
     rounding = _ROUNDINGS * eps * np.maximum(size, np.abs(analytic))
-    rounding = rounding + noise + coarse * np.abs(analytic) + np.where(numeric.value == 0, hidden, 0.0)
+    rounding = (
+        rounding
+        + noise
+        + coarse * np.abs(analytic)
+        + np.where(numeric.value == 0, np.maximum(hidden, _ABSORBED * typical), 0.0)
+    )
     slack = rounding + (options.rtol or 4 * eps) * scale
     with np.errstate(invalid="ignore", over="ignore"):
         allowed = SAFETY * numeric.error + slack

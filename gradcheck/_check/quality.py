@@ -190,6 +190,17 @@ def _neighbours(work: Work, source: Any, rng: np.random.Generator) -> Any:
     return from_reals(reals * factors, value.shape, value.dtype, lead=1)
 
 
+def _absorbed(work: Work, a: int, x: int) -> Reals | float:
+    """Per entry, gradients that a fused op may round to zero: of one rounding of what the output swings by."""
+    located = work.mover_of(x)
+    if located is None:
+        return 0.0
+    mover, place = located
+    swing = float(np.linalg.norm(work.full_weights(a)[0] * mover.swing(place)))
+    absorbed: Reals = 4 * eps_of(work.dtype(x)) * swing / mover.scales[place]
+    return absorbed
+
+
 def _beyond_rounding(
     work: Work, a: int, x: int, gap: Reals, allowed: Reals, own: Reals, exact: Reals
 ) -> Finding | None:
@@ -200,7 +211,7 @@ def _beyond_rounding(
     native, wide = work.cotangents[a].native[x].value, work.cotangents[a].wide[x].value
     if native is None or wide is None:
         return None
-    limit = allowed + _NOISE_FACTOR * np.maximum(own, exact)
+    limit = allowed + _NOISE_FACTOR * np.maximum(own, exact) + np.where(native[0] == 0, _absorbed(work, a, x), 0.0)
     beyond = np.flatnonzero(gap > limit)
     # Half of the digits of the narrowest dtype inside: more it cannot be asked for.
     size, floor = float(np.linalg.norm(wide[0])), max(eps_of(dtype), work.point.made("spacing", lambda: _spacing(work)))
