@@ -218,6 +218,8 @@ def _beyond_rounding(
     # What it may be off by, not only what it happens to be off by here.
     lost = max(float(np.linalg.norm(gap)), float(np.linalg.norm(own)))
     cancelled = 64 * floor * (_magnitude(work, a) + float(np.max(work.reach(a))))
+    if not native[0][gap > allowed].any():  # rounded to zero, all that is off
+        cancelled = max(cancelled, float(np.max(_absorbed(work, a, x) * _scale(work, x), initial=0.0)))
     scaled = float(np.linalg.norm(np.maximum(gap, own) * _scale(work, x)))
     eaten = lost > np.sqrt(floor) * size and float(np.linalg.norm(exact)) < 0.1 * lost and scaled > cancelled
     if not beyond.size and not eaten:
