@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -11,6 +12,7 @@ from gradcheck._graph.evaluate import Runner, returning
 from gradcheck._graph.program import CONTINUOUS, Return, data_inputs, output_refs, prune, topological
 from gradcheck._graph.provenance import place
 from gradcheck._graph.trace import Traced
+from gradcheck._report.nonfinite import NonfiniteReport
 from gradcheck._results import Place
 
 
@@ -43,3 +45,33 @@ def birthplace(traced: Traced, positions: Sequence[int], cotangents: Mapping[str
 def _is_finite(value: object) -> bool:
     array = np.asarray(value)
     return bool(np.all(np.isfinite(array.astype(np.complex128 if array.dtype.kind == "c" else np.float64))))
+
+
+def locate(
+    function: Any,
+    arguments: Sequence[Any],
+    variables: Mapping[Any, Any] | None = None,
+    *,
+    keywords: Mapping[str, Any] | None = None,
+) -> NonfiniteReport:
+    """The op of a traced training step where a NaN or an infinity is born; the step runs again, on copies.
+
+    Nothing outside changes: variables (weights, slots, states of random generators, counters) are stood for by
+    copies, assignments go there, and prints, summaries and assertions are left out.
+
+    Args:
+        function: A `tf.types.experimental.ConcreteFunction`, as `tf.function.get_concrete_function` gives it.
+        arguments: The positional arguments of the call, in the structure that the function takes: what the user's
+            call was given (of a method without self), or the flat tensors of `function.inputs` without the captured.
+        variables: Values that variables had before the step, by `variable.ref()` of the `tf.Variable` (for one of
+            Keras: `variable.value.ref()`); the others are taken as they are now.
+        keywords: The keyword arguments of the call.
+
+    Returns:
+        The report; `ok` where nothing that the step returns or assigns, and nothing that it tests with
+        `tf.math.is_finite` and the like, is NaN or infinite.
+
+    Raises:
+        GraphUnavailable: If the step takes values from outside that cannot be had again, such as a data set's next.
+    """
+    raise NotImplementedError

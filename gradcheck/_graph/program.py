@@ -72,7 +72,15 @@ def fresh_name(stem: str) -> str:
 
 def from_func_graph(graph: Any) -> Program:
     """The program of a FuncGraph whose inputs and outputs are set."""
-    main = _main(graph)
+    return _with_library(_main(graph), graph)
+
+
+def from_concrete(function: Any) -> Program:
+    """The program of a concrete function, which is left as it is: first the inputs it is called with, then captures."""
+    return _with_library(_body(function.function_def, function.graph), function.graph)
+
+
+def _with_library(main: Body, graph: Any) -> Program:
     library: dict[str, Body] = {}
     pending = set(_called_names(main.nodes))
     while pending:
@@ -144,6 +152,11 @@ def _called_names(nodes: Iterable[Node]) -> Iterator[str]:
             elif kind == "list":
                 for func in value.list.func:
                     yield func.name
+
+
+def functions_named(node: Node) -> list[str]:
+    """The functions that a node names."""
+    return list(_called_names([node]))
 
 
 def called_names(body: Body) -> set[str]:
