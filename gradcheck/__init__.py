@@ -16,9 +16,11 @@ if TYPE_CHECKING:
     from gradcheck._check.gradients import check_gradients as check_gradients
     from gradcheck._check.tf_gradients import assert_tf_gradients as assert_tf_gradients
     from gradcheck._check.tf_gradients import check_tf_gradients as check_tf_gradients
+    from gradcheck._diagnose.nonfinite import find_nonfinite as find_nonfinite
     from gradcheck._errors import GradientMismatch as GradientMismatch
     from gradcheck._graph.trace import Gradients as Gradients
     from gradcheck._report.gradient import GradientReport as GradientReport
+    from gradcheck._report.nonfinite import NonfiniteReport as NonfiniteReport
     from gradcheck._results import Finding as Finding
     from gradcheck._results import Verdict as Verdict
     from gradcheck._version import __version__ as __version__
@@ -28,6 +30,7 @@ __all__ = [
     "GradientMismatch",
     "GradientReport",
     "Gradients",
+    "NonfiniteReport",
     "Verdict",
     "__version__",
     "assert_gradients",
@@ -35,6 +38,7 @@ __all__ = [
     "check_gradients",
     "check_tf_gradients",
     "compute_gradient",
+    "find_nonfinite",
     "max_error",
     "subjects",
 ]
@@ -44,6 +48,7 @@ _HOME = {
     "GradientMismatch": "_errors",
     "GradientReport": "_report.gradient",
     "Gradients": "_graph.trace",
+    "NonfiniteReport": "_report.nonfinite",
     "Verdict": "_results",
     "__version__": "_version",
     "assert_gradients": "_check.gradients",
@@ -51,6 +56,7 @@ _HOME = {
     "check_gradients": "_check.gradients",
     "check_tf_gradients": "_check.tf_gradients",
     "compute_gradient": "_check.compute",
+    "find_nonfinite": "_diagnose.nonfinite",
     "max_error": "_check.compute",
     "subjects": "subjects",
 }

@@ -2,49 +2,99 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
+import tensorflow as tf
 
-from gradcheck._graph.evaluate import Runner, returning
-from gradcheck._graph.program import CONTINUOUS, Return, data_inputs, output_refs, prune, topological
-from gradcheck._graph.provenance import place
+from gradcheck._diagnose.births import follow
+from gradcheck._diagnose.describe import describe
+from gradcheck._graph.evaluate import eagerly
+from gradcheck._graph.functions import trace_function
+from gradcheck._graph.rerun import Rerun, of_concrete, of_traced
 from gradcheck._graph.trace import Traced
 from gradcheck._report.nonfinite import NonfiniteReport
-from gradcheck._results import Place
 
 
-def birthplace(traced: Traced, positions: Sequence[int], cotangents: Mapping[str, object]) -> Place | None:
-    """The first op with finite inputs and a non-finite output, among those that some returned values depend on.
+def of_values(
+    traced: Traced, positions: Sequence[int], labels: Sequence[str], cotangents: Mapping[str, object]
+) -> NonfiniteReport:
+    """The report on some of the values that a traced program returns.
 
     Args:
         traced: The function.
-        positions: Which of the values that the traced program returns are not finite.
+        positions: Which of the values.
+        labels: What to call them.
         cotangents: Values of the cotangent arguments.
     """
-    main = traced.program.main
-    body = prune(replace(main, returns=tuple(main.returns[p] for p in positions), kept=()))
-    order = topological(body)
-    watched = [(node, ref, dtype) for node in order for ref, dtype in output_refs(node) if dtype in CONTINUOUS]
-    if not watched:
-        return None
-    program = traced.program
-    returns = tuple(Return(ref, dtype) for _, ref, dtype in watched)
-    runner = Runner(returning(program, replace(body, returns=returns)), alive=traced.graph)
-    known = {**traced.values, **cotangents}
-    values = runner.run([known[a.name] for a in runner.program.main.args])
-    finite = {ref: _is_finite(v) for (_, ref, _), v in zip(watched, values, strict=True)}
-    for node, ref, _ in watched:
-        if not finite[ref] and all(finite.get(i, True) for i in data_inputs(node)):
-            return place(traced.graph, node.name, node.op)
-    return None
+    return report_on(of_traced(traced, positions, labels, cotangents))
 
 
-def _is_finite(value: object) -> bool:
-    array = np.asarray(value)
-    return bool(np.all(np.isfinite(array.astype(np.complex128 if array.dtype.kind == "c" else np.float64))))
+def find_nonfinite(fn: Callable[..., Any], inputs: Any) -> NonfiniteReport:
+    """Where the first NaN or infinity in the values and gradients of a function is born.
+
+    The function is traced, and its graph is run op by op: first for its outputs and, where these are finite, for their
+    gradients with respect to every floating or complex input and every trainable variable that it reads (cotangents
+    are ones). Nested functions, also those traced before or with `jit_compile=True`, the branch of a conditional that
+    is taken, and each iteration of a loop are entered. A value that is not finite and never reaches an output or a
+    gradient, such as the other branch of a `tf.where`, is no finding. The cause is told by the same graph in float64.
+
+    Args:
+        fn: Any Python callable, tf.function, Keras layer or model. Variables that it assigns keep their values.
+        inputs: A list or tuple is positional arguments, a dict keyword arguments, anything else one argument: tensors,
+            arrays and numbers of any shape and dtype. They may be NaN or infinite: then they are what is reported.
+
+    Returns:
+        A `NonfiniteReport`: `ok` where all is finite; else the op, the user's line, the values that went in, the cause
+        and what to write instead.
+
+    Raises:
+        TypeError: If `fn` is not callable.
+        ValueError: If it returns nothing of a floating or complex dtype.
+
+    Example:
+        >>> import gradcheck, tensorflow as tf
+        >>> report = gradcheck.find_nonfinite(lambda x: tf.sqrt(x), tf.constant([4.0, 0.0]))
+        >>> report.op_type, report.kind, report.index, report.cause
+        ('SqrtGrad', '+Inf', (1,), 'singularity')
+    """
+    if not callable(fn):
+        raise TypeError(f"fn must be callable, found {type(fn).__name__}; write find_nonfinite(fn, inputs)")
+    traced = trace_function(fn, inputs, x_required=False)
+    at = [(position, output.path) for output in traced.outputs for position in output.returns]
+    forward = of_traced(traced, [p for p, _ in at], [path for _, path in at], {})
+    found = follow(forward)
+    if found.birth is not None:
+        return describe(forward, found)
+    returned = dict(zip((p for p, _ in at), found.returned, strict=True))
+    backward = of_traced(traced, *_gradients(traced), _ones(traced, returned))
+    return describe(backward, follow(backward))
+
+
+def _gradients(traced: Traced) -> tuple[list[int], list[str]]:
+    """The positions of all gradients among what the program returns, and what to call them."""
+    named = [
+        (position, f"gradient of {output.path} w.r.t. {source.path}")
+        for output in traced.outputs
+        for source, positions in zip(traced.sources, output.sliced, strict=True)
+        for position in positions or ()
+    ]
+    return [p for p, _ in named], [name for _, name in named]
+
+
+def _ones(traced: Traced, returned: Mapping[int, Any]) -> dict[str, Any]:
+    """Cotangents of ones."""
+    with eagerly():
+        return {
+            name: tf.ones_like(returned[position])
+            for output in traced.outputs
+            for name, position in zip(output.cotangents, output.returns, strict=True)
+        }
+
+
+def report_on(rerun: Rerun, *, tests: bool = False) -> NonfiniteReport:
+    """The report on a program run again; `tests`: also on what it tests itself, such as a guard of gradients."""
+    return describe(rerun, follow(rerun, tests=tests))
 
 
 def locate(
@@ -72,6 +122,7 @@ def locate(
         `tf.math.is_finite` and the like, is NaN or infinite.
 
     Raises:
+        TypeError, ValueError: If `function` is none, or `arguments` or `variables` do not fit it.
         GraphUnavailable: If the step takes values from outside that cannot be had again, such as a data set's next.
     """
-    raise NotImplementedError
+    return report_on(of_concrete(function, arguments, keywords, variables), tests=True)

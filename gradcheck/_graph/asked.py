@@ -97,13 +97,15 @@ def xs_of(
     wrt: Any,
     skipped: Sequence[str],
     inputs: Any,
+    *,
+    required: bool = True,
 ) -> list[tuple[str, Any]]:
     as_input = {id(x) for _, x, value in placed if value is None}
     named = [(path, x) for path, x, _ in placed]
     named += [(path, v) for path, v in variables if v.trainable and id(v) not in as_input]
     frozen = [(path, v) for path, v in variables if not v.trainable and id(v) not in as_input]
     if wrt is None:
-        if not named:
+        if not named and required:
             raise ValueError(
                 "nothing to differentiate with respect to: no input is floating or complex, and no trainable "
                 "variable is read; "

@@ -23,7 +23,7 @@ from gradcheck._graph.values import Values
 
 def trace_function(
     fn: Callable[..., Any], inputs: Any, *, grad_ys: Any = None, wrt: Any = None, name: str | None = None,
-    order: int = 1, seed: int = 0,
+    order: int = 1, seed: int = 0, x_required: bool = True,
 ) -> Traced:  # fmt: skip
     """Trace a callable at the given inputs, with its gradients.
 
@@ -35,6 +35,7 @@ def trace_function(
         name: What to call the function; default its own name.
         order: 2 makes the gradients of the function the outputs.
         seed: Of the cotangents of those gradients, with order 2.
+        x_required: Refuse a function that has nothing to be differentiated with respect to.
 
     Raises:
         TypeError, ValueError: If the outputs, `grad_ys` or `wrt` cannot be used; the text says why.
@@ -53,7 +54,7 @@ def trace_function(
         asked = asked_by_gradients(result, placed, variables)
     else:
         outputs = outputs_of(result, grad_ys, graph, name)
-        xs = xs_of(placed, variables, wrt, skipped, inputs)
+        xs = xs_of(placed, variables, wrt, skipped, inputs, required=x_required)
         asked = Asked(outputs=outputs, xs=xs, stops=[])
     if isinstance(graph, Copy):
         asked.xs = [(path, graph.x_of(x)) for path, x in asked.xs]

@@ -250,7 +250,7 @@ class _Walk:
         """Whether running a node may change a variable."""
         if node.op in CALLED:
             return any(self._body_writes(name) for name in functions_named(node))
-        return str(node.op).startswith(_WRITES)
+        return is_write(node)
 
     def _body_writes(self, name: str) -> bool:
         if name not in self.writing:
@@ -271,9 +271,14 @@ def _kind(node: Node) -> str:
             f"{node.op} {node.name!r} takes its value from outside, where it cannot be had a second time; let the "
             "function take that value as an argument"
         )
-    if op_def(node.op).is_stateful and not output_refs(node) and not node.op.startswith(_WRITES):
+    if op_def(node.op).is_stateful and not output_refs(node) and not is_write(node):
         return "skip"
     return "native" if functions_named(node) else "op"
+
+
+def is_write(node: Node) -> bool:
+    """Whether an op, which calls nothing, changes variables that it takes."""
+    return str(node.op).startswith(_WRITES)
 
 
 def truth(tensor: Any) -> bool:

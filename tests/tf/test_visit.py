@@ -118,14 +118,14 @@ def test_loops_in_loops_tell_both_iterations():
 
 def test_an_op_inside_knows_the_users_line():
     def fn(x):
-        return tf.map_fn(lambda row: tf.math.softplus(row), x)
+        return tf.map_fn(tf.math.softplus, x)
 
     traced, seen, _ = visited(fn, [tf.ones([2, 3])])
     ops = find(seen, "Softplus")
     assert len(ops) == 2
     found = place(traced.graph, ops[0].name, "Softplus")
     assert found.file is not None
-    assert found.source == "return tf.map_fn(lambda row: tf.math.softplus(row), x)"
+    assert found.source == "return tf.map_fn(tf.math.softplus, x)"
 
 
 def test_what_a_value_is_known_by_travels_through_calls_branches_and_iterations():
@@ -177,7 +177,7 @@ def test_a_walk_may_be_left_half_way():
 
 
 def test_a_graph_of_tensorflow_1_may_be_the_default_one_meanwhile():
-    traced = trace_function(lambda x: tf.exp(x), [tf.ones([2])])
+    traced = trace_function(tf.exp, [tf.ones([2])])
     given = [Value(tf.convert_to_tensor(v)) for v in with_cotangents(traced)]
     with tf.Graph().as_default() as graph:
         ops = [v.node.op for v in visit(traced.program, given)]
@@ -203,7 +203,7 @@ def program_of(fn, *inputs):
 
 
 def test_an_error_of_an_op_is_tensorflows_own():
-    walk = program_of(tf.function(lambda x, k: tf.reshape(x, k)), tf.ones([3]), tf.constant([2, 2]))
+    walk = program_of(tf.function(tf.reshape), tf.ones([3]), tf.constant([2, 2]))
     with pytest.raises(tf.errors.InvalidArgumentError, match="3 values"):
         list(walk)
 
@@ -213,6 +213,6 @@ def test_a_data_sets_next_element_is_refused():
     fn = tf.function(lambda: tf.sqrt(next(batches)))
     concrete = fn.get_concrete_function()
     walk = visit(from_concrete(concrete), [Value(x) for x in concrete.captured_inputs], alive=concrete)
-    with pytest.raises(GraphUnavailable, match="IteratorGetNext .* let the function take that value as an argument"):
+    with pytest.raises(GraphUnavailable, match=r"IteratorGetNext .* let the function take that value as an argument"):
         list(walk)
     assert next(batches).numpy() == 1.0
