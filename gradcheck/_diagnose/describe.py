@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
 from gradcheck._diagnose.births import Found
 from gradcheck._diagnose.cause import INPUT, cause_of
+from gradcheck._diagnose.hints import hint_of
 from gradcheck._diagnose.ranges import first_nonfinite, kind_at, range_of
+from gradcheck._diagnose.surroundings import called, function_of
 from gradcheck._graph.program import data_inputs
 from gradcheck._graph.rerun import Rerun
 from gradcheck._graph.visit import Step, Visit
@@ -39,18 +42,20 @@ def describe(rerun: Rerun, found: Found) -> NonfiniteReport:
     }
     if birth.visit is None:
         return NonfiniteReport(
-            place=Place(op=birth.label, op_type="Placeholder"), cause=INPUT,
+            hint=hint_of(birth, INPUT, None, rerun), place=Place(op=birth.label, op_type="Placeholder"), cause=INPUT,
             output=range_of(birth.label, birth.tensor), **common,
         )  # fmt: skip
-    seen, node = birth.visit, birth.visit.node
+    seen, node, cause = birth.visit, birth.visit.node, cause_of(birth, rerun)
+    forward = rerun.places.forward(seen.name, node.op)
     return NonfiniteReport(
         place=rerun.places.place(seen.name, node.op),
-        forward=rerun.places.forward(seen.name, node.op),
+        forward=forward,
         layer=rerun.places.layer(seen.name, node.op),
         output=range_of(f"{node.name}:{birth.output}", birth.tensor),
         inputs=_inputs(seen, index, tuple(birth.tensor.shape.as_list())),
-        inside=tuple(_step(step) for step in seen.path),
-        cause=cause_of(birth, rerun),
+        inside=tuple(_inside(seen, rerun)),
+        cause=cause,
+        hint=hint_of(birth, cause, forward, rerun),
         **common,
     )
 
@@ -81,10 +86,21 @@ def _entry(index: tuple[int, ...], shape: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(0 if length == 1 else i for i, length in zip(own, shape, strict=True))
 
 
-def _step(step: Step) -> str:
+def _inside(seen: Visit, rerun: Rerun) -> Iterator[str]:
+    """The calls, branches and loops on the way in."""
+    body = rerun.program.main
+    names: list[str] = []
+    for step in seen.path:
+        call = called(body, step)
+        names.append(step.node)
+        own = rerun.places.own_name("/".join(names), call.op)
+        yield f"{own} ({', '.join(_taken(step))})" if _taken(step) else own
+        body = rerun.program.functions[function_of(call, step.part)]
+
+
+def _taken(step: Step) -> list[str]:
     if step.iteration is not None:
-        condition = "condition, " if step.part == "cond" else ""
-        return f"{step.node} ({condition}iteration {step.iteration})"
+        return [*(["condition"] if step.part == "cond" else []), f"iteration {step.iteration}"]
     if step.part in ("then", "else"):
-        return f"{step.node} ({step.part} branch)"
-    return step.node if step.part == "call" else f"{step.node} ({step.part})"
+        return [f"{step.part} branch"]
+    return [] if step.part == "call" else [step.part]

@@ -13,12 +13,14 @@ from gradcheck._graph.program import CALLED
 
 _SCOPE = re.compile(r"(?:^|/)gradients(?:_\d+)?/")  # what tf.gradients opens, in a graph and inside loops and calls
 _TAPE = "gradient_tape/"  # what a tf.GradientTape opens
+# What calls the gradient that the user wrote for a tf.custom_gradient: its ops are the user's own.
+_GRADIENT_CODE = ("actual_grad_fn", "internal_grad_fn", "tape_grad_fn")
 # How far up from an op of a gradient the forward pass is looked for.
 _NEAR = 8
 
 
 def forward_op(graph: Any, op: Any) -> Any:
-    """The op that `op` differentiates, in the end, or None where it belongs to no gradient or that cannot be told.
+    """The op that `op` differentiates, in the end, or None where it is of no gradient of TensorFlow's.
 
     tf.gradients names its ops after the op that it differentiates. A tape names only the scope: there, the ops of
     that scope are differentiated once more, each alone, and the one whose gradient has an op of this type, fed by the
@@ -28,6 +30,8 @@ def forward_op(graph: Any, op: Any) -> Any:
         graph: The outermost FuncGraph.
         op: An op of that graph, or of a function that it calls.
     """
+    if any(f.name in _GRADIENT_CODE and f.filename.endswith("custom_gradient.py") for f in op.traceback or ()):
+        return None
     found, seen = op, {id(op)}
     while True:
         before = _by_name(graph, found)

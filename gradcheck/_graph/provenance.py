@@ -62,6 +62,12 @@ def place(graph: Any, name: str, op_type: str = "") -> Place:
     )
 
 
+def own_name(graph: Any, name: str, op_type: str = "") -> str:
+    """The name that an op has in the graph of the function that made it."""
+    op = operation(graph, name, op_type)
+    return name if op is None else str(op.name)
+
+
 def forward_place(graph: Any, name: str, op_type: str = "") -> Place | None:
     """The place of the op that an op of a gradient differentiates; None for other ops."""
     op = operation(graph, name, op_type)

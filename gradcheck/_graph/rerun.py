@@ -31,6 +31,8 @@ class Places(Protocol):
 
     def layer(self, name: str, op_type: str) -> str | None: ...
 
+    def own_name(self, name: str, op_type: str) -> str: ...
+
 
 @dataclass(frozen=True, slots=True)
 class GraphPlaces:
@@ -49,6 +51,10 @@ class GraphPlaces:
     def layer(self, name: str, op_type: str) -> str | None:
         """The path of the Keras layer that made the op."""
         return provenance.keras_layer(self.graph, name, op_type)
+
+    def own_name(self, name: str, op_type: str) -> str:
+        """The name of the op in the graph that the user's code made."""
+        return provenance.own_name(self.graph, name, op_type)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

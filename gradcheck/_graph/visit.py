@@ -235,9 +235,10 @@ class _Walk:
         ]
 
     def _live(self, body: Body) -> list[Node]:
-        """The nodes that what is returned depends on, and those that change variables, in an order that runs."""
+        """The nodes that what is returned or kept takes, and those that change variables, in an order that runs."""
         producers = {node.name: node for node in body.nodes}
         pending = [node_of(r.ref) for r in body.returns] + [n.name for n in body.nodes if self._writes(n)]
+        pending += body.kept
         live: set[str] = set()
         while pending:
             name = pending.pop()
