@@ -58,30 +58,40 @@ RANDOM = frozenset(_STATELESS) | {
 }  # fmt: skip
 
 
-def freeze_randomness(program: Program) -> Program:
+def freeze_randomness(program: Program, *, generators: bool = True) -> Program:
     """The program with stateful random ops replaced by stateless ones, each with a key of its own.
 
     Two runs then draw the same numbers, and no generator of the user's advances. The numbers are not those that
     the stateful op would have drawn next. Inside a loop every iteration draws the same.
+
+    Args:
+        program: What draws.
+        generators: Replace also what draws from a generator whose state is a variable.
     """
-    return map_bodies(program, _freeze)
+    return map_bodies(program, lambda body: _freeze(body, generators))
 
 
-def _freeze(body: Body) -> Body:
-    if not any(node.op in _STATELESS or node.op in _SKIPS for node in body.nodes):
+def of_generator(node: Node) -> bool:
+    """Whether a node draws from a generator whose state is a variable, or moves that on."""
+    return node.op in _SKIPS or (node.op in _STATELESS and node.op in _SHAPE_AT)
+
+
+def _freeze(body: Body, generators: bool) -> Body:
+    frozen = {n.name for n in body.nodes if n.op in FROZEN and (generators or not of_generator(n))}
+    if not frozen:
         return body
     nodes: list[Node] = []
     refs: dict[str, str] = {}
     gone: set[str] = set()
     for node in body.nodes:
-        if node.op in _STATELESS:
+        if node.name not in frozen:
+            nodes.append(node)
+        elif node.op in _STATELESS:
             nodes += _stateless(node, refs)
         elif node.op == "RngSkip":
             gone.add(node.name)
-        elif node.op in _SKIPS:
-            nodes += _state(node, refs)
         else:
-            nodes.append(node)
+            nodes += _state(node, refs)
     result = []
     for node in nodes:
         if any(i in refs or i.lstrip("^") in gone for i in node.input):

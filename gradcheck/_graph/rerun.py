@@ -13,7 +13,7 @@ from tensorflow.python.eager.polymorphic_function import function_type_utils
 from gradcheck._graph import provenance, structure
 from gradcheck._graph.evaluate import eagerly
 from gradcheck._graph.program import Program, from_concrete
-from gradcheck._graph.randomness import RANDOM, freeze_randomness
+from gradcheck._graph.randomness import FROZEN, freeze_randomness, of_generator
 from gradcheck._graph.shadows import empty_shadow, read, shadow
 from gradcheck._graph.trace import Traced
 from gradcheck._graph.twin import WIDER, promote
@@ -154,11 +154,11 @@ def of_concrete(
     program = from_concrete(function)
     labels = [a.name for a in program.main.args]
     given = tuple(_given(label, value, names, before) for label, value in zip(labels, flat, strict=True))
-    drawing = {n.op for b in (program.main, *program.functions.values()) for n in b.nodes if n.op in RANDOM}
-    frozen = sorted(op for op in drawing if not op.startswith("Stateless"))
+    nodes = [n for body in (program.main, *program.functions.values()) for n in body.nodes]
+    frozen = sorted({n.op for n in nodes if n.op in FROZEN and not of_generator(n)})
     return Rerun(
         name=function.graph.name,
-        program=freeze_randomness(program),
+        program=freeze_randomness(program, generators=False),
         given=given,
         outputs=_output_paths(function),
         places=GraphPlaces(function.graph),
