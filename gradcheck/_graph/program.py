@@ -115,15 +115,20 @@ def _definition(name: str, graph: Any) -> Any:
 
 
 def _body(definition: Any, graph: Any) -> Body:
+    body = body_of(definition)
+    unknown = [node for node in body.nodes if op_def(node.op) is None]
+    return _with_calls(body, unknown, graph) if unknown else body
+
+
+def body_of(definition: Any) -> Body:
+    """The body that a FunctionDef describes."""
     signature = definition.signature
-    body = Body(
+    return Body(
         args=tuple(Argument(a.name, a.type) for a in signature.input_arg),
         nodes=tuple(definition.node_def),
         returns=tuple(Return(definition.ret[a.name], a.type) for a in signature.output_arg),
         attributes={k: v for k, v in definition.attr.items() if k in ("_XlaMustCompile",)},
     )
-    unknown = [node for node in body.nodes if op_def(node.op) is None]
-    return _with_calls(body, unknown, graph) if unknown else body
 
 
 def _with_calls(body: Body, named: list[Node], graph: Any) -> Body:

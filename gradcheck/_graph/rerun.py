@@ -167,6 +167,13 @@ def of_concrete(
     )
 
 
+def with_variables(rerun: Rerun, values: Sequence[Given]) -> Rerun:
+    """The same with other values of its variables, one each, in order."""
+    following = iter(values)
+    given = tuple(replace(g, value=next(following).value) if g.variable is not None else g for g in rerun.given)
+    return replace(rerun, given=given)
+
+
 def _before(variables: Mapping[Any, Any] | None) -> dict[int, Any]:
     """Values by the identity of the handle of their variable."""
     found = {}
