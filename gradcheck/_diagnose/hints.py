@@ -11,8 +11,9 @@ import tensorflow as tf
 
 from gradcheck._diagnose.births import Birth
 from gradcheck._diagnose.cause import LOST, OVERFLOW
+from gradcheck._diagnose.entries import at
 from gradcheck._diagnose.ranges import first_nonfinite, wide_array
-from gradcheck._diagnose.surroundings import Surroundings, at, of_forward, of_visit
+from gradcheck._diagnose.surroundings import Surroundings, of_forward, of_visit
 from gradcheck._graph.rerun import Rerun
 from gradcheck._results import Place
 

@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import tensorflow as tf
-
 from gradcheck._diagnose.births import follow
 from gradcheck._diagnose.describe import describe
-from gradcheck._graph.evaluate import eagerly
+from gradcheck._diagnose.parts import gradients_of, outputs_of
 from gradcheck._graph.functions import trace_function
 from gradcheck._graph.rerun import Rerun, of_concrete, of_traced
 from gradcheck._graph.trace import Traced
@@ -61,35 +59,11 @@ def find_nonfinite(fn: Callable[..., Any], inputs: Any) -> NonfiniteReport:
     if not callable(fn):
         raise TypeError(f"fn must be callable, found {type(fn).__name__}; write find_nonfinite(fn, inputs)")
     traced = trace_function(fn, inputs, x_required=False)
-    at = [(position, output.path) for output in traced.outputs for position in output.returns]
-    forward = of_traced(traced, [p for p, _ in at], [path for _, path in at], {})
+    forward = outputs_of(traced)
     found = follow(forward)
     if found.birth is not None:
         return describe(forward, found)
-    returned = dict(zip((p for p, _ in at), found.returned, strict=True))
-    backward = of_traced(traced, *_gradients(traced), _ones(traced, returned))
-    return describe(backward, follow(backward))
-
-
-def _gradients(traced: Traced) -> tuple[list[int], list[str]]:
-    """The positions of all gradients among what the program returns, and what to call them."""
-    named = [
-        (position, f"gradient of {output.path} w.r.t. {source.path}")
-        for output in traced.outputs
-        for source, positions in zip(traced.sources, output.sliced, strict=True)
-        for position in positions or ()
-    ]
-    return [p for p, _ in named], [name for _, name in named]
-
-
-def _ones(traced: Traced, returned: Mapping[int, Any]) -> dict[str, Any]:
-    """Cotangents of ones."""
-    with eagerly():
-        return {
-            name: tf.ones_like(returned[position])
-            for output in traced.outputs
-            for name, position in zip(output.cotangents, output.returns, strict=True)
-        }
+    return report_on(gradients_of(traced, found.returned))
 
 
 def report_on(rerun: Rerun, *, tests: bool = False) -> NonfiniteReport:

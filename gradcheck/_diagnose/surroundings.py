@@ -6,13 +6,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import numpy as np
-
+from gradcheck._diagnose.inside import body_around
 from gradcheck._diagnose.ranges import array_of, wide_array
 from gradcheck._graph.evaluate import RUN_ERRORS
 from gradcheck._graph.program import CALLED, Body, Node, Program, data_inputs, map_bodies, node_of
 from gradcheck._graph.rerun import Rerun
-from gradcheck._graph.visit import Step, Visit
+from gradcheck._graph.visit import Visit
 
 # They change no entry but by a shape, a dtype or a sign.
 _SEEN_THROUGH = frozenset(
@@ -124,7 +123,7 @@ class Surroundings:
 
 def of_visit(rerun: Rerun, visit: Visit) -> Surroundings:
     """Around an op that ran."""
-    return Surroundings(visit.node, _entered(rerun.program, visit.path), rerun)
+    return Surroundings(visit.node, body_around(rerun.program, visit.path), rerun)
 
 
 def of_forward(rerun: Rerun, name: str, op_type: str) -> Surroundings | None:
@@ -134,38 +133,3 @@ def of_forward(rerun: Rerun, name: str, op_type: str) -> Surroundings | None:
             if node.op == op_type and (node.name == name or node.name.endswith(f"/{name}")):
                 return Surroundings(node, body, rerun)
     return None
-
-
-def _entered(program: Program, path: tuple[Step, ...]) -> Body:
-    body = program.main
-    for step in path:
-        body = program.functions[function_of(called(body, step), step.part)]
-    return body
-
-
-def called(body: Body, step: Step) -> Node:
-    """The node of a step inwards."""
-    return next(node for node in body.nodes if node.name == step.node)
-
-
-def function_of(call: Node, part: str) -> str:
-    """The name of the function that a step inwards enters."""
-    if part.startswith("branch "):
-        return str(call.attr["branches"].list.func[int(part.removeprefix("branch "))].name)
-    key = {"call": "f", "then": "then_branch", "else": "else_branch"}.get(part, part)
-    return str(call.attr[key].func.name)
-
-
-def at(array: Any, index: tuple[int, ...]) -> Any:
-    """The entry of an array that is broadcast to an entry of another, or None where shapes do not tell."""
-    if array is None or array.ndim > len(index):
-        return None
-    own = index[len(index) - array.ndim :]
-    if any(i >= length > 1 for i, length in zip(own, array.shape, strict=True)):
-        return None
-    return array[tuple(0 if length == 1 else i for i, length in zip(own, array.shape, strict=True))]
-
-
-def is_any(values: Any, test: Any) -> bool:
-    """Whether a test holds for an entry of an array, if there is one."""
-    return values is not None and bool(np.any(test(values)))

@@ -54,6 +54,11 @@ _EXACT = frozenset(
 )  # fmt: skip
 
 
+def hands_on(op: str) -> bool:
+    """Whether an op of that type gives nothing but entries that it was given, or constants."""
+    return op in _EXACT or op.startswith(("TensorList", "Optional", "TensorArray", "ReadVariable"))
+
+
 def with_rounding(program: Program, seed: int, *, unit: float | None = None, constants: bool = False) -> Program:
     """The float64 program rounding at random, anew with every seed.
 

@@ -14,9 +14,19 @@ NEED_TENSORFLOW = [
     "check_gradients",
     "check_tf_gradients",
     "compute_gradient",
+    "find_nonfinite",
+    "profile_precision",
     "subjects",
 ]
-NEED_NONE = ["Finding", "GradientMismatch", "GradientReport", "Verdict", "__version__"]
+NEED_NONE = [
+    "Finding",
+    "GradientMismatch",
+    "GradientReport",
+    "NonfiniteReport",
+    "PrecisionReport",
+    "Verdict",
+    "__version__",
+]
 BLOCKED = "import sys; sys.modules['tensorflow'] = None; "
 
 

@@ -47,3 +47,17 @@ def test_a_hint_is_not_given_where_it_is_not_earned(name, fn, inputs, pattern):
     report = gradcheck.find_nonfinite(fn, inputs)
     assert not report.ok
     assert not re.search(pattern, report.hint or ""), str(report)
+
+
+def test_misuse_is_refused_before_anything_runs():
+    with pytest.raises(TypeError, match=r"fn must be callable, found list; write find_nonfinite\(fn, inputs\)"):
+        gradcheck.find_nonfinite([1.0], 2.0)
+    with pytest.raises(ValueError, match="returned nothing that can be differentiated"):
+        gradcheck.find_nonfinite(lambda: None, [])
+
+
+def test_a_report_with_a_field_of_the_wrong_kind_is_refused():
+    data = gradcheck.find_nonfinite(FAULTS[0].fn, FAULTS[0].inputs).to_dict()
+    for change, says in (({"ok": 1}, "report.ok"), ({"extra": 1}, "report.extra"), ({"format": 7}, "report.format")):
+        with pytest.raises(ValueError, match=says):
+            NonfiniteReport.from_dict({**data, **change})
