@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from gradcheck._check.compute import max_error as max_error
     from gradcheck._check.gradients import assert_gradients as assert_gradients
     from gradcheck._check.gradients import check_gradients as check_gradients
+    from gradcheck._check.model import check_model as check_model
     from gradcheck._check.tf_gradients import assert_tf_gradients as assert_tf_gradients
     from gradcheck._check.tf_gradients import check_tf_gradients as check_tf_gradients
     from gradcheck._diagnose.nonfinite import find_nonfinite as find_nonfinite
@@ -39,6 +40,7 @@ __all__ = [
     "assert_gradients",
     "assert_tf_gradients",
     "check_gradients",
+    "check_model",
     "check_tf_gradients",
     "compute_gradient",
     "find_nonfinite",
@@ -59,6 +61,7 @@ _HOME = {
     "assert_gradients": "_check.gradients",
     "assert_tf_gradients": "_check.tf_gradients",
     "check_gradients": "_check.gradients",
+    "check_model": "_check.model",
     "check_tf_gradients": "_check.tf_gradients",
     "compute_gradient": "_check.compute",
     "find_nonfinite": "_diagnose.nonfinite",

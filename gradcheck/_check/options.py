@@ -22,6 +22,12 @@ class Options:
     seed: int = 0
     forward: bool = False
 
+    def changed(self) -> list[str]:
+        """What differs from the defaults, as it would be written; without the seed."""
+        defaults = Options()
+        keys = ("mode", "order", "rtol", "directions", "forward")
+        return [f"{k}={getattr(self, k)!r}" for k in keys if getattr(self, k) != getattr(defaults, k)]
+
 
 def options(
     *, mode: Any = "auto", order: Any = 1, rtol: Any = None, directions: Any = 4, seed: Any = 0, forward: Any = False

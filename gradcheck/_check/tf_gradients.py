@@ -152,8 +152,4 @@ def _again(given: Mapping[str, Any], unconnected: str, opts: Options) -> str:
     parts = ["ys", "xs", *(f"{key}={key}" for key, value in given.items() if value is not None)]
     if unconnected != "none":
         parts.append(f'unconnected_gradients="{unconnected}"')
-    defaults = Options()
-    for key in ("mode", "order", "rtol", "directions"):
-        if getattr(opts, key) != getattr(defaults, key):
-            parts.append(f"{key}={getattr(opts, key)!r}")
-    return f"check_tf_gradients({', '.join(parts)}, seed={opts.seed})"
+    return f"check_tf_gradients({', '.join([*parts, *opts.changed()])}, seed={opts.seed})"
