@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from gradcheck._check.modes import compare_modes
-from gradcheck._check.options import Options, options
+from gradcheck._check.options import Options, called, options
 from gradcheck._check.run import Checked, run
 from gradcheck._check.work import eps_of
 from gradcheck._errors import GradientMismatch
@@ -84,13 +84,13 @@ def check_gradients(
         )
     _refuse_odd_surrogate(surrogate, opts)
     started = time.perf_counter()
-    called = name or name_of(fn)
-    line = again(called, grad_ys, wrt, surrogate, opts)
-    return checked(fn, inputs, opts, called, line, started, grad_ys=grad_ys, wrt=wrt, surrogate=surrogate)
+    title = called(name, name_of(fn))
+    line = again(title, grad_ys, wrt, surrogate, opts)
+    return checked(fn, inputs, opts, title, line, started, grad_ys=grad_ys, wrt=wrt, surrogate=surrogate)
 
 
 def checked(
-    fn: Callable[..., Any], inputs: Any, opts: Options, called: str, line: str, started: float, **asked: Any
+    fn: Callable[..., Any], inputs: Any, opts: Options, title: str, line: str, started: float, **asked: Any
 ) -> GradientReport:
     """The report on a callable, traced and checked.
 
@@ -98,23 +98,23 @@ def checked(
         fn: What is checked.
         inputs: Its arguments.
         opts: What the user asked for.
-        called: What to call it.
+        title: What to call it.
         line: What repeats the check.
         started: When it began.
         asked: Further arguments of `trace_function`.
     """
-    traced = trace_function(fn, inputs, name=called, **asked)
+    traced = trace_function(fn, inputs, name=title, **asked)
     # A function that runs in Python may assign variables whenever it runs.
     with kept_variables(fn, inputs) if traced.notes or opts.forward else nullcontext():
         parts = [run(traced, opts)]
         if opts.order == 2:
-            name = f"gradient of {called}"
+            name = f"gradient of {title}"
             parts.append(run(trace_function(fn, inputs, name=name, order=2, seed=opts.seed, **asked), opts))
         if opts.forward:
             variables = asked["variables"]() if asked.get("variables") else ()
             findings, notes = compare_modes(fn, inputs, opts.seed, _narrowest(traced), variables)
             parts.append(replace(parts[0], findings=tuple(findings), notes=tuple(notes), evaluations=1, gradients=1))
-    return report(called, parts, opts, traced.skipped, line, started)
+    return report(title, parts, opts, traced.skipped, line, started)
 
 
 def _refuse_odd_surrogate(surrogate: Any, opts: Options) -> None:
@@ -205,9 +205,9 @@ def report(
     )
 
 
-def again(called: str, grad_ys: Any, wrt: Any, surrogate: Any, opts: Options) -> str:
+def again(title: str, grad_ys: Any, wrt: Any, surrogate: Any, opts: Options) -> str:
     """A line that repeats the check."""
-    parts = [called if called.isidentifier() else "fn", "inputs"]
+    parts = [title if title.isidentifier() else "fn", "inputs"]
     if grad_ys is not None:
         parts.append("grad_ys=grad_ys")
     if wrt is not None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from gradcheck._check.gradients import checked
 from gradcheck._check.objective import losses_kept, objective
-from gradcheck._check.options import Options, options
+from gradcheck._check.options import Options, called, options
 from gradcheck._report.gradient import GradientReport
 
 
@@ -80,7 +80,7 @@ def check_model(
     }  # fmt: skip
     with losses_kept(model):
         return checked(
-            wanted.fn, [x], opts, name or wanted.name, _again(given, opts), started, grad_ys=grad_ys, wrt=wrt,
+            wanted.fn, [x], opts, called(name, wanted.name), _again(given, opts), started, grad_ys=grad_ys, wrt=wrt,
             variables=wanted.variables, owner=model,
         )  # fmt: skip
 

@@ -56,6 +56,17 @@ def options(
     return Options(mode=mode, order=int(order), rtol=rtol, directions=int(directions), seed=int(seed), forward=forward)
 
 
+def called(name: Any, default: str) -> str:
+    """What to call the subject of a check.
+
+    Raises:
+        TypeError: If the user's name for it is no string.
+    """
+    if name is not None and not isinstance(name, str):
+        raise TypeError(f"name must be a string or None; got name={name!r}")
+    return name or default
+
+
 def _whole(name: str, value: Any, least: int) -> None:
     if isinstance(value, bool) or not isinstance(value, numbers.Integral):
         raise TypeError(f"{name} must be a whole number; got {name}={value!r}")

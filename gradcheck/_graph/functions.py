@@ -54,8 +54,6 @@ def trace_function(
     Raises:
         TypeError, ValueError: If the outputs, `grad_ys` or `wrt` cannot be used; the text says why.
     """
-    if name is not None and not isinstance(name, str):
-        raise TypeError(f"name must be a string or None; got name={name!r}")
     name = name or name_of(fn)
     notes: list[str] = []
     arrays = [leaf for leaf in structure.leaves(inputs, "inputs") if isinstance(leaf.value, np.ndarray)]

@@ -12,6 +12,7 @@ NEED_TENSORFLOW = [
     "Gradients",
     "assert_gradients",
     "check_gradients",
+    "check_model",
     "check_tf_gradients",
     "compute_gradient",
     "find_nonfinite",
