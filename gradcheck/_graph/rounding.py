@@ -14,7 +14,7 @@ from dataclasses import replace
 
 import numpy as np
 from tensorflow.core.framework import types_pb2
-from tensorflow.python.framework import dtypes, tensor_util
+from tensorflow.python.framework import tensor_util
 
 from gradcheck._graph.program import (
     COMPLEX,
@@ -40,6 +40,7 @@ _UNITS = {
     types_pb2.DT_FLOAT: 2.0**-24,
     types_pb2.DT_COMPLEX64: 2.0**-24,
 }
+_BITS = {types_pb2.DT_BFLOAT16: 2}  # of its 8: 2 / sqrt(pi) rounds to 1.125, which has few
 # These hand on what they are given, bit by bit.
 _EXACT = frozenset(
     {
@@ -135,11 +136,13 @@ def _is_exact(node: Node) -> bool:
 
 
 def _is_long(node: Node) -> bool:
-    """Whether a node is a constant that takes more bits than bfloat16 has, and so was likely rounded."""
+    """Whether a node is a constant of more bits than numbers have that are meant as they are, and so likely rounded."""
     if node.op != "Const" or node.attr["dtype"].type != _D:
         return False
     values = tensor_util.MakeNdarray(node.attr["value"].tensor)
-    return bool(np.any(values.astype(dtypes.bfloat16.as_numpy_dtype).astype(np.float64) != values))
+    bits = _BITS.get(node.attr[NARROW].type, 8) if NARROW in node.attr else 8
+    mantissas = np.ldexp(np.frexp(values)[0], bits)
+    return bool(np.any((mantissas != np.rint(mantissas)) & (values != np.rint(values))))
 
 
 def _drawn(ref: str, seed: int) -> tuple[list[Node], str]:
