@@ -32,8 +32,9 @@ from gradcheck._graph.program import (
 )
 from gradcheck._graph.twin import NARROW
 
-_D, _I, _L = types_pb2.DT_DOUBLE, types_pb2.DT_INT32, types_pb2.DT_INT64
+_D, _C, _I, _L = types_pb2.DT_DOUBLE, types_pb2.DT_COMPLEX128, types_pb2.DT_INT32, types_pb2.DT_INT64
 _SCRAMBLE = 0x1E3779B97F4A7C15  # 2^64 / golden ratio, without the sign bit
+_Rounding = Callable[[Node, str, int], tuple[list[Node], str] | None]  # what to add after a result, by its dtype
 _UNITS = {
     types_pb2.DT_HALF: 2.0**-11,
     types_pb2.DT_BFLOAT16: 2.0**-8,
@@ -64,19 +65,19 @@ def with_rounding(program: Program, seed: int, *, unit: float | None = None, con
     """The float64 program rounding at random, anew with every seed.
 
     Args:
-        program: In float64; complex results are left alone.
+        program: In float64; complex results are left alone, but for constants.
         seed: Two seeds draw different roundings, one seed the same ones.
         unit: Unit roundoff for all ops; None for that of the narrow dtype that each op's results have in the function
             of which this is the twin, and none where they are not narrow.
         constants: Round the constants instead of the results of ops; not those of a few bits, such as 0.5 or 3.
     """
 
-    def rounding(node: Node, ref: str) -> tuple[list[Node], str] | None:
+    def rounding(node: Node, ref: str, dtype: int) -> tuple[list[Node], str] | None:
         own = unit if unit is not None else _unit_of(node)
-        if own is None or (not _is_long(node) if constants else _is_exact(node)):
+        if own is None or (not _is_long(node) if constants else _is_exact(node) or dtype != _D):
             return None
-        draws, drawn = _drawn(ref, seed)
-        rest, result = _multiplied(ref, drawn, own)
+        draws, drawn = _drawn(ref, seed, dtype)
+        rest, result = _multiplied(ref, drawn, own, dtype)
         return draws + rest, result
 
     return _with(program, rounding)
@@ -89,17 +90,17 @@ def with_rounding_by_value(program: Program, unit: float) -> Program:
     value is another: what does not move with the inputs adds no noise to differences.
     """
 
-    def rounding(node: Node, ref: str) -> tuple[list[Node], str] | None:
-        if _is_exact(node):
+    def rounding(node: Node, ref: str, dtype: int) -> tuple[list[Node], str] | None:
+        if _is_exact(node) or dtype != _D:
             return None
         draws, drawn = _scrambled(ref)
-        rest, result = _multiplied(ref, drawn, unit)
+        rest, result = _multiplied(ref, drawn, unit, dtype)
         return draws + rest, result
 
     return _with(program, rounding)
 
 
-def _with(program: Program, rounding: Callable[[Node, str], tuple[list[Node], str] | None]) -> Program:
+def _with(program: Program, rounding: _Rounding) -> Program:
     names = {name: fresh_name("rounding") for name in program.functions}
     return Program(
         main=_rounded(program.main, names, rounding),
@@ -107,9 +108,7 @@ def _with(program: Program, rounding: Callable[[Node, str], tuple[list[Node], st
     )
 
 
-def _rounded(
-    body: Body, names: Mapping[str, str], rounding: Callable[[Node, str], tuple[list[Node], str] | None]
-) -> Body:
+def _rounded(body: Body, names: Mapping[str, str], rounding: _Rounding) -> Body:
     nodes: list[Node] = []
     refs: dict[str, str] = {}
     for node in body.nodes:
@@ -118,7 +117,7 @@ def _rounded(
         set_inputs(copy, [refs.get(i, i) for i in copy.input], [])
         nodes.append(copy)
         for ref, dtype in output_refs(node):
-            added = rounding(node, ref) if dtype == _D else None
+            added = rounding(node, ref, dtype) if dtype in (_D, _C) else None
             if added is not None:
                 nodes += added[0]
                 refs[ref] = added[1]
@@ -137,18 +136,19 @@ def _is_exact(node: Node) -> bool:
 
 def _is_long(node: Node) -> bool:
     """Whether a node is a constant of more bits than numbers have that are meant as they are, and so likely rounded."""
-    if node.op != "Const" or node.attr["dtype"].type != _D:
+    if node.op != "Const" or node.attr["dtype"].type not in (_D, _C):
         return False
     values = tensor_util.MakeNdarray(node.attr["value"].tensor)
+    values = np.stack([values.real, values.imag])
     bits = _BITS.get(node.attr[NARROW].type, 8) if NARROW in node.attr else 8
     mantissas = np.ldexp(np.frexp(values)[0], bits)
     return bool(np.any((mantissas != np.rint(mantissas)) & (values != np.rint(values))))
 
 
-def _drawn(ref: str, seed: int) -> tuple[list[Node], str]:
+def _drawn(ref: str, seed: int, dtype: int) -> tuple[list[Node], str]:
     """Nodes that draw a number of [-1, 1) for every entry of a tensor."""
     name = _stem(ref)
-    shape = make_node("Shape", f"{name}/shape", [ref], T=_D, out_type=_I)
+    shape = make_node("Shape", f"{name}/shape", [ref], T=dtype, out_type=_I)
     seeds = make_node("Const", f"{name}/seed", beside(ref), dtype=_I)
     tensor = seeds.attr["value"].tensor
     tensor.dtype = _I
@@ -182,14 +182,18 @@ def _scrambled(ref: str) -> tuple[list[Node], str]:
     return nodes, f"{result.name}:z:0"
 
 
-def _multiplied(ref: str, drawn: str, unit: float) -> tuple[list[Node], str]:
+def _multiplied(ref: str, drawn: str, unit: float, dtype: int) -> tuple[list[Node], str]:
     """Nodes for ref x (1 + unit x drawn)."""
     name = _stem(ref)
     spread, one = _scalar(f"{name}/spread", unit, ref), _scalar(f"{name}/exact", 1.0, ref)
     scaled = make_node("Mul", f"{name}/scaled", [drawn, f"{spread.name}:output:0"], T=_D)
     factor = make_node("AddV2", f"{name}/factor", [f"{scaled.name}:z:0", f"{one.name}:output:0"], T=_D)
-    result = make_node("Mul", f"{name}/result", [ref, f"{factor.name}:z:0"], T=_D)
-    return [spread, one, scaled, factor, result], f"{result.name}:z:0"
+    nodes, by = [spread, one, scaled, factor], f"{factor.name}:z:0"
+    if dtype == _C:
+        nodes.append(make_node("Cast", f"{name}/cast", [by], SrcT=_D, DstT=_C))
+        by = f"{name}/cast:y:0"
+    result = make_node("Mul", f"{name}/result", [ref, by], T=dtype)
+    return [*nodes, result], f"{result.name}:z:0"
 
 
 def _stem(ref: str) -> str:
