@@ -179,7 +179,7 @@ def bad_determinant(a: Any) -> Any:
 @tf.custom_gradient
 def bad_fft(z: Any) -> Any:
     """The transform back without its number of terms."""
-    return tf.signal.fft(z), lambda up: tf.signal.ifft(up)
+    return tf.signal.fft(z), tf.signal.ifft
 
 
 @tf.custom_gradient
@@ -220,7 +220,7 @@ def bad_ctc(logits: Any) -> Any:
 
 @tf.custom_gradient
 def bad_numpy_sine(x: Any) -> Any:
-    y = tf.numpy_function(lambda v: np.sin(v), [x], x.dtype)
+    y = tf.numpy_function(np.sin, [x], x.dtype)
     y.set_shape(x.shape)
     return y, lambda up: up * tf.sin(x)
 
@@ -748,8 +748,10 @@ def broken(name: str, make: Any, *, culprit: Culprit, x: str | None, **more: Any
 
 
 def reference() -> Case:
-    return Case(name="reference variable", check=lambda **_: of_reference_variable(lambda w: bad_square(w)),
-                make=lambda: (), verdict=Verdict.MISMATCH, x="w", culprit=_by("bad_square", "bad_square(w)"))  # fmt: skip
+    return Case(
+        name="reference variable", check=lambda **_: of_reference_variable(bad_square), make=lambda: (),
+        verdict=Verdict.MISMATCH, x="w", culprit=_by("bad_square", "then(w)"),
+    )  # fmt: skip
 
 
 BOXES = np.float32([[0.11, 0.13, 0.82, 0.71], [0.07, 0.21, 0.93, 0.97]])
@@ -850,8 +852,8 @@ MODELS = (
            culprit=_by("bad_tanh", "layers.RNN")),
     broken("attention", transformer, x=None, culprit=_by("bad_softmax")),
     broken("tied weights", lambda: (TiedBad(), floats(2, 3)), x="tied/dense/kernel", culprit=_by("bad_product")),
-    broken("LSTM with a wrong sigmoid", lambda: (Registered(layers.LSTM(2, unroll=True, name="lstm"), "Sigmoid"), floats(2, 3, 2)),
-           x=None, culprit=wrong_of("Sigmoid", "self.inner(x)")),
+    broken("LSTM with a wrong sigmoid",
+           lambda: (Registered(layers.LSTM(2, unroll=True, name="lstm"), "Sigmoid"), floats(2, 3, 2)), x=None, culprit=wrong_of("Sigmoid", "self.inner(x)")),
     broken("attention with a wrong softmax",
            lambda: (Registered(SelfAttending(), "Softmax"), floats(1, 3, 4)), x=None,
            culprit=wrong_of("Softmax", "self.inner")),

@@ -42,6 +42,13 @@ def tanh_dense() -> Any:
     return layers.Dense(3, activation="tanh")
 
 
+def stateful_gru() -> tuple[Any, Any]:
+    keras.utils.set_random_seed(3)
+    layer = layers.GRU(2, stateful=True)
+    layer(floats(2, 3, 2, seed=5))
+    return layer, floats(2, 3, 2)
+
+
 LAYERS = (
     model("Dense", alone(lambda: layers.Dense(3), 2, 4)),
     model("Dense of sigmoid", alone(lambda: layers.Dense(3, activation="sigmoid"), 2, 4)),
@@ -80,7 +87,7 @@ LAYERS = (
           training=True),
     model("GRU", alone(lambda: layers.GRU(3), 2, 4, 2)),
     model("GRU of one bias", alone(lambda: layers.GRU(2, reset_after=False), 2, 3, 2)),
-    model("GRU that keeps its state", lambda: stateful_gru()),
+    model("GRU that keeps its state", stateful_gru),
     model("Bidirectional LSTM", alone(lambda: layers.Bidirectional(layers.LSTM(2)), 2, 3, 2)),
     model("ConvLSTM2D", alone(lambda: layers.ConvLSTM2D(2, 2), 1, 2, 3, 3, 1), slow=True),
     model("TimeDistributed", alone(lambda: layers.TimeDistributed(layers.Dense(2)), 2, 3, 4)),
@@ -95,13 +102,6 @@ LAYERS = (
     model("SpectralNormalization", alone(lambda: layers.SpectralNormalization(layers.Dense(3)), 2, 4)),
     model("ReversibleEmbedding, tied", lambda: (Tied(), np.array([[1, 3, 0]]))),
 )  # fmt: skip
-
-
-def stateful_gru() -> tuple[Any, Any]:
-    keras.utils.set_random_seed(3)
-    layer = layers.GRU(2, stateful=True)
-    layer(floats(2, 3, 2, seed=5))
-    return layer, floats(2, 3, 2)
 
 
 class SelfAttention(layers.Layer):
@@ -299,6 +299,11 @@ def regularized() -> tuple[Any, Any]:
     )()
 
 
+def masked() -> tuple[Any, Any]:
+    made = keras.Sequential([layers.Embedding(5, 3, mask_zero=True), layers.LSTM(2), layers.Dense(2)])
+    return made, np.array([[1, 2, 0], [3, 0, 0]])
+
+
 NARROW = ("mixed_bfloat16", "mixed_float16")
 MODELS = (
     model("small perceptron", perceptron),
@@ -323,7 +328,7 @@ MODELS = (
     model("batch normalization twice, in training",
           stack(tanh_dense, layers.BatchNormalization, tanh_dense, layers.BatchNormalization, shape=(4,), batch=8),
           training=True),
-    model("masked embedding into LSTM", lambda: masked()),
+    model("masked embedding into LSTM", masked),
     model("transformer", transformer),
     model("transformer in training", transformer, training=True, mode="directional"),
     model("U-Net", u_net),
@@ -351,11 +356,6 @@ MODELS = (
                 lambda: layers.Dense(10), shape=(64,), batch=8)),
     model("deep network of relu", stack(*[lambda: layers.Dense(24, activation="relu")] * 12, shape=(24,), batch=4)),
 )  # fmt: skip
-
-
-def masked() -> tuple[Any, Any]:
-    made = keras.Sequential([layers.Embedding(5, 3, mask_zero=True), layers.LSTM(2), layers.Dense(2)])
-    return made, np.array([[1, 2, 0], [3, 0, 0]])
 
 
 # ------------------------------------------------------------------------------------------------------ losses

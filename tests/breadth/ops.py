@@ -540,7 +540,7 @@ def python_sine(x: Any) -> Any:
 
 @tf.custom_gradient
 def numpy_exp(x: Any) -> Any:
-    y = tf.numpy_function(lambda v: np.exp(v), [x], x.dtype)
+    y = tf.numpy_function(np.exp, [x], x.dtype)
     y.set_shape(x.shape)
     return y, lambda up: up * y
 
@@ -632,7 +632,7 @@ def inner_step() -> Callable[..., Any]:
     return loss
 
 
-# ---------------------------------------------------------------------------------------------- random, straight-through
+# -------------------------------------------------------------------------------- random, straight-through
 
 
 def reparametrized(mean: Any, spread: Any) -> Any:
