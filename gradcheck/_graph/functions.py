@@ -30,8 +30,7 @@ from gradcheck._graph.values import Values
 
 def trace_function(
     fn: Callable[..., Any], inputs: Any, *, grad_ys: Any = None, wrt: Any = None, name: str | None = None,
-    order: int = 1, seed: int = 0, x_required: bool = True,
-    order: int = 1, seed: int = 0, surrogate: Callable[..., Any] | None = None,
+    order: int = 1, seed: int = 0, x_required: bool = True, surrogate: Callable[..., Any] | None = None,
     variables: Callable[[], Sequence[Any]] | None = None, owner: Any = None,
 ) -> Traced:  # fmt: skip
     """Trace a callable at the given inputs, with its gradients.
