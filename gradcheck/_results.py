@@ -46,10 +46,15 @@ class Place:
     line: int | None = None
     function: str | None = None
     source: str | None = None  # the text of the line
+    layer: str | None = None  # path of the Keras layer in whose call it was made
+    iteration: int | None = None  # of the innermost loop around it, from 0 on
 
     def __str__(self) -> str:
         where = f" at {self.file}:{self.line}" if self.file else ""
-        return f"{self.op_type} '{self.op}'{where}" + (f" in {self.function}" if self.file and self.function else "")
+        where += f" in {self.function}" if self.file and self.function else ""
+        where += f", layer {self.layer}" if self.layer else ""
+        where += f", iteration {self.iteration}" if self.iteration is not None else ""
+        return f"{self.op_type} '{self.op}'{where}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,7 +109,8 @@ class Finding:
     reason: str | None = None  # what was seen, in a sentence, where numbers do not say it
     advice: str | None = None  # what to do next
     hint: str | None = None
-    blame: Place | None = None
+    blame: Place | None = None  # the op or custom gradient at fault
+    also: tuple[Place, ...] = ()  # others that are at fault
     cut: Cut | None = None
     held: tuple[Held, ...] = ()
 

@@ -107,13 +107,14 @@ def compare_blocks(work: Work, mover: Mover, blocks: list[list[int]], *, closely
     magnitude = np.broadcast_to(np.linalg.norm(every * mover.outputs, axis=1), own.shape)
     noise = 0.5 * mover.eps * (magnitude + np.concatenate([work.reach(a) for a in range(len(weights))]))
     target = worthwhile(size, noise, mover.eps, coarsest=1e-9)
-    step, hidden = None, np.zeros(own.shape)
+    step, grain, hidden = None, None, np.zeros(own.shape)
     if closely:
         target = 0.01 * target
         heard = mover.rounding_noise(directions, count * k, reduce=lambda samples, _: samples @ every.T)
         noise = np.maximum(0.5 * mover.eps * magnitude, heard.reshape(own.shape))
         swings = np.array([sum((mover.swing(p) for p in inside), np.zeros(mover.outputs.size)) for inside in members])
         reached = np.linalg.norm(every[None] * swings[:, None], axis=2)[:, None]
+        grain = np.broadcast_to(mover.eps * reached, own.shape).reshape(count * k, len(every))
         hidden = np.broadcast_to(16 * mover.eps * reached, own.shape)
         magnitude = np.maximum(magnitude, np.broadcast_to(reached, own.shape))
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -122,7 +123,7 @@ def compare_blocks(work: Work, mover: Mover, blocks: list[list[int]], *, closely
     flat = (count * k, len(every))
     numeric = mover.derivatives(
         directions, count * k, reduce=lambda samples, _: samples @ every.T, target=target.reshape(flat),
-        argument_noise=noise.reshape(flat), step=step,
+        argument_noise=noise.reshape(flat), step=step, grain=grain,
     )  # fmt: skip
     whole = compare(
         own.reshape(flat), numeric, size.reshape(flat), work.options, dtype=work.dtype(mover.xs[0]),

@@ -22,7 +22,7 @@ _EPS = {"float16": 2.0**-10, "bfloat16": 2.0**-7, "float32": 2.0**-23, "complex6
 
 
 _SCATTER_RUNS = 6
-SCATTER_FACTOR = 8.0  # times the largest scatter among the runs
+SCATTER_FACTOR = 3.0  # times the largest scatter among the runs
 
 
 def eps_of(dtype: str) -> float:

@@ -28,6 +28,7 @@ _SWING_DIRECTIONS, _SWING_OF_MANY, _MANY = 8, 2, 4096  # of many entries, some m
 _LISTENING = (0.2873, -0.3671, 0.4517, -0.5393, 0.6299, -0.7213, 0.8837, -0.9631)
 _MOVING = 4  # so many of them at least must differ, or else rounding hides the function's movement
 _NOISE_RUNS = 6  # runs with random rounding
+_NO_ROUNDING = 1e3  # times the rounding that was heard: more is none
 _COARSER = 8.0  # than the arithmetic itself, which would round the factors away
 _NEAR = 0.77 * 2.0**-12  # of the first step: how far apart two points are that no wave slips between
 SECOND_WITNESS = 0.77  # no ratio of small integers to the first step
@@ -131,6 +132,12 @@ class Mover:
             self._runs = np.stack(runs)
         return self._runs
 
+    @property
+    def _opaque(self) -> bool:
+        """Whether Python functions run inside, whose rounding is not heard."""
+        program = self._runner.program
+        return any("PyFunc" in node.op for b in (program.main, *program.functions.values()) for node in b.nodes)
+
     def _running(self, rounded: bool) -> Runner:
         if not rounded:
             return self._runner
@@ -178,7 +185,7 @@ class Mover:
     def derivatives(
         self, directions: Callable[[NDArray[np.int64]], list[Reals | None]], groups: int, *,
         reduce: Callable[[Reals, NDArray[np.int64]], Reals], target: Any, argument_noise: Any = 0.0,
-        step: Any = None,
+        step: Any = None, grain: Any = None,
     ) -> Derivatives:  # fmt: skip
         """Derivatives along directions, with their errors.
 
@@ -189,13 +196,16 @@ class Mover:
             target: The absolute error wanted.
             argument_noise: Rounding of the function's value that its samples need not show.
             step: The first step, of all groups or per group; default as the dtype asks for.
+            grain: Where `argument_noise` is what `rounding_noise` gave: what rounding inside of ops may do besides.
         """
 
         def sample(index: NDArray[np.int64], steps: Reals, grid: tuple[int, ...]) -> Reals:
             return self._sample(index, steps, grid, directions, reduce)
 
         first = self.first_step if step is None else step
-        options = {"eps": self.eps, "target": target, "argument_noise": argument_noise}
+        options: dict[str, Any] = {"eps": self.eps, "target": target, "argument_noise": argument_noise}
+        known = grain is not None and not self._opaque
+        options["loudest"] = _NO_ROUNDING * np.maximum(argument_noise, grain) if known else np.inf
         return _unmasked(sample, differentiate(sample, groups, step=first, **options), first, options)
 
     def _sample(
@@ -399,6 +409,7 @@ def _resolved(
         eps=options["eps"],
         target=np.broadcast_to(options["target"], masked.shape)[groups],
         argument_noise=np.broadcast_to(options["argument_noise"], masked.shape)[groups],
+        loudest=np.broadcast_to(options["loudest"], masked.shape)[groups],
     )
     merged = {}
     for name in found.__slots__:

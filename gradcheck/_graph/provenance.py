@@ -48,13 +48,17 @@ def place(graph: Any, name: str, op_type: str = "") -> Place:
     if op is None:
         return Place(op=name, op_type=op_type)
     forward = forward_op(graph, op)
-    frame = _users_frame(op if forward is None else forward)
+    return at_frame(users_frame(op if forward is None else forward), name, op_type or op.type)
+
+
+def at_frame(frame: Any, name: str, op_type: str) -> Place:
+    """The place of what was made at a frame of a stack; without a line where there is none."""
     if frame is None:
-        return Place(op=name, op_type=op_type or op.type)
+        return Place(op=name, op_type=op_type)
     source = linecache.getline(frame.filename, frame.lineno).strip()
     return Place(
         op=name,
-        op_type=op_type or op.type,
+        op_type=op_type,
         file=_short(frame.filename),
         line=frame.lineno,
         function=frame.name,
@@ -90,8 +94,11 @@ def keras_layer(graph: Any, name: str, op_type: str = "") -> str | None:
     return "/".join(re.sub(r"_\d+$", "", scope) for scope in scopes) or None
 
 
-def _users_frame(op: Any) -> Any:
-    return next((f for f in reversed(list(op.traceback or ())) if _is_users(f.filename)), None)
+def users_frame(op: Any) -> Any:
+    """The innermost frame of the user's in which an op was made; None where only those are left that called us."""
+    frames = list(op.traceback or ())
+    ours = [k for k, f in enumerate(frames) if f.filename.startswith(_OURS + os.sep) and not _is_users(f.filename)]
+    return next((f for f in reversed(frames[max(ours, default=-1) + 1 :]) if _is_users(f.filename)), None)
 
 
 def _short(path: str) -> str:
