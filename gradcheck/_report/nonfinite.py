@@ -38,7 +38,8 @@ class NonfiniteReport:
         forward: Where the op belongs to a gradient: the op that it differentiates, with its line.
         kind: "NaN", "+Inf" or "-Inf": the first such entry of the op's output.
         cause: "overflow" (too large for the dtype), "lost precision" (finite in float64, where the inputs were not
-            rounded to a singular point), "singularity" (of the function itself) or "input" (it came from outside).
+            rounded to a singular point), "singularity" (of the function itself) or "input" (it came from outside);
+            None in a Python function.
         hint: What to write at that line.
         output: What the op gave; its name is "op:output".
         index: The first entry that is not finite.
@@ -119,7 +120,8 @@ def _text(report: NonfiniteReport) -> str:
         return f"{report.name}: {'all values and gradients are finite' if report.ok else 'not finite'}" + _notes(report)
     output = report.output
     index = list(report.index or ())
-    born = f"{report.place.op_type} '{report.place.op}' gives {report.kind} at {index}"
+    own = output.name.partition(":")[0]  # without the calls around it, which "inside" tells
+    born = f"{report.place.op_type} '{own}' gives {report.kind} at {index}"
     lines = [f"{report.name}: {born}", f"  output   {_range(output)}; {_counts(output)}"]
     lines += [f"  input    {_range(each)}" for each in report.inputs[:3]]
     lines += [f"  inside   {' > '.join(report.inside)}"] if report.inside else []
