@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from gradcheck._diagnose.births import Birth
+from gradcheck._diagnose.paces import Towards
 from gradcheck._diagnose.ranges import is_continuous, wide_array
 from gradcheck._graph.evaluate import RUN_ERRORS, eagerly
 from gradcheck._graph.program import (
@@ -121,7 +122,7 @@ def _in_twin(birth: Birth, rerun: Rerun) -> Any:
     """What the op gives when the whole program runs in float64, or None where that run never comes to it."""
     seen = birth.visit
     assert seen is not None
-    _, walk = rerun.widened().start()
+    _, walk = rerun.widened().start(Towards(seen.path))
     try:
         for twin in walk:
             if twin.node.name == seen.node.name and twin.path == seen.path:

@@ -18,7 +18,7 @@ from gradcheck._graph.shadows import empty_shadow, read, shadow
 from gradcheck._graph.trace import Traced
 from gradcheck._graph.twin import WIDER, promote
 from gradcheck._graph.values import variable_dtype
-from gradcheck._graph.visit import Inward, Value, visit
+from gradcheck._graph.visit import Inward, Pace, Value, visit
 from gradcheck._results import Place
 
 
@@ -78,10 +78,10 @@ class Rerun:
     alive: Any = None
     notes: tuple[str, ...] = ()
 
-    def start(self) -> tuple[list[Value], Inward]:
+    def start(self, pace: Pace | None = None) -> tuple[list[Value], Inward]:
         """The values of the arguments, variables being copies made now, and the visits of a run."""
         values = [Value(_fresh(each)) for each in self.given]
-        return values, visit(self.program, values, alive=self.alive)
+        return values, visit(self.program, values, alive=self.alive, pace=pace)
 
     def widened(self) -> Rerun:
         """The same in float64; what cannot be promoted keeps its dtype."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import tensorflow as tf
+from tensorflow.core.framework import types_pb2
 from tensorflow.python import pywrap_tfe
 from tensorflow.python.eager import context, core
 from tensorflow.python.framework import tensor_util
@@ -15,6 +16,7 @@ from gradcheck._errors import GraphUnavailable
 from gradcheck._graph.evaluate import Runner, eagerly
 from gradcheck._graph.program import (
     CALLED,
+    COMPLEX,
     Argument,
     Body,
     Node,
@@ -31,6 +33,7 @@ from gradcheck._graph.program import (
     set_inputs,
     topological,
 )
+from gradcheck._graph.skim import Skimmer
 
 # What watches a value and raises: here the watching is ours.
 _PASSES = frozenset({"CheckNumerics", "CheckNumericsV2", "DebugIdentity", "DebugIdentityV2", "DebugIdentityV3"})
@@ -81,7 +84,23 @@ class Visit:
 Inward = Generator[Visit, None, tuple[Value, ...]]  # visits, and in the end the values that are returned
 
 
-def visit(program: Program, arguments: Sequence[Value], *, alive: Any = None) -> Inward:
+class Pace(Protocol):
+    """Where loops may be run in one piece instead of being looked into."""
+
+    def target(self, loop: Node, path: tuple[Step, ...], iteration: int, state: Sequence[Value]) -> int | None:
+        """The iteration before which to look again, or None to look into this one."""
+        ...
+
+    def watches(self) -> bool:
+        """Whether to stop before an iteration in which an op gives NaN or an infinity."""
+        ...
+
+    def arrived(self, before: Sequence[Value], after: Sequence[Value], loop: Node, skipped: int) -> None:
+        """Told of the values that a loop carried before and after it was run in one piece."""
+        ...
+
+
+def visit(program: Program, arguments: Sequence[Value], *, alive: Any = None, pace: Pace | None = None) -> Inward:
     """Run a program op by op and show each op after it ran, in the order in which they ran.
 
     Calls, conditionals and loops are not shown themselves: what they call is entered, with the branch that is taken,
@@ -93,6 +112,7 @@ def visit(program: Program, arguments: Sequence[Value], *, alive: Any = None) ->
         program: Any program; nothing needs to be inlined.
         arguments: One value per argument of the main body.
         alive: What must not be collected meanwhile, such as the graph that holds Python functions.
+        pace: Which iterations to pass over; by default none.
 
     Returns:
         An iterator of visits; its return value (`yield from`) is the tuple of values that the main body returns.
@@ -101,7 +121,7 @@ def visit(program: Program, arguments: Sequence[Value], *, alive: Any = None) ->
         GraphUnavailable: If an op takes a value from outside that cannot be had twice, such as a data set's next.
         tf.errors.OpError: If an op fails, as it does in the user's run.
     """
-    walk = _Walk(program.functions, alive)
+    walk = _Walk(program.functions, alive, pace, Skimmer(program.functions, alive))
     walk.context.ensure_initialized()
     return walk.body(program.main, list(arguments), ())
 
@@ -122,10 +142,13 @@ class _Planned:
 class _Walk:
     functions: Mapping[str, Body]
     alive: Any
+    pace: Pace | None
+    skimmer: Skimmer
     context: Any = field(default_factory=context.context)
     plans: dict[int, tuple[Body, list[_Planned]]] = field(default_factory=dict)
     constants: dict[int, Any] = field(default_factory=dict)
     runners: dict[int, Runner] = field(default_factory=dict)
+    skimming: dict[int, bool] = field(default_factory=dict)
     writing: dict[str, bool] = field(default_factory=dict)
 
     def body(self, body: Body, arguments: Sequence[Value], path: tuple[Step, ...]) -> Inward:
@@ -166,11 +189,39 @@ class _Walk:
         condition, body = self._named(node, "cond"), self._named(node, "body")
         iteration = 0
         while True:
+            if self.pace is not None and self._can_skim(node):
+                target = self.pace.target(node, path, iteration, state)
+                if target is not None and target > iteration:
+                    tensors = [value.tensor for value in state]
+                    watch = self.pace.watches()
+                    found = self.skimmer.run(node, tensors, iteration, target, watch=watch)
+                    after = tuple(Value(tensor) for tensor in found.state)
+                    self.pace.arrived(state, after, node, found.iteration - iteration)
+                    state, iteration = after, found.iteration
+                    if found.ended:
+                        return state
             (go_on,) = yield from self.body(condition, state, (*path, Step(node.name, "cond", iteration)))
             if not truth(go_on.tensor):
                 return state
             state = yield from self.body(body, state, (*path, Step(node.name, "body", iteration)))
             iteration += 1
+
+    def _can_skim(self, node: Node) -> bool:
+        """Whether a loop, run in one piece, does what it does op by op."""
+        if id(node) not in self.skimming:
+            bodies = [self._named(node, key) for key in ("cond", "body")]
+            plain = bodies[0].returns[0].dtype == types_pb2.DT_BOOL and all(self._is_plain(body) for body in bodies)
+            self.skimming[id(node)] = plain
+        return self.skimming[id(node)]
+
+    def _is_plain(self, body: Body) -> bool:
+        return all(self._is_plain_node(node) for node in body.nodes)
+
+    def _is_plain_node(self, node: Node) -> bool:
+        if node.op in CALLED:
+            return all(self._is_plain(self.functions[name]) for name in functions_named(node))
+        watched = node.op in _PASSES or node.op in _V1 or op_def(node.op).is_stateful
+        return not watched and not any(dtype in COMPLEX for _, dtype in output_refs(node))
 
     def _named(self, node: Node, key: str) -> Body:
         return self.functions[node.attr[key].func.name]
