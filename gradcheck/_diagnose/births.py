@@ -14,6 +14,8 @@ from gradcheck._graph.visit import Value, Visit, is_write
 
 # What asks whether a value is finite: that of which it is asked matters, whatever then becomes of it.
 _TESTS = frozenset({"IsFinite", "IsNan", "IsInf", "CheckNumerics", "CheckNumericsV2"})
+# They keep values behind the handle that is their first input.
+_STORES = ("TensorArray", "StackPush")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -87,6 +89,8 @@ class _Follower:
                 output.note = self._line(visit, k, output.tensor, lines)
             elif output.tensor.dtype.name in ("variant", "resource"):
                 output.note = _merged(lines)
+        if visit.node.op.startswith(_STORES) and lines:
+            visit.inputs[0].note = _merged(lines)
         if is_write(visit.node):
             for value in visit.inputs:
                 if id(value) in self.shadows:

@@ -48,7 +48,7 @@ def place(graph: Any, name: str, op_type: str = "") -> Place:
     if op is None:
         return Place(op=name, op_type=op_type)
     forward = forward_op(graph, op)
-    frame = _users_frame(op if forward is None else forward)
+    frame = _users_frame(op if forward is None else _original(forward.graph, forward))
     if frame is None:
         return Place(op=name, op_type=op_type or op.type)
     source = linecache.getline(frame.filename, frame.lineno).strip()

@@ -7,13 +7,14 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import tensorflow as tf
-from tensorflow.core.framework import types_pb2
+from tensorflow.core.framework import tensor_shape_pb2, types_pb2
 from tensorflow.python import pywrap_tfe
 from tensorflow.python.eager import context, core
 from tensorflow.python.framework import tensor_util
 
 from gradcheck._errors import GraphUnavailable
 from gradcheck._graph.evaluate import Runner, eagerly
+from gradcheck._graph.frames import V1, Frames
 from gradcheck._graph.program import (
     CALLED,
     COMPLEX,
@@ -42,7 +43,6 @@ _WRITES = ("Assign", "ResourceApply", "ResourceSparseApply", "ResourceScatter", 
            "ResourceCountUpTo", "Rng", "Stateful", "NonDeterministicInts")  # fmt: skip
 # What gives another value each time, out of something of the user's.
 _ONCE = ("Iterator", "MultiDeviceIterator", "QueueDequeue", "Reader", "Unstage", "Collective", "Nccl")
-_V1 = frozenset({"Switch", "Merge", "Enter", "Exit", "NextIteration", "LoopCond"})
 
 
 @dataclass(slots=True, eq=False)
@@ -62,7 +62,7 @@ class Step:
     """One step inwards: the node that calls, which of its functions, and for a loop the iteration, from 0 on."""
 
     node: str
-    part: str  # "call", "then", "else", "branch 2", "body" or "cond"
+    part: str  # "call", "then", "else", "branch 2", "body", "cond" or, for a loop of control flow v1, "frame"
     iteration: int | None = None
 
 
@@ -78,7 +78,7 @@ class Visit:
     @property
     def name(self) -> str:
         """The names of the calls and of the op, joined by / as they are in an inlined program."""
-        return "/".join([*(step.node for step in self.path), self.node.name])
+        return "/".join([*(step.node for step in self.path if step.part != "frame"), self.node.name])
 
 
 Inward = Generator[Visit, None, tuple[Value, ...]]  # visits, and in the end the values that are returned
@@ -153,6 +153,8 @@ class _Walk:
 
     def body(self, body: Body, arguments: Sequence[Value], path: tuple[Step, ...]) -> Inward:
         values = dict(zip((a.name for a in body.args), arguments, strict=True))
+        if any(node.op in V1 for node in body.nodes):
+            return (yield from self._by_frames(body, values, path))
         for planned in self._plan(body):
             inputs = tuple(values[i] for i in planned.inputs)
             if planned.kind in CALLED:
@@ -168,6 +170,21 @@ class _Walk:
         return tuple(values[r.ref] for r in body.returns)
 
     # ------------------------------------------------------------------------------------------ control flow
+
+    def _by_frames(self, body: Body, values: Mapping[str, Value], path: tuple[Step, ...]) -> Inward:
+        """A body with loops or conditions of control flow v1."""
+        plan = {planned.node.name: planned for planned in self._plan(body)}
+        frames = Frames([p.node for p in plan.values()], values, [r.ref for r in body.returns], _is_true)
+        while (due := frames.next()) is not None:
+            planned = plan[due.node.name]
+            within = (*path, *(Step(frame, "frame", iteration) for frame, iteration in due.tag))
+            if planned.kind in CALLED:
+                outputs = yield from self._enter(planned, due.inputs, within)
+            else:
+                outputs = tuple(Value(t) for t in self._run(planned, due.inputs))
+                yield Visit(due.node, within, due.inputs, outputs)
+            frames.give(due, outputs)
+        return tuple(frames.returned[r.ref] if r.ref in frames.returned else values[r.ref] for r in body.returns)
 
     def _enter(self, planned: _Planned, inputs: tuple[Value, ...], path: tuple[Step, ...]) -> Inward:
         node = planned.node
@@ -220,7 +237,7 @@ class _Walk:
     def _is_plain_node(self, node: Node) -> bool:
         if node.op in CALLED:
             return all(self._is_plain(self.functions[name]) for name in functions_named(node))
-        watched = node.op in _PASSES or node.op in _V1 or op_def(node.op).is_stateful
+        watched = node.op in _PASSES or node.op in V1 or op_def(node.op).is_stateful
         return not watched and not any(dtype in COMPLEX for _, dtype in output_refs(node))
 
     def _named(self, node: Node, key: str) -> Body:
@@ -266,8 +283,6 @@ class _Walk:
         return self.plans[id(body)][1]
 
     def _planned(self, body: Body) -> list[_Planned]:
-        if any(node.op in _V1 for node in body.nodes):
-            raise GraphUnavailable("loops and conditions of control flow v1 cannot be looked into")
         nodes = self._live(body)
         outputs = [tuple(ref for ref, _ in output_refs(node)) for node in nodes]
         last: list[list[str]] = [[] for _ in nodes]
@@ -333,6 +348,10 @@ def is_write(node: Node) -> bool:
     return str(node.op).startswith(_WRITES)
 
 
+def _is_true(value: Value) -> bool:
+    return truth(value.tensor)
+
+
 def truth(tensor: Any) -> bool:
     """What TensorFlow's conditionals and loops take a tensor for: itself, or whether it holds anything."""
     value = tensor.numpy()
@@ -347,7 +366,7 @@ def _attributes(node: Node) -> tuple[Any, ...]:
         if attr.name in node.attr and not functions_named(node):
             value = node.attr[attr.name]
             kind = value.WhichOneof("value")
-            flat += [attr.name, _listed(value.list, attr.type) if kind == "list" else getattr(value, kind)]
+            flat += [attr.name, _listed(value.list, attr.type) if kind == "list" else _plain(getattr(value, kind))]
     return tuple(flat)
 
 
@@ -361,8 +380,14 @@ def _listed(values: Any, kind: str) -> list[Any]:
         "shape": "shape",
         "tensor": "tensor",
     }
-    found = list(getattr(values, fields[kind[5:-1]]))  # kind is such as "list(type)"
-    return [None if s.unknown_rank else tf.TensorShape(s).as_list() for s in found] if kind == "list(shape)" else found
+    return [_plain(value) for value in getattr(values, fields[kind[5:-1]])]  # kind is such as "list(type)"
+
+
+def _plain(value: Any) -> Any:
+    """The value itself; for a shape the lengths in it, or None."""
+    if not isinstance(value, tensor_shape_pb2.TensorShapeProto):
+        return value
+    return None if value.unknown_rank else tf.TensorShape(value).as_list()
 
 
 def _alone(node: Node, inputs: Sequence[str], functions: Mapping[str, Body]) -> Program:
