@@ -11,6 +11,7 @@ from functools import lru_cache
 from typing import Any
 
 from gradcheck._graph.forward import called_graphs, forward_op
+from gradcheck._graph.generated import users_line
 from gradcheck._graph.held import HeldProgram, held_inside
 from gradcheck._graph.program import CALLED, node_of
 from gradcheck._graph.randomness import RANDOM
@@ -91,7 +92,8 @@ def keras_layer(graph: Any, name: str, op_type: str = "") -> str | None:
 
 
 def _users_frame(op: Any) -> Any:
-    return next((f for f in reversed(list(op.traceback or ())) if _is_users(f.filename)), None)
+    frames = (users_line(frame) for frame in reversed(list(op.traceback or ())))
+    return next((frame for frame in frames if _is_users(frame.filename)), None)
 
 
 def _short(path: str) -> str:

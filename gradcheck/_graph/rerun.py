@@ -14,6 +14,7 @@ from gradcheck._graph import provenance, structure
 from gradcheck._graph.evaluate import eagerly
 from gradcheck._graph.program import Program, from_concrete
 from gradcheck._graph.randomness import FROZEN, freeze_randomness, of_generator
+from gradcheck._graph.replicas import sum_replicas
 from gradcheck._graph.shadows import empty_shadow, read, shadow
 from gradcheck._graph.trace import Traced
 from gradcheck._graph.twin import WIDER, promote
@@ -153,6 +154,8 @@ def of_concrete(
     names = {id(v.handle): v.name.removesuffix(":0") for v in function.graph.variables if hasattr(v, "handle")}
     program = from_concrete(function)
     labels = [a.name for a in program.main.args]
+    numbers = {n: int(v) for n, v in zip(labels, flat, strict=True) if v.dtype == tf.int32 and v.shape.rank == 0}
+    program = sum_replicas(program, numbers)
     given = tuple(_given(label, value, names, before) for label, value in zip(labels, flat, strict=True))
     nodes = [n for body in (program.main, *program.functions.values()) for n in body.nodes]
     frozen = sorted({n.op for n in nodes if n.op in FROZEN and not of_generator(n)})
