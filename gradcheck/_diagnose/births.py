@@ -10,7 +10,8 @@ from gradcheck._diagnose.paces import UntilNonfinite
 from gradcheck._diagnose.ranges import has_infinity, has_nan, is_continuous, is_finite
 from gradcheck._graph.rerun import Rerun
 from gradcheck._graph.shadows import read
-from gradcheck._graph.visit import Value, Visit, is_write
+from gradcheck._graph.single import is_write
+from gradcheck._graph.visit import Value, Visit
 
 # What asks whether a value is finite: that of which it is asked matters, whatever then becomes of it.
 _TESTS = frozenset({"IsFinite", "IsNan", "IsInf", "CheckNumerics", "CheckNumericsV2"})
