@@ -99,6 +99,14 @@ def recomputed(a):
     return tf.recompute_grad(lambda v: tf.sqrt(v))(a)  # here  # noqa: PLW0108
 
 
+def lost_before_float64(a):
+    return tf.math.log(tf.cast(1.0 - tf.exp(-a), tf.float64))  # here
+
+
+def complex_exp(z):
+    return tf.exp(z)  # here
+
+
 def log_sum_exp(z):
     e = tf.exp(z)  # here
     return tf.math.log(tf.reduce_sum(e))
@@ -398,6 +406,8 @@ FAULTS = [
     Fault("in NumPy", in_numpy, [x(1.0)], "PyFunc", None, r"Python function"),
     Fault("jacobian", vectorized_jacobian, [x(1.0, 0.0)], "SqrtGrad", "singularity", r"root", "Sqrt"),
     Fault("recomputed", recomputed, [x(1.0, 0.0)], "SqrtGrad", "singularity", None, "Sqrt"),
+    Fault("lost before float64", lost_before_float64, [x(1e-9)], "Log", "lost precision", r"expm1"),
+    Fault("complex exp", complex_exp, [x(100.0 + 1.0j, dtype=tf.complex64)], "Exp", "overflow", r"above 88\.7"),
     Fault("logsumexp by hand", log_sum_exp, [x(0.0, 1000.0, dtype=tf.float64)], "Exp", "overflow", r"reduce_logsumexp"),
     Fault("logsumexp by hand, float32", log_sum_exp, [x(0.0, 100.0)], "Exp", "overflow", r"reduce_logsumexp"),
     Fault("logsumexp from below", log_sum_exp_below, [x(-120.0, -110.0)], "Log", "lost precision", r"reduce_logsumexp"),

@@ -23,7 +23,7 @@ from gradcheck._graph.program import (
     set_inputs,
 )
 from gradcheck._graph.rerun import Rerun
-from gradcheck._graph.twin import WIDER, promote
+from gradcheck._graph.twin import WIDER, is_narrow, promote
 from gradcheck._graph.visit import Value, visit
 
 OVERFLOW, LOST, SINGULAR, INPUT = "overflow", "lost precision", "singularity", "input"
@@ -65,7 +65,7 @@ def cause_of(birth: Birth, rerun: Rerun) -> str | None:
     alone = _alone_in_float64(birth)
     if alone is not None and np.all(np.isfinite(alone[bad])):
         return OVERFLOW
-    if _is_narrow(birth):
+    if is_narrow(rerun.program):
         exact = _in_twin(birth, rerun)
         if exact is not None and exact.shape == bad.shape and np.all(np.isfinite(exact[bad])):
             return LOST

@@ -181,7 +181,7 @@ def _exponential(case: _Case) -> str | None:
             return "log(1 + exp(x)): tf.math.softplus(x) does not overflow"
         if around.taken_by(one_more, "Reciprocal", *_DIVISIONS):
             return "1 / (1 + exp(-x)): tf.sigmoid(x) does not overflow"
-    limit = float(np.log(float(case.dtype.max)))
+    limit = float(np.log(float(case.dtype.real_dtype.max)))
     return (
         f"{node.op.lower()} overflows {case.dtype.name} above {limit:.4g}: bound its input, tf.minimum(x, {limit:.3g})"
     )
@@ -305,7 +305,7 @@ def _overflow(case: _Case) -> str | None:
     around, node, name = case.around, case.around.node, case.dtype.name
     if name == "float16":
         return f"{name} ends at 65504: compute this in float32, tf.cast(x, tf.float32)"
-    root = float(np.sqrt(float(case.dtype.max)))
+    root = float(np.sqrt(float(case.dtype.real_dtype.max)))
     if (
         _is_square(node)
         or _sums_squares(around, node)
