@@ -19,7 +19,7 @@ def inside(seen: Visit, rerun: Rerun) -> Iterator[str]:
             continue
         call = _called(body, step)
         names.append(step.node)
-        own = rerun.places.own_name("/".join(names), call.op)
+        own = rerun.origin("/".join(names), call.op).own_name
         yield f"{own} ({', '.join(_taken(step))})" if _taken(step) else own
         body = rerun.program.functions[_function_of(call, step.part)]
 

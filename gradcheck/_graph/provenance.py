@@ -6,7 +6,7 @@ import linecache
 import os
 import re
 import sysconfig
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -43,48 +43,54 @@ def _is_users(path: str) -> bool:
     return not path.startswith(standard) or f"{os.sep}site-packages{os.sep}" in path
 
 
-def place(graph: Any, name: str, op_type: str = "") -> Place:
-    """The place of a node of the program traced from a FuncGraph; for an op of a gradient, that of its forward op."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Origin:
+    """Where an op comes from.
+
+    Attributes:
+        place: The op, with the user's line; for an op of a gradient, the line of its forward op.
+        own_name: The name that the op has in the graph of the function that made it.
+        forward: For an op of a gradient, the op that it differentiates.
+        layer: The path of the Keras layer in whose call the op, or its forward op, was made.
+    """
+
+    place: Place
+    own_name: str
+    forward: Place | None = None
+    layer: str | None = None
+
+
+def origin(graph: Any, name: str, op_type: str = "") -> Origin:
+    """Where a node of the program traced from a FuncGraph comes from."""
     op = operation(graph, name, op_type)
     if op is None:
-        return Place(op=name, op_type=op_type)
+        return Origin(place=Place(op=name, op_type=op_type), own_name=name)
     forward = forward_op(graph, op)
-    frame = _users_frame(op if forward is None else _original(forward.graph, forward))
-    if frame is None:
-        return Place(op=name, op_type=op_type or op.type)
-    source = linecache.getline(frame.filename, frame.lineno).strip()
-    return Place(
-        op=name,
-        op_type=op_type or op.type,
-        file=_short(frame.filename),
-        line=frame.lineno,
-        function=frame.name,
-        source=source or None,
+    source = op if forward is None else _original(forward.graph, forward)
+    found = _with_line(Place(op=name, op_type=op_type or op.type), source)
+    return Origin(
+        place=found,
+        own_name=str(op.name),
+        forward=None if forward is None else replace(found, op=forward.name, op_type=forward.type),
+        layer=_keras_layer(source),
     )
 
 
-def own_name(graph: Any, name: str, op_type: str = "") -> str:
-    """The name that an op has in the graph of the function that made it."""
-    op = operation(graph, name, op_type)
-    return name if op is None else str(op.name)
+def place(graph: Any, name: str, op_type: str = "") -> Place:
+    """The place of a node of the program traced from a FuncGraph; for an op of a gradient, that of its forward op."""
+    return origin(graph, name, op_type).place
 
 
-def forward_place(graph: Any, name: str, op_type: str = "") -> Place | None:
-    """The place of the op that an op of a gradient differentiates; None for other ops."""
-    op = operation(graph, name, op_type)
-    forward = None if op is None else forward_op(graph, op)
-    if forward is None:
-        return None
-    found = place(graph, name, op_type)
-    return replace(found, op=forward.name, op_type=forward.type)
+def _with_line(found: Place, op: Any) -> Place:
+    """The place with the user's line that made an op."""
+    frame = _users_frame(op)
+    if frame is None:
+        return found
+    source = linecache.getline(frame.filename, frame.lineno).strip()
+    return replace(found, file=_short(frame.filename), line=frame.lineno, function=frame.name, source=source or None)
 
 
-def keras_layer(graph: Any, name: str, op_type: str = "") -> str | None:
-    """The path of the Keras layer in whose call an op, or the op that it differentiates, was made; None outside."""
-    op = operation(graph, name, op_type)
-    op = op if op is None else forward_op(graph, op) or op
-    if op is None:
-        return None
+def _keras_layer(op: Any) -> str | None:
     calls = [f for f in op.traceback or () if f.name == "__call__" and f.filename.endswith(_LAYER_CALL)]
     # Each call opens a scope named like the layer, made unique by a number of its own.
     scopes = op.name.split("/")[: len(calls)]
