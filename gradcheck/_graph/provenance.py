@@ -67,7 +67,7 @@ def origin(graph: Any, name: str, op_type: str = "") -> Origin:
         return Origin(place=Place(op=name, op_type=op_type), own_name=name)
     forward = forward_op(graph, op)
     source = op if forward is None else _original(forward.graph, forward)
-    found = _with_line(Place(op=name, op_type=op_type or op.type), source)
+    found = place_of(op, name, op_type, source)
     return Origin(
         place=found,
         own_name=str(op.name),
@@ -81,9 +81,10 @@ def place(graph: Any, name: str, op_type: str = "") -> Place:
     return origin(graph, name, op_type).place
 
 
-def _with_line(found: Place, op: Any) -> Place:
-    """The place with the user's line that made an op."""
-    frame = _users_frame(op)
+def place_of(op: Any, name: str, op_type: str = "", maker: Any = None) -> Place:
+    """The place of an op, by the line that made it or, where it is given, its maker."""
+    found = Place(op=name, op_type=op_type or op.type)
+    frame = _users_frame(op if maker is None else maker)
     if frame is None:
         return found
     source = linecache.getline(frame.filename, frame.lineno).strip()

@@ -106,8 +106,8 @@ class NonfiniteReport:
 
 _CAUSES = {
     "overflow": "too large for {dtype}",
-    "lost precision": "finite in float64: rounding in {dtype} made it singular",
-    "singularity": "not finite in float64 either",
+    "lost precision": "finite if all is computed in float64; rounding on the way made it singular",
+    "singularity": "not finite there, however exactly it is computed",
     "input": "it was not finite when it came in",
 }
 
@@ -119,7 +119,7 @@ def _text(report: NonfiniteReport) -> str:
     index = list(report.index or ())
     own = output.name.partition(":")[0]  # without the calls around it, which "inside" tells
     born = f"{report.place.op_type} '{own}' gives {report.kind} at {index}"
-    lines = [f"{report.name}: {born}", f"  output   {_range(output)}; {_counts(output)}"]
+    lines = [f"{report.name}: {born}", f"  output   {_range(output)}; {counts_text(output)}"]
     lines += [f"  input    {_range(each)}" for each in report.inputs[:3]]
     lines += [f"  inside   {' > '.join(report.inside)}"] if report.inside else []
     lines += [f"  layer    {report.layer}"] if report.layer else []
@@ -127,7 +127,7 @@ def _text(report: NonfiniteReport) -> str:
     shown = report.forward if report.forward and report.forward.file else report.place
     lines += [f"  where    {_line(shown)}"] if shown.file else []
     if report.cause:
-        lines.append(f"  cause    {report.cause}: {_CAUSES[report.cause].format(dtype=output.dtype)}")
+        lines.append(f"  cause    {report.cause}: {_CAUSES.get(report.cause, '').format(dtype=output.dtype)}")
     lines += [f"  hint     {report.hint}"] if report.hint else []
     if report.reaches:
         more = f" and {len(report.reaches) - 3} more" if len(report.reaches) > 3 else ""
@@ -152,7 +152,8 @@ def _range(found: Range) -> str:
     return f"{found.name} {shape} in [{found.low:.6g}, {found.high:.6g}]{there}"
 
 
-def _counts(found: Range) -> str:
+def counts_text(found: Range) -> str:
+    """How many entries are NaN, +Inf and -Inf, of how many."""
     counts = [(found.nan, "NaN"), (found.posinf, "+Inf"), (found.neginf, "-Inf")]
     size = 1
     for length in found.shape:
