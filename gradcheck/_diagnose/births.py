@@ -118,7 +118,7 @@ def follow(rerun: Rerun, *, tests: bool = False) -> Found:
         tests: Where all that is finite: look also at what the program itself tested, such as a guard of gradients.
     """
     follower = _Follower()
-    values, visits = rerun.start(UntilNonfinite(_merged))
+    values, visits = rerun.start(UntilNonfinite(_merged, _is_fault))
     for value, given in zip(values, rerun.given, strict=True):
         if value.tensor is not None:
             follower.begin(value, given.label, given.variable)
@@ -141,6 +141,10 @@ def follow(rerun: Rerun, *, tests: bool = False) -> Found:
         birth = follower.tested
     reaches = tuple(dict.fromkeys(label for label, _ in sinks))
     return Found(birth, reaches, tuple(value.tensor for value in returned))
+
+
+def _is_fault(line: _Line) -> bool:
+    return any(birth is not None and not birth.may_be_meant for birth in (line.nan, line.inf))
 
 
 def _rank(birth: Birth) -> tuple[bool, int]:

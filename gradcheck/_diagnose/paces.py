@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -41,9 +41,10 @@ class Towards:
 
 @dataclass(slots=True)
 class UntilNonfinite:
-    """Passes over iterations in which all is finite and, once something is not, over the rest."""
+    """Passes over iterations in which all is finite and, once something at fault is not, over the rest."""
 
-    merge: Any  # what is known of the values before, as one note
+    merge: Callable[[Sequence[Any]], Any]  # what is known of several values, as one note
+    is_fault: Callable[[Any], bool]  # whether a note tells of more than infinities that may be meant
     _stuck: set[int] = field(default_factory=set)
     _watching: bool = True
 
@@ -53,8 +54,11 @@ class UntilNonfinite:
         if iteration < _SHORT:
             self._stuck.discard(id(loop))
             return None
-        self._watching = not any(value.note is not None for value in state)
-        return None if self._watching and id(loop) in self._stuck else TO_THE_END
+        notes = [value.note for value in state if value.note is not None]
+        self._watching = not notes
+        if any(self.is_fault(note) for note in notes):
+            return TO_THE_END
+        return None if notes or id(loop) in self._stuck else TO_THE_END
 
     def watches(self) -> bool:
         """As long as nothing is known to be other than finite."""

@@ -44,6 +44,25 @@ def meant_to_be_infinite(a):
 
 
 @tf.function
+def carries_an_infinity(a):
+    lowest = tf.constant(np.inf)
+    for i in tf.range(200):
+        if i == 150:
+            a = tf.math.log(a * 0.0) * 0.0  # here
+    return a + 0.0 * tf.cast(tf.math.is_finite(lowest), tf.float32)
+
+
+@tf.function
+def carries_a_bound(a):
+    bound = tf.constant([np.inf, 1.0])
+    for i in tf.range(200):
+        bound = tf.roll(bound, 1, 0)
+        if i == 150:
+            a = tf.math.log(a * 0.0)  # here
+    return a + tf.reduce_min(bound) * 0.0
+
+
+@tf.function
 def backward(a):
     for _ in tf.range(300):
         a = tf.sqrt(a)  # here
@@ -67,10 +86,23 @@ def in_lists(a):
         (birth_at(2999), 1.5, "Log", ["iteration 2999"]),
         (inner_loop, 1.0, "Sqrt", ["iteration 150", "iteration 40"]),
         (meant_to_be_infinite, 1.0, "Log", ["iteration 200"]),
+        (carries_an_infinity, 1.0, "Log", ["iteration 150"]),
+        (carries_a_bound, 1.0, "Log", ["iteration 150"]),
         (backward, 0.0, "SqrtGrad", ["iteration 0"]),
         (in_lists, 300.0, "Log", ["iteration 300"]),
     ],
-    ids=["early", "soon", "late", "last", "nested", "infinite on purpose", "backward", "lists"],
+    ids=[
+        "early",
+        "soon",
+        "late",
+        "last",
+        "nested",
+        "infinite on purpose",
+        "an infinity",
+        "a bound",
+        "backward",
+        "lists",
+    ],
 )
 def test_the_iteration_is_found(fn, a, op, inside, monkeypatch):
     start = time.process_time()
