@@ -9,7 +9,7 @@ from typing import Any
 from gradcheck._check.options import Options
 from gradcheck._errors import GraphUnavailable
 from gradcheck._graph.graphs import trace_tensors
-from gradcheck._graph.provenance import at_frame, keras_layer, place
+from gradcheck._graph.provenance import at_frame, origin
 from gradcheck._graph.trace import Traced
 from gradcheck._graph.units import Frame, Unit, enclosing, units_of
 from gradcheck._results import Finding, Place, Verdict
@@ -138,7 +138,8 @@ def _spread(frames: Sequence[Frame]) -> list[Frame]:
 
 def _place(traced: Traced, wrong: _Wrong) -> Place:
     unit = wrong.unit
-    found = place(traced.graph, unit.name, unit.op.type)
+    where = origin(traced.graph, unit.name, unit.op.type)
+    found = where.place
     if found.file is None and unit.region is not None and not unit.region.trusted:
         found = at_frame(unit.region.frame, unit.name, unit.op.type)  # called by a library: where it is written
     iterations = [step for step in wrong.frame.path if step.iteration is not None]
@@ -147,6 +148,6 @@ def _place(traced: Traced, wrong: _Wrong) -> Place:
         found,
         op=name or found.op,
         op_type=unit.op_type,
-        layer=keras_layer(traced.graph, unit.name, unit.op.type),
+        layer=where.layer,
         iteration=iterations[-1].iteration if iterations else None,
     )
