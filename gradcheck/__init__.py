@@ -9,6 +9,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from gradcheck import optimizers as optimizers
     from gradcheck import subjects as subjects
     from gradcheck._check.compute import compute_gradient as compute_gradient
     from gradcheck._check.compute import max_error as max_error
@@ -45,6 +46,7 @@ __all__ = [
     "compute_gradient",
     "find_nonfinite",
     "max_error",
+    "optimizers",
     "profile_precision",
     "subjects",
 ]
@@ -66,6 +68,7 @@ _HOME = {
     "compute_gradient": "_check.compute",
     "find_nonfinite": "_diagnose.nonfinite",
     "max_error": "_check.compute",
+    "optimizers": "optimizers",
     "profile_precision": "_diagnose.precision",
     "subjects": "subjects",
 }

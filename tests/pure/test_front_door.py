@@ -16,6 +16,7 @@ NEED_TENSORFLOW = [
     "check_tf_gradients",
     "compute_gradient",
     "find_nonfinite",
+    "optimizers",
     "profile_precision",
     "subjects",
 ]
