@@ -11,7 +11,7 @@ from gradcheck.optimizers._rule import Assignments, Moment, Slots
 EPSILON_IN = ("denominator", "root")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Adagrad(Assignments):
     """Adagrad: a <- a + g², then w <- w - η g / (√a + ε), with a = `initial_accumulator_value` at first.
 

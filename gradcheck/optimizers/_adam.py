@@ -11,7 +11,7 @@ from gradcheck.optimizers._rule import Assignments, Moment, Slots
 EPSILON_IN = ("uncorrected", "denominator", "root")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Adam(Assignments):
     """Adam: m <- β₁ m + (1 - β₁) g and v <- β₂ v + (1 - β₂) g², then w <- w - α m / (√v + ε).
 
@@ -84,7 +84,7 @@ class Adam(Assignments):
         return 1 - moment.wide(beta) ** moment.wide(moment.count) if self.bias_correction else moment.wide(1.0)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class AdamW(Adam):
     """Adam with decoupled weight decay: w <- w - η λ w, then as `Adam`.
 

@@ -14,7 +14,7 @@ from gradcheck.optimizers._rule import Moment, Slots, TensorMoment
 BY = ("value", "norm", "global norm")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Clipped(Around):
     """A rule that sees clipped gradients.
 

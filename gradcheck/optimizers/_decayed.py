@@ -12,7 +12,7 @@ from gradcheck.optimizers._rule import Moment, Slots
 INTO = ("gradient", "weights", "weights, unscaled")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Decayed(Around):
     """A rule whose weights decay by λ.
 

@@ -9,7 +9,7 @@ from gradcheck.optimizers._arguments import require_rate
 from gradcheck.optimizers._rule import Assignments, Moment, Slots
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class GradientDescent(Assignments):
     """Gradient descent: w <- w - η g.
 

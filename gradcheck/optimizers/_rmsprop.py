@@ -10,7 +10,7 @@ from gradcheck.optimizers._arguments import require_choice, require_number, requ
 from gradcheck.optimizers._rule import Assignments, Moment, Slots
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class RMSProp(Assignments):
     """RMSProp: a <- ρ a + (1 - ρ) g², then v <- μ v + η g / √(a + ε), then w <- w - v.
 

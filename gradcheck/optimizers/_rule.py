@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from gradcheck.optimizers import _arguments
+from gradcheck.optimizers._typed import typed
 
 Slots = Mapping[str, Any]
 
@@ -44,6 +45,9 @@ class Rule:
     """A rule; a subclass says how an entry and its slots are updated, and how the slots start."""
 
     learning_rate: Any
+
+    def __repr__(self) -> str:
+        return typed(self)
 
     def slots(self) -> dict[str, Any]:
         """The slots, by name, with the number that each starts from."""

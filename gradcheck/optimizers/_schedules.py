@@ -8,9 +8,10 @@ from typing import Any
 import tensorflow as tf
 
 from gradcheck.optimizers._arguments import require_number
+from gradcheck.optimizers._typed import typed
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class InverseTimeDecay:
     """A rate that falls as η / (1 + κ t), t counting steps from 0, as `decay=` of older Keras optimizers has it.
 
@@ -31,11 +32,14 @@ class InverseTimeDecay:
         require_number("learning_rate", self.learning_rate)
         require_number("decay", self.decay)
 
+    def __repr__(self) -> str:
+        return typed(self)
+
     def __call__(self, step: Any) -> Any:
         return self.learning_rate / (1 + self.decay * _count(step))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class ExponentialDecay:
     """A rate that falls as η κᵗ, t counting steps from 0.
 
@@ -56,11 +60,14 @@ class ExponentialDecay:
         require_number("learning_rate", self.learning_rate)
         require_number("decay", self.decay)
 
+    def __repr__(self) -> str:
+        return typed(self)
+
     def __call__(self, step: Any) -> Any:
         return self.learning_rate * self.decay ** _count(step)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Scaled:
     """A schedule times a constant factor.
 
@@ -80,6 +87,9 @@ class Scaled:
         if not callable(self.schedule):
             raise TypeError(f"schedule must be a callable of the step; got schedule={self.schedule!r}")
         require_number("factor", self.factor)
+
+    def __repr__(self) -> str:
+        return typed(self)
 
     def __call__(self, step: Any) -> Any:
         return self.schedule(step) * self.factor

@@ -12,7 +12,7 @@ from gradcheck.optimizers._rule import Moment, Slots
 FIRST = ("zero", "fresh")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Stale(Around):
     """A rule that sees, at each step, the gradient of the step before; at the first step zero, or the fresh one.
 

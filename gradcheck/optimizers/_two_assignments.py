@@ -12,7 +12,7 @@ from gradcheck.optimizers._rule import Assignments, Moment, Slots
 FIRST = ("state", "params")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class TwoAssignments(Around):
     """A rule written by hand as two assignments, the state's and the params', in an order to choose.
 
