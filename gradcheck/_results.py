@@ -152,7 +152,7 @@ class VariableDifference:
     largest: float  # difference, over all steps and entries
     step: int  # of the largest difference
     index: tuple[int, ...]  # of the largest difference
-    units: float  # largest difference in units of rounding of the weight
+    units: float  # largest difference in units of rounding of the variable's largest weight
     excess: float  # largest difference in units of what is allowed: above 1 is apart
     differences: tuple[float, ...]
     allowed: tuple[float, ...]

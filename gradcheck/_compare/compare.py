@@ -9,10 +9,11 @@ import numpy as np
 import tensorflow as tf
 
 from gradcheck._compare import runners
+from gradcheck._compare.arrays import eps_of
 from gradcheck._compare.explanations import explain
 from gradcheck._compare.foreign import taken_steps, value_of
 from gradcheck._compare.judging import excess
-from gradcheck._compare.recording import Recording, record
+from gradcheck._compare.recording import Recording, record, unit_of
 from gradcheck._compare.translation import rule_of
 from gradcheck._graph.structure import variable_of
 from gradcheck._report.optimizer import OptimizerReport
@@ -149,7 +150,7 @@ def _difference(recording: Recording, i: int) -> VariableDifference:
         largest=largest[step][0],
         step=step + 1,
         index=tuple(int(k) for k in np.unravel_index(largest[step][2], shape)) if shape else (),
-        units=max(row[i] for row in recording.units),
+        units=largest[step][0] / float(unit_of(recording.most[i], eps_of(layout.dtypes[i]))),
         excess=max(over),
         differences=tuple(apart for apart, _, _ in largest),
         allowed=tuple(allowed for _, allowed, _ in largest),

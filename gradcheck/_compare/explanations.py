@@ -17,6 +17,7 @@ from gradcheck._results import Explanation
 from gradcheck.optimizers._rule import Rule
 
 _MOST_DIGITS = 7
+_LIKELY_DIGITS = 5  # of a number that somebody wrote
 _MOST_NAMED = 4
 _SPARE = 2  # observations that a claim needs beyond the numbers that were fitted to them
 _CLOSE = 30.0  # in units of allowed for the reference, what a fit must reach for all of the trajectory to be judged
@@ -33,6 +34,7 @@ class Found:
     explanation: Explanation
     excess: Array
     refuted: bool  # the reference, by the same measure
+    digits: int = 0  # of the numbers that were fitted
 
     @property
     def accounts(self) -> bool:
@@ -43,10 +45,12 @@ def explain(rule: Rule, recording: Recording, first_apart: int) -> tuple[tuple[E
     """What accounts for every step to rounding, simplest first; where nothing does, what comes nearest."""
     search = _Search(rule, recording, Fit(recording, first_apart))
     singles = search.singles()
-    accounting = [found.explanation for found in singles if found.accounts]
-    accounting = accounting or search.libraries() or search.pairs()
+    accounting = [found for found in singles if found.accounts]
+    if all(found.digits > _LIKELY_DIGITS for found in accounting):
+        accounting = search.libraries() + accounting
+    accounting = accounting or search.pairs()
     if accounting:
-        return tuple(accounting[:_MOST_NAMED]), None
+        return tuple(found.explanation for found in accounting[:_MOST_NAMED]), None
     nearest = min(singles, key=lambda found: float(found.excess.max()), default=None)
     return (), nearest.explanation if nearest else None
 
@@ -67,17 +71,16 @@ class _Search:
                 found.append(fitted)
         return found
 
-    def libraries(self) -> list[Explanation]:
-        judged = (self._judged((each,), ()) for each in libraries(self._rule))
-        return [found.explanation for found in judged if found.accounts]
+    def libraries(self) -> list[Found]:
+        return [found for each in libraries(self._rule) if (found := self._judged((each,), ())).accounts]
 
-    def pairs(self) -> list[Explanation]:
+    def pairs(self) -> list[Found]:
         accounting = []
         for pair in pairs(self._rule, self._variables):
             if sum(isinstance(each, Number) for each in pair) <= self._most_numbers:
                 found = self._fitted(pair)
                 if found is not None and found.accounts:
-                    accounting.append(found.explanation)
+                    accounting.append(found)
             if len(accounting) == _MOST_NAMED:
                 break
         return accounting
@@ -97,8 +100,8 @@ class _Search:
         for digits in range(1, _MOST_DIGITS + 1):
             short = tuple(float(f"{x:.{digits}g}") for x in best)
             if self._closeness(rule, fitted, short) <= _CLOSE and (found := self._judged(changes, short)).accounts:
-                return found
-        return exact
+                return replace(found, digits=digits)
+        return replace(exact, digits=_MOST_DIGITS + 1)
 
     def _closeness(self, rule: Rule, fitted: Sequence[Number], at: Sequence[float]) -> float:
         if not all(n.least <= x <= n.most for n, x in zip(fitted, at, strict=True)):

@@ -50,12 +50,17 @@ def _excess(rule: Rule, recording: Recording, which: Array, dtype: Any, rounded:
             moved = sum(abs(replay.step(gradient[which], norms) - in_float64) for replay in held)
             off = np.maximum(off, np.nan_to_num(moved))
         allowed = recording.rounding[step][which] + rounding + 2 * off + recording.floor[step][which]
-        both = [abs(recording.weights[step][which] - each) for each in (weights, recording.reference[step][which])]
-        found.append([_largest_ratio(apart, allowed) for apart in both])
+        optimizer, reference = recording.weights[step][which], recording.reference[step][which]
+        found.append([_largest_ratio(optimizer, each, allowed) for each in (weights, reference)])
     ratios: Array = np.array(found).T
     return ratios
 
 
-def _largest_ratio(apart: Array, allowed: Array) -> float:
-    ratios = np.divide(apart, allowed, out=np.where(apart > 0, np.inf, 0.0), where=allowed > 0)
-    return float(np.max(np.nan_to_num(ratios, nan=np.inf, posinf=np.inf)))
+def _largest_ratio(one: Array, other: Array, allowed: Array) -> float:
+    """Of difference and allowed; inf where only one is finite, or any difference would be allowed."""
+    finite, both = np.isfinite(one) & np.isfinite(other), np.isfinite(one) == np.isfinite(other)
+    with np.errstate(invalid="ignore"):
+        apart = np.where(finite, abs(one - other), np.where(both, 0.0, np.inf))
+    unbounded = ~np.isfinite(allowed) & finite
+    ratios = np.divide(apart, allowed, out=np.where(apart > 0, np.inf, 0.0), where=np.isfinite(allowed) & (allowed > 0))
+    return float(np.where(unbounded, np.inf, ratios).max())

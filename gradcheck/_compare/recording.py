@@ -65,7 +65,7 @@ class Recording:
     allowed: list[Array] = field(default_factory=list)  # [kept]
     largest: list[list[tuple[float, float, int]]] = field(default_factory=list)  # per variable: apart, allowed, entry
     excess: list[list[float]] = field(default_factory=list)  # per variable: largest of apart / allowed
-    units: list[list[float]] = field(default_factory=list)  # per variable: apart in roundings of the weight
+    most: Array = field(default_factory=lambda: np.zeros(0))  # [variables], the largest weight so far
     reference_rounding: list[Array] = field(default_factory=list)  # [kept]
     notes: list[str] = field(default_factory=list)
 
@@ -84,21 +84,21 @@ class _Both:
             with contextlib.suppress(Exception):
                 self._wide = runners.start(optimizer, variables, [tf.float64] * len(variables))
         self.own: Array = np.zeros(0)
-        self.most: Array = np.zeros(len(layout.leaf))  # the largest that each weight has been
         self.rounding: Array = np.zeros(len(layout.leaf))
         self.in_float64: Array | None = None
 
     def step(self, grads: Sequence[Any]) -> None:
         self.current = self._narrow.step(grads)
         self.own = _flat(self.current)
-        self.most = np.maximum(self.most, abs(self.own))
         if self._wide is not None:
             try:
                 self.in_float64 = _flat(self._wide.step([_cast(g) for g in grads]))
             except Exception:  # an optimizer that is bound to its dtype
                 self._wide = self.in_float64 = None
         if self.in_float64 is not None:
-            self.rounding = np.maximum(self.rounding, abs(self.own - self.in_float64))
+            with np.errstate(invalid="ignore"):
+                apart = abs(self.own - self.in_float64)
+            self.rounding = np.maximum(self.rounding, np.nan_to_num(apart, posinf=np.inf))
 
 
 class _Hyperparameters:
@@ -160,7 +160,7 @@ def _record(
 ) -> Recording:
     layout = layout_of(variables, steps)
     start = _flat([value_of(v).numpy() for v in variables])
-    recording = Recording(layout=layout, start=start[layout.kept])
+    recording = Recording(layout=layout, start=start[layout.kept], most=np.zeros(len(layout.names)))
     mine, theirs = _Both(optimizer, variables, layout), _Both(reference, variables, layout)
     rounded, twin = _Hyperparameters(rule, start, layout), _Twin(rule, start, layout)
     again = [runners.start(each, variables, [tf.as_dtype(d) for d in layout.dtypes]) for each in (optimizer, reference)]
@@ -180,9 +180,13 @@ def _record(
             seen.append((mine.current, theirs.current))
             _refuse_unrepeatable(again, (optimizer, reference), grads, seen[-1])
         moved = mine.own if mine.in_float64 is None else mine.in_float64
-        floor = floor + _ROUNDINGS_PER_STEP * np.finfo(np.float64).eps * (abs(moved) + abs(moved - before))
-        before = moved
+        with np.errstate(invalid="ignore"):
+            roundings = _ROUNDINGS_PER_STEP * np.finfo(np.float64).eps * (abs(moved) + abs(moved - before))
+        floor, before = floor + np.nan_to_num(roundings, posinf=np.inf), moved
         _keep(recording, mine, theirs, rounded.off, floor + twin.rounding, flat, norms, grads)
+        if not np.isfinite(mine.own).all():
+            recording.notes.append(f"stopped at step {count}, where a weight is not finite")
+            break
         for variable, value in zip(inner, mine.current, strict=True):
             variable.assign(value)
     _note_missing(recording, mine, theirs, optimizer, reference)
@@ -199,17 +203,16 @@ def _keep(
     with np.errstate(invalid="ignore"):
         apart = abs(mine.own - theirs.own)
     apart = np.where(np.isfinite(mine.own) == np.isfinite(theirs.own), np.nan_to_num(apart, nan=0.0), np.inf)
-    ratios = np.divide(apart, allowed, out=np.where(apart > 0, np.inf, 0.0), where=allowed > 0)
-    units = apart / _unit(mine.most, layout)
-    rows, excess, most = [], [], []
+    ratios = np.divide(apart, allowed, out=np.where(apart > 0, np.inf, 0.0), where=np.isfinite(apart) & (allowed > 0))
+    rows, excess = [], []
     for start, stop in layout.ends:
         worst = start + int(np.argmax(apart[start:stop]))
         rows.append((float(apart[worst]), float(allowed[worst]), worst - start))
         excess.append(float(ratios[start:stop].max()))
-        most.append(float(units[start:stop].max()))
+    sizes = np.nan_to_num(abs(mine.own), posinf=0.0)
+    recording.most = np.maximum(recording.most, [sizes[start:stop].max() for start, stop in layout.ends])
     recording.largest.append(rows)
     recording.excess.append(excess)
-    recording.units.append(most)
     recording.gradients.append(flat[kept])
     recording.present.append(np.array([g is not None for g in grads]))
     recording.norms.append(norms)
@@ -232,8 +235,13 @@ def _rounding_of(mine: _Both, theirs: _Both, layout: Layout) -> Array:
 def _unit(weights: Array, layout: Layout) -> Array:
     """The distance from each weight to the next number of its dtype."""
     eps = np.array([eps_of(dtype) for dtype in layout.dtypes])[layout.leaf]
-    tiny = np.finfo(np.float32).tiny
-    unit: Array = eps * 2.0 ** np.floor(np.log2(np.maximum(abs(np.nan_to_num(weights)), tiny)))
+    return unit_of(weights, eps)
+
+
+def unit_of(weights: Any, eps: Any) -> Array:
+    """The distance from weights to the next number of a dtype that has `eps` at 1; that of tiny numbers at 0."""
+    sizes = np.maximum(abs(np.nan_to_num(weights)), np.finfo(np.float32).tiny)
+    unit: Array = eps * 2.0 ** np.floor(np.log2(sizes))
     return unit
 
 

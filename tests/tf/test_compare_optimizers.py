@@ -594,3 +594,19 @@ def test_without_matplotlib_a_plot_says_what_to_install(tmp_path, monkeypatch):
     with pytest.raises(ImportError, match=r'^a plot needs matplotlib, (.|\n)*pip install "gradcheck\[plots\]"'):
         report.plot(tmp_path / "never.png")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_hypothesis_that_gives_no_number_explains_nothing():
+    """In float16 an epsilon of 1e-8 is zero: a stale gradient of zero over an accumulator of zero would be NaN."""
+    w = tf.Variable(tf.constant([2.0, -1.0, 0.3], tf.float16))
+    report = compare_optimizers(keras.Adagrad(0.3), Adagrad(0.3), lambda: tf.reduce_sum((w - 3) ** 2), [w], 20)
+    assert not any("stale" in each.text for each in report.explanations)
+
+
+def test_an_optimizer_that_leaves_the_numbers_is_apart_from_one_that_does_not():
+    blowing_up = counted(lambda p, g, k: p - 0.05 * g if k < 4 else p * tf.constant(np.inf, p.dtype))
+    report = Regression().compare(blowing_up, GradientDescent(0.05))
+    assert report.first_apart == 4
+    assert report.explanations == ()
+    assert "stopped at step 4, where a weight is not finite" in report.notes
+    assert OptimizerReport.from_dict(json.loads(json.dumps(report.to_dict(), allow_nan=False))) == report
