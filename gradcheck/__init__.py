@@ -9,6 +9,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from gradcheck import optimizers as optimizers
     from gradcheck import subjects as subjects
     from gradcheck._check.compute import compute_gradient as compute_gradient
     from gradcheck._check.compute import max_error as max_error
@@ -17,12 +18,14 @@ if TYPE_CHECKING:
     from gradcheck._check.model import check_model as check_model
     from gradcheck._check.tf_gradients import assert_tf_gradients as assert_tf_gradients
     from gradcheck._check.tf_gradients import check_tf_gradients as check_tf_gradients
+    from gradcheck._compare.compare import compare_optimizers as compare_optimizers
     from gradcheck._diagnose.nonfinite import find_nonfinite as find_nonfinite
     from gradcheck._diagnose.precision import profile_precision as profile_precision
     from gradcheck._errors import GradientMismatch as GradientMismatch
     from gradcheck._graph.trace import Gradients as Gradients
     from gradcheck._report.gradient import GradientReport as GradientReport
     from gradcheck._report.nonfinite import NonfiniteReport as NonfiniteReport
+    from gradcheck._report.optimizer import OptimizerReport as OptimizerReport
     from gradcheck._report.precision import PrecisionReport as PrecisionReport
     from gradcheck._results import Finding as Finding
     from gradcheck._results import Verdict as Verdict
@@ -34,6 +37,7 @@ __all__ = [
     "GradientReport",
     "Gradients",
     "NonfiniteReport",
+    "OptimizerReport",
     "PrecisionReport",
     "Verdict",
     "__version__",
@@ -42,9 +46,11 @@ __all__ = [
     "check_gradients",
     "check_model",
     "check_tf_gradients",
+    "compare_optimizers",
     "compute_gradient",
     "find_nonfinite",
     "max_error",
+    "optimizers",
     "profile_precision",
     "subjects",
 ]
@@ -56,6 +62,7 @@ _HOME = {
     "Gradients": "_graph.trace",
     "NonfiniteReport": "_report.nonfinite",
     "PrecisionReport": "_report.precision",
+    "OptimizerReport": "_report.optimizer",
     "Verdict": "_results",
     "__version__": "_version",
     "assert_gradients": "_check.gradients",
@@ -63,9 +70,11 @@ _HOME = {
     "check_gradients": "_check.gradients",
     "check_model": "_check.model",
     "check_tf_gradients": "_check.tf_gradients",
+    "compare_optimizers": "_compare.compare",
     "compute_gradient": "_check.compute",
     "find_nonfinite": "_diagnose.nonfinite",
     "max_error": "_check.compute",
+    "optimizers": "optimizers",
     "profile_precision": "_diagnose.precision",
     "subjects": "subjects",
 }

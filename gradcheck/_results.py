@@ -140,3 +140,37 @@ class Figure:
     printed: float
     computed: float
     ok: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VariableDifference:
+    """How far an optimizer and its reference came apart in one variable.
+
+    Steps count from 1. Tuples with a number per step hold, for the whole variable, the largest difference and what
+    was allowed where it was; `optimizer` and `reference` are the weights of one entry, the furthest apart of those
+    that were recorded, with the start in front.
+    """
+
+    variable: str
+    shape: tuple[int, ...]
+    dtype: str
+    first_apart: int | None  # the first step with an entry apart beyond rounding
+    largest: float  # difference, over all steps and entries
+    step: int  # of the largest difference
+    index: tuple[int, ...]  # of the largest difference
+    units: float  # largest difference in units of rounding of the variable's largest weight
+    excess: float  # largest difference in units of what is allowed: above 1 is apart
+    differences: tuple[float, ...]
+    allowed: tuple[float, ...]
+    optimizer: tuple[float, ...]
+    reference: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Explanation:
+    """A change of the reference's rule that was tried on an optimizer's trajectory."""
+
+    text: str
+    rule: str  # that results from the change, as it can be typed
+    steps: int  # that it accounts for to rounding, from the start
+    excess: float  # largest difference that it leaves, in units of what is allowed: at most 1 accounts for all

@@ -14,8 +14,10 @@ NEED_TENSORFLOW = [
     "check_gradients",
     "check_model",
     "check_tf_gradients",
+    "compare_optimizers",
     "compute_gradient",
     "find_nonfinite",
+    "optimizers",
     "profile_precision",
     "subjects",
 ]
@@ -24,6 +26,7 @@ NEED_NONE = [
     "GradientMismatch",
     "GradientReport",
     "NonfiniteReport",
+    "OptimizerReport",
     "PrecisionReport",
     "Verdict",
     "__version__",

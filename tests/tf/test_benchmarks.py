@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
-from benchmarks import others, power, smooth, truth
+from benchmarks import optimizers, others, power, smooth, truth
 from benchmarks.correct import CORRECT, Correct
 from benchmarks.outcome import Outcome, text_of
 
@@ -93,6 +93,13 @@ def test_a_judgement_other_than_expected_is_noticed():
     assert others.is_as_expected(case, report)
     for wrong in ({"verdict": Verdict.MISMATCH}, {"ok": False}, {"index": (7,)}, {"x": "weight"}, {"held": True}):
         assert not others.is_as_expected(replace(case, **wrong), report)
+
+
+@pytest.mark.slow
+def test_optimizers_agree_with_their_rules_and_what_is_planted_is_explained():
+    outcome = optimizers.run(quick=True)
+    assert outcome.ok, text_of(outcome)
+    assert outcome.figures == {"agrees": "13/13", "explained": "13/13", "no_claim": "7/7"}
 
 
 def test_the_command_runs_from_the_root_and_writes_what_it_found(tmp_path):
