@@ -20,13 +20,16 @@ if TYPE_CHECKING:
     from gradcheck._diagnose.nonfinite import find_nonfinite as find_nonfinite
     from gradcheck._diagnose.precision import profile_precision as profile_precision
     from gradcheck._errors import GradientMismatch as GradientMismatch
+    from gradcheck._errors import NonfiniteTrip as NonfiniteTrip
     from gradcheck._graph.trace import Gradients as Gradients
     from gradcheck._report.gradient import GradientReport as GradientReport
     from gradcheck._report.nonfinite import NonfiniteReport as NonfiniteReport
     from gradcheck._report.precision import PrecisionReport as PrecisionReport
+    from gradcheck._report.trip import TripReport as TripReport
     from gradcheck._results import Finding as Finding
     from gradcheck._results import Verdict as Verdict
     from gradcheck._version import __version__ as __version__
+    from gradcheck._watchdog.watchdog import Watchdog as Watchdog
 
 __all__ = [
     "Finding",
@@ -34,8 +37,11 @@ __all__ = [
     "GradientReport",
     "Gradients",
     "NonfiniteReport",
+    "NonfiniteTrip",
     "PrecisionReport",
+    "TripReport",
     "Verdict",
+    "Watchdog",
     "__version__",
     "assert_gradients",
     "assert_tf_gradients",
@@ -55,8 +61,11 @@ _HOME = {
     "GradientReport": "_report.gradient",
     "Gradients": "_graph.trace",
     "NonfiniteReport": "_report.nonfinite",
+    "NonfiniteTrip": "_errors",
     "PrecisionReport": "_report.precision",
+    "TripReport": "_report.trip",
     "Verdict": "_results",
+    "Watchdog": "_watchdog.watchdog",
     "__version__": "_version",
     "assert_gradients": "_check.gradients",
     "assert_tf_gradients": "_check.tf_gradients",

@@ -7,29 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import tensorflow as tf
+from tensorflow.core.framework import attr_value_pb2
 
 from gradcheck._graph.finite import COUNTED, amounts, census, extents
 from gradcheck._graph.program import CONTINUOUS, data_inputs, input_types
 from gradcheck._graph.values import variable_type
 from gradcheck._graph.writes import Deferred, Plan
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Item:
-    """Something that a guarded step looks at: an output of it, or what it writes to a variable.
-
-    Attributes:
-        kind: "output", "change" (what is added to a variable, or subtracted), "value" (what a variable will hold) or
-            "rows" (what is written to some rows of it).
-        at: The position of the output, or of the variable's handle among the inputs of the step.
-        dtype: Of what is looked at.
-        shape: Of what is looked at; of unknown rank where it is not known.
-    """
-
-    kind: str
-    at: int
-    dtype: Any
-    shape: Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +32,33 @@ class Value:
         return tf.TensorSpec(self.shape, self.dtype)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Item:
+    """Something that a guarded step looks at: an output of it, or what it writes to a variable.
+
+    Attributes:
+        kind: "output", "guarded" (marked by `mark`), "change" (what is added to a variable, or subtracted), "value"
+            (what a variable will hold) or "rows" (what is written to some rows of it).
+        at: The position of the output, of the node, or of the variable's handle among the inputs of the step.
+        value: What is looked at.
+        owner: The position of the variable among those that are written; None for what is not written.
+    """
+
+    kind: str
+    at: int
+    value: Value
+    owner: int | None = None
+
+
+_MARK = "_gradcheck_guarded"
+
+
+def mark(tensor: Any, name: str) -> None:
+    """Put a name on a tensor of a graph, so that a guarded step looks at it too."""
+    copy = tf.identity(tensor, name="gradcheck_guarded")
+    copy.op._set_attr(_MARK, attr_value_pb2.AttrValue(s=name.encode()))
+
+
 class Ending:
     """What is looked at behind a step, and what follows from it.
 
@@ -60,7 +70,7 @@ class Ending:
     Attributes:
         compiled: As given.
         items: What is looked at.
-        checked: The values that belong to the items, in the same order.
+        marks: Names of what is marked, by the position of the node.
         before: For each variable whose writes are taken back, the value before them.
     """
 
@@ -72,26 +82,31 @@ class Ending:
             if (known := variable_type(t)) is not None
         }
         at = {a.name: k for k, a in enumerate(plan.body.args)}
-        scalars = [
-            (k, Value(r.ref, t.dtype, t.shape))
+        self.before = [self._of_variable(r.argument, r.before) for r in plan.restored]
+        self._given = [self._inputs(d) for d in plan.deferred]
+        self._handles = [
+            *(Value(r.argument, tf.resource, ()) for r in plan.restored),
+            *(Value(d.argument, tf.resource, ()) for d in plan.deferred),
+        ]
+        marked = {k: node for k, node in enumerate(plan.body.nodes) if _MARK in node.attr}
+        self.marks = {k: node.attr[_MARK].s.decode() for k, node in marked.items()}
+        found = [
+            Item(kind="output", at=k, value=Value(r.ref, t.dtype, t.shape))
             for k, (r, t) in enumerate(zip(plan.body.returns, outputs, strict=True))
             if t.shape.rank == 0
         ]
-        self.before = [self._of_variable(r.argument, r.before) for r in plan.restored]
-        self._after = [self._of_variable(r.argument, r.after) for r in plan.restored]
-        self._given = [self._inputs(d) for d in plan.deferred]
-        self._handles = [Value(w.argument, tf.resource, ()) for w in (*plan.restored, *plan.deferred)]
-        written = [next(v for v in g if v.ref == d.written) for d, g in zip(plan.deferred, self._given, strict=True)]
-        found = [
-            *(("output", k, value, None) for k, value in scalars),
-            *(("value", at[r.argument], v, k) for k, (r, v) in enumerate(zip(plan.restored, self._after, strict=True))),
-            *((d.kind, at[d.argument], v, len(plan.restored) + k)
-              for k, (d, v) in enumerate(zip(plan.deferred, written, strict=True))),
-        ]  # fmt: skip
-        found = [one for one in found if one[2].is_checked]
-        self.items = tuple(Item(kind=kind, at=k, dtype=v.dtype, shape=v.shape) for kind, k, v, _ in found)
-        self.checked = [v for _, _, v, _ in found]
-        self._owners = [owner for *_, owner in found]  # positions among the handles
+        found += [
+            Item(kind="guarded", at=k, value=Value(f"{node.name}:output:0", tf.as_dtype(node.attr["T"].type)))
+            for k, node in marked.items()
+        ]
+        found += [
+            Item(kind="value", at=at[r.argument], value=self._of_variable(r.argument, r.after), owner=k)
+            for k, r in enumerate(plan.restored)
+        ]
+        for k, (d, given) in enumerate(zip(plan.deferred, self._given, strict=True), start=len(plan.restored)):
+            written = next(v for v in given if v.ref == d.written)
+            found.append(Item(kind=d.kind, at=at[d.argument], value=written, owner=k))
+        self.items = tuple(item for item in found if item.value.is_checked)
 
     def _of_variable(self, argument: str, ref: str) -> Value:
         shape, dtype = self._variables[argument]
@@ -106,12 +121,15 @@ class Ending:
     @property
     def taken(self) -> list[Value]:
         """The values that the decision takes, in order; under XLA one vector of flags besides, in front."""
-        checked = [v for v, i in zip(self.checked, self.items, strict=True) if not self.compiled or i.kind == "output"]
+        checked = [i.value for i in self.items if i.owner is None or not self.compiled]
         every = [*checked, *self.before, *(v for g in self._given for v in g), *self._handles]
         return list({v.ref: v for v in every}.values())
 
     def traced(self) -> Any:
-        """The decision as a ConcreteFunction of `taken`; it returns whether all is well, amounts, counts and changes."""
+        """The decision as a ConcreteFunction of `taken`.
+
+        It returns whether all is well, amounts, counts and changes, as `Outcome` has them.
+        """
         flags = [tf.TensorSpec([len(self.items)], tf.bool)] if self.compiled else []
         function = tf.function(self._decide, autograph=False)
         return function.get_concrete_function(*flags, *(v.spec for v in self.taken))
@@ -120,7 +138,7 @@ class Ending:
         flags, tensors = (tensors[0], tensors[1:]) if self.compiled else (None, tensors)
         at = dict(zip((v.ref for v in self.taken), tensors, strict=True))
         if flags is None:
-            sums = amounts([at[v.ref] for v in self.checked])
+            sums = amounts([at[item.value.ref] for item in self.items])
         else:
             sums = tf.where(flags, tf.zeros([], tf.float64), tf.constant(float("nan"), tf.float64))
         # Before the decision, behind which variables hold other values.
@@ -142,12 +160,16 @@ class Ending:
             return tf.cond(sound, lambda: self._keep(at), lambda: self._take_back(at)), counts
 
     def _changes(self, at: Mapping[str, Any]) -> list[Any]:
-        return [at[v.ref] for v, i in zip(self.checked, self.items, strict=True) if i.kind == "change"]
+        return [at[item.value.ref] for item in self.items if item.kind == "change"]
 
     def _changed(self, at: Mapping[str, Any]) -> list[Any]:
         """The variables that the changes are for, as they are before."""
-        owners = [(o, i.dtype) for o, i in zip(self._owners, self.items, strict=True) if i.kind == "change"]
-        return [tf.raw_ops.ReadVariableOp(resource=at[self._handles[o].ref], dtype=dtype) for o, dtype in owners]
+        return [self._now(item, at) for item in self.items if item.kind == "change"]
+
+    def _now(self, item: Item, at: Mapping[str, Any]) -> Any:
+        """What the variable of an item holds."""
+        handle = self._handles[item.owner or 0]
+        return tf.raw_ops.ReadVariableOp(resource=at[handle.ref], dtype=item.value.dtype)
 
     def _keep(self, at: Mapping[str, Any]) -> Any:
         """Do what waited."""
@@ -157,27 +179,20 @@ class Ending:
 
     def _take_back(self, at: Mapping[str, Any]) -> Any:
         """Give variables that were written the value that they had before."""
-        writes = [
-            tf.raw_ops.AssignVariableOp(resource=at[r.argument], value=at[r.before]) for r in self._plan.restored
-        ]
+        writes = [tf.raw_ops.AssignVariableOp(resource=at[r.argument], value=at[r.before]) for r in self._plan.restored]
         with tf.control_dependencies(writes):
             return tf.constant(False)
 
     def _counts(self, at: Mapping[str, Any]) -> Any:
-        found = []
-        for item, value, owner in zip(self.items, self.checked, self._owners, strict=True):
-            old = None
-            if owner is not None:
-                handle, dtype = self._handles[owner], value.dtype
-                now = tf.raw_ops.ReadVariableOp(resource=at[handle.ref], dtype=dtype)
-                if owner < len(self.before):  # its writes are done: what it holds is new
-                    tensor, old = now, at[self.before[owner].ref]
-                else:
-                    tensor, old = at[value.ref], now if item.kind != "rows" else None
-            else:
-                tensor = at[value.ref]
-            found.append(census(tensor, old))
-        return tf.stack(found) if found else tf.zeros([0, len(COUNTED)], tf.int64)
+        found = [self._count(item, at) for item in self.items]
+        return tf.stack(found) if found else self._none()
+
+    def _count(self, item: Item, at: Mapping[str, Any]) -> Any:
+        if item.owner is None:
+            return census(at[item.value.ref])
+        if item.owner < len(self.before):  # the writes are done: what the variable holds is new
+            return census(self._now(item, at), at[self.before[item.owner].ref])
+        return census(at[item.value.ref], None if item.kind == "rows" else self._now(item, at))
 
 
 def _write(deferred: Deferred, given: Sequence[Any], at: Mapping[str, Any]) -> Any:

@@ -59,6 +59,7 @@ class Guarded:
 
     Attributes:
         items: What is looked at, in order.
+        marks: Names of the items that are marked, by their `at`.
         written: Positions, among the inputs of the step, of the handles of variables that it writes to.
     """
 
@@ -79,8 +80,8 @@ class Guarded:
         plan = plan_writes(program, handles, defer=not compiled)
         ending = Ending(plan, inputs, function.graph.outputs, compiled=compiled)
         at = {a.name: k for k, a in enumerate(program.main.args)}
-        self.items = ending.items
-        self.written = tuple(sorted({at[w.argument] for w in (*plan.deferred, *plan.restored)}))
+        self.items, self.marks = ending.items, ending.marks
+        self.written = tuple(sorted({at[argument] for argument in plan.arguments}))
         body = self._with_decision(*(self._apart(plan.body, ending) if compiled else (plan.body, {})), ending, handles)
         self._name, self._returned = self._registered("guarded", body), len(body.returns)
 
@@ -113,14 +114,19 @@ class Guarded:
 
         The flags of the items are returned as well. Reads before the step are done outside of it.
         """
-        finite = tf.function(flags_of, autograph=False).get_concrete_function(*(v.spec for v in ending.checked))
+        values = [item.value for item in ending.items]
+        finite = tf.function(flags_of, autograph=False).get_concrete_function(*(v.spec for v in values))
         self._alive.append(finite)
-        look = _call("PartitionedCall", "gradcheck_flags", finite, [v.ref for v in ending.checked])
-        returns = (*body.returns, Return(_FLAGS, tf.bool.as_datatype_enum))
+        look = _call("PartitionedCall", "gradcheck_flags", finite, [v.ref for v in values])
+        marked = [i.value for i in ending.items if i.kind == "guarded"]
+        inside = (*marked, Value(_FLAGS, tf.bool))
+        returns = (*body.returns, *(Return(v.ref, v.dtype.as_datatype_enum) for v in inside))
         inner = replace(body, nodes=(*body.nodes, look), returns=returns)
         before = {node_of(v.ref) for v in ending.before}
         reads = [n for n in body.nodes if n.name in before]
-        step = make_node("StatefulPartitionedCall", "gradcheck_step", [*(a.name for a in body.args), *(f"^{n}" for n in before)])
+        step = make_node(
+            "StatefulPartitionedCall", "gradcheck_step", [*(a.name for a in body.args), *(f"^{n}" for n in before)]
+        )
         step.attr["f"].func.name = self._registered("compiled", inner)
         step.attr["_XlaMustCompile"].b = True
         step.attr["Tin"].list.type.extend(a.dtype for a in body.args)
@@ -129,18 +135,32 @@ class Guarded:
         outer = tuple(replace(r, ref=renamed[r.ref]) for r in body.returns)
         return Body(args=body.args, nodes=(*reads, step), returns=outer, kept=(step.name,)), renamed
 
-    def _with_decision(self, body: Body, renamed: Mapping[str, str], ending: Ending, handles: Mapping[str, int]) -> Body:
+    def _with_decision(
+        self, body: Body, renamed: Mapping[str, str], ending: Ending, handles: Mapping[str, int]
+    ) -> Body:
         """The body with the decision behind everything that uses a variable."""
         decision = ending.traced()
         self._alive.append(decision)
         values = [*([_FLAGS] if ending.compiled else []), *(v.ref for v in ending.taken)]
         users = [n.name for n in body.nodes if n.name in body.kept or any(i in handles for i in data_inputs(n))]
-        call = _call("StatefulPartitionedCall", "gradcheck_decide", decision, [renamed.get(v, v) for v in values], users)
+        call = _call(
+            "StatefulPartitionedCall", "gradcheck_decide", decision, [renamed.get(v, v) for v in values], users
+        )
         decided = (Return(f"{call.name}:output:{k}", t.dtype.as_datatype_enum) for k, t in enumerate(decision.outputs))
         return replace(body, nodes=(*body.nodes, call), returns=(*body.returns, *decided), kept=(*body.kept, call.name))
 
 
 _FLAGS = "gradcheck_flags:output:0"
+
+
+def read(handle: Any) -> Any:
+    """The value that a variable has now, copied only when it is written to."""
+    return tf.raw_ops.ReadVariableOp(resource=handle, dtype=variable_dtype(handle))
+
+
+def write(handle: Any, value: Any) -> None:
+    """Give a variable a value that was read before."""
+    tf.raw_ops.AssignVariableOp(resource=handle, value=value)
 
 
 def flags_of(*tensors: Any) -> Any:

@@ -48,7 +48,7 @@ class Deferred:
 
     @property
     def kind(self) -> str:
-        """ "value" where a new value is written, "change" what is added or subtracted, "rows" something for some rows."""
+        """What is written: a "value", a "change" that is added or subtracted, or something for some "rows"."""
         return "value" if self.node.op == _ASSIGN else "change" if self.node.op in _CHANGES else "rows"
 
 
@@ -69,6 +69,11 @@ class Plan:
     body: Body
     deferred: tuple[Deferred, ...]
     restored: tuple[Restored, ...]
+
+    @property
+    def arguments(self) -> list[str]:
+        """The handles of all variables that are written."""
+        return [*(d.argument for d in self.deferred), *(r.argument for r in self.restored)]
 
 
 @dataclass(slots=True)

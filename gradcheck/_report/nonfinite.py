@@ -120,7 +120,7 @@ def _text(report: NonfiniteReport) -> str:
     output = report.output
     index = list(report.index or ())
     born = f"{report.place.op_type} '{report.place.op}' gives {report.kind} at {index}"
-    lines = [f"{report.name}: {born}", f"  output   {_range(output)}; {_counts(output)}"]
+    lines = [f"{report.name}: {born}", f"  output   {_range(output)}; {counts_text(output)}"]
     lines += [f"  input    {_range(each)}" for each in report.inputs[:3]]
     lines += [f"  inside   {' > '.join(report.inside)}"] if report.inside else []
     lines += [f"  layer    {report.layer}"] if report.layer else []
@@ -153,7 +153,7 @@ def _range(found: Range) -> str:
     return f"{found.name} {shape} in [{found.low:.6g}, {found.high:.6g}]{there}"
 
 
-def _counts(found: Range) -> str:
+def counts_text(found: Range) -> str:
     counts = [(found.nan, "NaN"), (found.posinf, "+Inf"), (found.neginf, "-Inf")]
     size = 1
     for length in found.shape:
