@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from gradcheck._results import Finding as Finding
     from gradcheck._results import Verdict as Verdict
     from gradcheck._version import __version__ as __version__
+    from gradcheck._watchdog.watch import watch as watch
     from gradcheck._watchdog.watchdog import Watchdog as Watchdog
 
 __all__ = [
@@ -53,6 +54,7 @@ __all__ = [
     "max_error",
     "profile_precision",
     "subjects",
+    "watch",
 ]
 
 _HOME = {
@@ -77,6 +79,7 @@ _HOME = {
     "max_error": "_check.compute",
     "profile_precision": "_diagnose.precision",
     "subjects": "subjects",
+    "watch": "_watchdog.watch",
 }
 
 

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import keras
+
 from gradcheck._report.trip import Step, TripReport
+from gradcheck._watchdog.fit import WatchedModel
 from gradcheck._watchdog.guard import guard
 from gradcheck._watchdog.ledger import Ledger
 from gradcheck._watchdog.policy import policy
@@ -159,3 +162,16 @@ class Watchdog:
         if not callable(step):
             raise TypeError(f"step must be callable, got {type(step).__name__}; write wd.watch(train_step)")
         return WatchedStep(step, self._ledger, variables)
+
+    def fit(self, model: Any) -> WatchedModel:
+        """A scope in which a Keras model trains under this watchdog; `gradcheck.watch(model)` in one line.
+
+        Args:
+            model: A Keras model, compiled now or later.
+
+        Raises:
+            TypeError: If model is no Keras model.
+        """
+        if not isinstance(model, keras.Model):
+            raise TypeError(f"model must be a Keras model, got {type(model).__name__}; for a step write wd.watch(step)")
+        return WatchedModel(model, self._ledger, self)
