@@ -18,7 +18,7 @@ from gradcheck._report.nonfinite import NonfiniteReport
 from gradcheck._report.trip import Step, TripReport
 from gradcheck._watchdog.again import NOT_AGAIN, located
 from gradcheck._watchdog.looking import amounts_of, counted
-from gradcheck._watchdog.names import variable_names
+from gradcheck._watchdog.names import output_name, variable_names
 from gradcheck._watchdog.running import running
 from gradcheck._watchdog.seen import Seen, layer, scalar
 
@@ -92,7 +92,7 @@ class EagerStep:
         labels = variable_names(variables)
         checked = [(labels.get(id(v.handle), v.name), v, old) for v, old in before.checked()]
         after = [v.read_value() for _, v, _ in checked]
-        outputs = [(leaf.path, leaf.value) for leaf in structure.leaves(result, "output") if _is_scalar(leaf.value)]
+        outputs = [(output_name(leaf.path), leaf.value) for leaf in structure.leaves(result, "output") if _is_scalar(leaf.value)]
         tensors = [*(t for _, t in outputs), *after]
         found = list(guarded)
         if not np.isfinite(amounts_of(tensors)).all():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -36,15 +36,16 @@ def components(variable: Any) -> Sequence[Any]:
 
 
 def output_names(graph: Any) -> dict[int, str]:
-    """Names by the position among the flat outputs of a FuncGraph; a key of a returned dict is its own name."""
+    """Names by the position among the flat outputs of a FuncGraph."""
     positions = {id(tensor): k for k, tensor in enumerate(graph.outputs)}
     names = {}
     for leaf in structure.leaves(graph.structured_outputs, "output"):
         if id(leaf.value) in positions:
-            found = _OF_A_DICT.match(leaf.path)
-            names[positions[id(leaf.value)]] = found[1] if found else leaf.path
+            names[positions[id(leaf.value)]] = output_name(leaf.path)
     return names
 
 
-def named(names: Mapping[int, str], key: int, otherwise: str) -> str:
-    return names.get(key, otherwise)
+def output_name(path: str) -> str:
+    """What to call an output by its path: a key of a returned dict is its own name."""
+    found = _OF_A_DICT.match(path)
+    return found[1] if found else path

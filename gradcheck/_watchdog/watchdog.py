@@ -31,7 +31,7 @@ class Watchdog:
         >>> _ = watched(tf.constant([1.0, 1.0]))
         >>> before = w.numpy()
         >>> _ = watched(tf.constant([1.0, 0.0]))  # the gradient of the root of 0 is infinite
-        >>> (w.numpy() == before).all()
+        >>> bool((w.numpy() == before).all())
         True
     """
 
