@@ -10,7 +10,7 @@ from typing import Any
 
 import keras
 
-from gradcheck._check.gradients import check_gradients
+from gradcheck._check.model import check_model
 from gradcheck._check.options import options
 from gradcheck._errors import GradientMismatch
 from gradcheck._report.gradient import GradientReport
@@ -23,7 +23,7 @@ __all__ = ["GradientCheckCallback", "WatchdogCallback"]
 _LOGGER = logging.getLogger("gradcheck")
 
 
-class WatchdogCallback(keras.callbacks.Callback):
+class WatchdogCallback(keras.callbacks.Callback):  # type: ignore[misc]  # Keras carries no types
     """`gradcheck.watch(model)` as a callback: `fit` writes nothing that is not finite.
 
     The model is as before when training ends, and also where a step raises. Put it first in the list, so that what the
@@ -87,7 +87,7 @@ class WatchdogCallback(keras.callbacks.Callback):
                 self.on_train_end()  # which Keras does not call then
                 raise
 
-        vars(self.model)["train_function"] = guarded
+        self.model.__dict__["train_function"] = guarded
 
     def on_train_end(self, logs: Any = None) -> None:
         """Give the model back."""
@@ -96,16 +96,16 @@ class WatchdogCallback(keras.callbacks.Callback):
             self._watched = None
 
 
-class GradientCheckCallback(keras.callbacks.Callback):
+class GradientCheckCallback(keras.callbacks.Callback):  # type: ignore[misc]  # Keras carries no types
     """Checks the gradients of the loss on the batch at hand, every so many steps, along random directions.
 
     The check runs before the step is taken, on the whole batch, with the model in inference mode, so that nothing
-    is drawn at random. It changes neither the model nor what training does.
+    is drawn at random, by `check_model`. It changes neither the model nor what training does.
 
     Args:
         every: Check before each N-th batch, the first one included.
         action: What follows from a report that is not ok: "raise" a `GradientMismatch`, "stop" training, or "log" it.
-        rtol: As for `check_gradients`, and so are the others.
+        rtol: As for `check_model`, and so are the others.
         directions: As there.
         seed: As there.
 
@@ -138,13 +138,13 @@ class GradientCheckCallback(keras.callbacks.Callback):
         if action not in ("raise", "stop", "log"):
             raise ValueError(f"action must be one of 'raise', 'stop', 'log'; got action={action!r}")
         options(mode="directional", rtol=rtol, directions=directions, seed=seed)
-        self._every = int(every)
-        self._action = action
+        self._every: int = int(every)
+        self._action: str = action
         self._options: dict[str, Any] = {"rtol": rtol, "directions": directions, "seed": seed}
-        self._batches = 0
+        self._batches: int = 0
         self._train: Any = None
         self.report: GradientReport | None = None
-        self.checks = 0
+        self.checks: int = 0
 
     def on_train_begin(self, logs: Any = None) -> None:
         """See the batches that training takes."""
@@ -165,12 +165,12 @@ class GradientCheckCallback(keras.callbacks.Callback):
                 raise StopIteration
             return train(itertools.chain(batches))
 
-        vars(self.model)["train_function"] = seen
+        self.model.__dict__["train_function"] = seen
 
     def on_train_end(self, logs: Any = None) -> None:
         """Give the model back."""
         if self._train is not None:
-            vars(self.model)["train_function"] = self._train
+            self.model.__dict__["train_function"] = self._train
             self._train = None
 
     def _check(self, batch: Any) -> None:
@@ -194,9 +194,4 @@ class GradientCheckCallback(keras.callbacks.Callback):
 def _checked(model: Any, batch: Any, chosen: dict[str, Any]) -> GradientReport:
     """A directional check of the compiled loss on a batch, with respect to every trainable variable."""
     x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(batch)
-
-    def loss() -> Any:
-        predicted = model(x, training=False)
-        return model.compute_loss(x=x, y=y, y_pred=predicted, sample_weight=sample_weight, training=False)
-
-    return check_gradients(loss, [], mode="directional", name="loss", wrt=model.trainable_variables, **chosen)
+    return check_model(model, x, y, sample_weight=sample_weight, mode="directional", name="loss", **chosen)

@@ -10,7 +10,9 @@ from typing import Any
 from gradcheck._report.nonfinite import NonfiniteReport, Range, counts_text
 from gradcheck._report.plain import FORMAT, fields_of, from_plain, require_format, to_plain
 
-_SHOWN = 3  # values and variables that the text names
+_SHOWN = 3  # values that the text names
+_COLUMNS = 2  # variables in the table
+_WIDEST = 24  # characters of a name above a column
 MEANING = {
     "raise": "nothing was written, and the step is raised as an error",
     "skip": "nothing was written, and training goes on with the next step",
@@ -123,7 +125,7 @@ def _table(history: Sequence[Step]) -> list[str]:
         return []
     names = [name for name, _ in history[-1].outputs][:_SHOWN]
     shown = _most_moved(history)
-    heads = ["step", *names, *(head for name in shown for head in (name, "ratio", "min", "max"))]
+    heads = ["step", *names, *(head for name in shown for head in (_short(name), "ratio", "min", "max"))]
     rows = []
     for step in history:
         outputs, layers = dict(step.outputs), {layer.name: layer for layer in step.layers}
@@ -144,9 +146,12 @@ def _most_moved(history: Sequence[Step]) -> list[str]:
         (not math.isfinite(layer.norm), layer.norm if layer.ratio is None else layer.ratio, layer.name)
         for layer in history[-1].layers
     ]
-    return [
-        name for *_, name in sorted(ranked, key=lambda r: (r[0], r[1] if math.isfinite(r[1]) else 0), reverse=True)
-    ][:_SHOWN]
+    largest_first = sorted(ranked, key=lambda r: (r[0], r[1] if math.isfinite(r[1]) else 0.0), reverse=True)
+    return [name for *_, name in largest_first][:_COLUMNS]
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= _WIDEST else f"...{name[3 - _WIDEST :]}"
 
 
 def _number(value: float | None) -> str:

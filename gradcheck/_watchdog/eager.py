@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,9 +15,8 @@ from tensorflow.python.ops import stateful_random_ops
 
 from gradcheck._graph import structure
 from gradcheck._graph.functions import python_state_kept
-from gradcheck._report.nonfinite import NonfiniteReport
-from gradcheck._report.trip import Step, TripReport
-from gradcheck._watchdog.again import NOT_AGAIN, located
+from gradcheck._report.trip import Step
+from gradcheck._watchdog.again import Again, again, first_line
 from gradcheck._watchdog.looking import amounts_of, counted
 from gradcheck._watchdog.names import output_name, variable_names
 from gradcheck._watchdog.running import running
@@ -77,7 +77,7 @@ class EagerStep:
         self._function = function
         self._variables = variables
 
-    def run(self, name: str, number: int, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Seen:
+    def run(self, number: int, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Seen:
         """Call the step once, and give everything back unless all is finite. What the step raises comes through."""
         variables = self._variables(args, kwargs)
         before = Snapshot(variables)
@@ -92,7 +92,8 @@ class EagerStep:
         labels = variable_names(variables)
         checked = [(labels.get(id(v.handle), v.name), v, old) for v, old in before.checked()]
         after = [v.read_value() for _, v, _ in checked]
-        outputs = [(output_name(leaf.path), leaf.value) for leaf in structure.leaves(result, "output") if _is_scalar(leaf.value)]
+        leaves = structure.leaves(result, "output")
+        outputs = [(output_name(leaf.path), leaf.value) for leaf in leaves if _is_scalar(leaf.value)]
         tensors = [*(t for _, t in outputs), *after]
         found = list(guarded)
         if not np.isfinite(amounts_of(tensors)).all():
@@ -105,27 +106,26 @@ class EagerStep:
         if found:
             before.restore()
 
-        def report(locates: bool) -> TripReport:
-            nonfinite, notes = self._located(args, kwargs) if locates else (None, (NOT_AGAIN,))
-            return TripReport(
-                name=name, step=number, action="raise", found=tuple(found), nonfinite=nonfinite, notes=notes
-            )
-
         scales = [float(t) for (n, *_), t in zip(checked, after, strict=True) if n.endswith("dynamic_scale")]
-        return Seen(result=result, healthy=not found, describe=lambda: step, report=report, scale=scales[:1])
+        return Seen(
+            result=result,
+            healthy=not found,
+            describe=lambda: step,
+            found=lambda: tuple(found),
+            again=partial(self._again, args, kwargs, number),
+            scale=scales[:1],
+        )
 
-    def _located(
-        self, args: Sequence[Any], kwargs: Mapping[str, Any]
-    ) -> tuple[NonfiniteReport | None, tuple[str, ...]]:
+    def _again(self, args: Sequence[Any], kwargs: Mapping[str, Any], number: int, dump_dir: str | None) -> Again:
         """Look for the op in a trace of the step, made for that alone."""
         function = getattr(self._function, "python_function", self._function)
         with python_state_kept():
             try:
                 traced = tf.function(function).get_concrete_function(*args, **kwargs)
-            except Exception as error:
-                first = str(error).strip().partition("\n")[0][:200]
-                return None, (f"the op is not named: the step cannot be traced ({type(error).__name__}: {first})",)
-        return located(traced, args, kwargs)
+            except Exception as error:  # whatever the step does that a graph cannot must not hide the trip
+                text = f"{type(error).__name__}: {first_line(error)}"
+                return Again(notes=(f"the op is not named, because the step cannot be traced: {text}",))
+        return again(traced, args, kwargs, number, dump_dir)
 
 
 def _is_scalar(value: Any) -> bool:

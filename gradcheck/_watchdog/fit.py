@@ -9,6 +9,7 @@ import keras
 import tensorflow as tf
 from keras.src.backend.tensorflow.trainer import reduce_per_replica
 
+from gradcheck._graph.evaluate import unconverted
 from gradcheck._watchdog.ledger import Ledger
 from gradcheck._watchdog.steps import WatchedStep
 
@@ -49,20 +50,20 @@ class WatchedModel:
             ValueError: If the model is under watch already.
         """
         model = self._model
-        if isinstance(vars(model).get("make_train_function"), _Maker):
+        if isinstance(model.__dict__.get("make_train_function"), _Maker):
             raise ValueError(f"the model {model.name!r} is under watch already; leave that scope first")
-        self._saved = {name: vars(model).get(name, _ABSENT) for name in _NAMES}
+        self._saved = {name: model.__dict__.get(name, _ABSENT) for name in _NAMES}
         self._optimizer = getattr(model, "optimizer", None)
         # Not by setattr, which would make them parts of the model that are saved.
-        vars(model)["make_train_function"] = _Maker(self)
-        vars(model)["train_function"] = None
+        model.__dict__["make_train_function"] = _Maker(self)
+        model.__dict__["train_function"] = None
 
     def remove(self) -> None:
         """Put everything back; a second time does nothing."""
         saved, self._saved = self._saved, None
         if saved is None:
             return
-        attributes = vars(self._model)
+        attributes = self._model.__dict__
         if getattr(self._model, "optimizer", None) is not self._optimizer:
             saved["train_function"] = None  # compiled anew since
         for name, value in saved.items():
@@ -106,14 +107,14 @@ class _Maker:
     def __call__(self, force: bool = False) -> Any:
         model = self._watched._model
         if model.train_function is None or force:
-            vars(model)["train_function"] = self._watched.train_function()
+            model.__dict__["train_function"] = self._watched.train_function()
         return model.train_function
 
 
 def _one_step(model: Any) -> Callable[[Any], Any]:
     """One step on one batch, as Keras has it."""
 
-    @tf.autograph.experimental.do_not_convert
+    @unconverted
     def train_step(data: Any) -> Any:
         data = keras.tree.map_structure(lambda x: None if isinstance(x, tf.experimental.Optional) else x, data)
         strategy = model.distribute_strategy
@@ -122,4 +123,5 @@ def _one_step(model: Any) -> Callable[[Any], Any]:
 
     if model.run_eagerly:
         return train_step
-    return tf.function(train_step, reduce_retracing=True, jit_compile=model.jit_compile)
+    traced: Callable[[Any], Any] = tf.function(train_step, reduce_retracing=True, jit_compile=model.jit_compile)
+    return traced

@@ -7,7 +7,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from gradcheck._report.trip import Layer, Step, TripReport
+from gradcheck._report.nonfinite import Range
+from gradcheck._report.trip import Layer, Step
+from gradcheck._watchdog.again import Again
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,14 +20,16 @@ class Seen:
         result: What the step returned.
         healthy: Whether everything was finite. If not, nothing that the step wrote is left.
         describe: Describes the step, when asked.
-        report: The report on a trip, given whether to look for the op.
+        found: What was not finite.
+        again: Runs the step again to find the op, and writes a bundle where it is given a directory.
         scale: The scale of a LossScaleOptimizer behind the step, if there is one.
     """
 
     result: Any
     healthy: bool
     describe: Callable[[], Step]
-    report: Callable[[bool], TripReport]
+    found: Callable[[], tuple[Range, ...]]
+    again: Callable[[str | None], Again]
     scale: Sequence[float] = ()
 
 

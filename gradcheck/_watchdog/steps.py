@@ -11,12 +11,15 @@ from gradcheck._graph import structure
 from gradcheck._graph.functions import name_of
 from gradcheck._graph.guarded import read, write
 from gradcheck._report.trip import TripReport
+from gradcheck._watchdog.again import Again
 from gradcheck._watchdog.dispatch import Dispatch
 from gradcheck._watchdog.eager import EagerStep, shared_generators
 from gradcheck._watchdog.ledger import Ledger
 from gradcheck._watchdog.names import variable_names
 from gradcheck._watchdog.reach import reachable_variables
 from gradcheck._watchdog.seen import Seen
+
+_NOT_AGAIN = "the op was not looked for: the trips just before this one have named theirs"
 
 
 class WatchedStep:
@@ -75,10 +78,10 @@ class WatchedStep:
             found = self._dispatch.find(args, kwargs)
         if found is None:
             self._keep_good_state(lambda: [structure.variable_of(v).handle for v in self._changeable(args, kwargs)])
-            return self._eager.run(self.__name__, number, args, kwargs)
+            return self._eager.run(number, args, kwargs)
         traced, inputs = found
         self._keep_good_state(lambda: traced.guarded.handles(inputs))
-        return traced.run(self.__name__, number, inputs)
+        return traced.run(number, inputs)
 
     def _settle(self, number: int, seen: Seen) -> None:
         """What follows from a run."""
@@ -87,10 +90,13 @@ class WatchedStep:
             self._since += 1
             self._ledger.healthy(seen.describe)
             return
-        if stuck is None:
-            report = seen.report(self._ledger.locates)
-        else:
-            report = TripReport(name=self.__name__, step=number, action="raise", found=(), notes=(stuck,))
+        looked = Again(notes=(stuck,)) if stuck else Again(notes=(_NOT_AGAIN,))
+        if stuck is None and self._ledger.locates:
+            looked = seen.again(self._ledger.policy.dump_dir)
+        report = TripReport(
+            name=self.__name__, step=number, action="raise", found=() if stuck else seen.found(),
+            nonfinite=looked.nonfinite, notes=looked.notes, bundle=looked.bundle,
+        )  # fmt: skip
         report = self._ledger.trip(report, seen.describe)
         if report.action == "rollback":
             for handle, value in self._good:

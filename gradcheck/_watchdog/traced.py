@@ -14,8 +14,8 @@ from gradcheck._graph.ending import Item
 from gradcheck._graph.finite import COUNTED
 from gradcheck._graph.guarded import Guarded, read
 from gradcheck._report.nonfinite import Range
-from gradcheck._report.trip import Step, TripReport
-from gradcheck._watchdog.again import NOT_AGAIN, located
+from gradcheck._report.trip import Step
+from gradcheck._watchdog.again import again
 from gradcheck._watchdog.names import output_names, variable_names
 from gradcheck._watchdog.seen import Seen, layer, scalar
 
@@ -55,14 +55,15 @@ class Traced:
         self._scale = next((h for k, h in enumerate(captured) if known.get(id(h), "").endswith("dynamic_scale")), None)
         self._pack = function.function_type.pack_output
 
-    def run(self, name: str, number: int, inputs: Sequence[Any]) -> Seen:
+    def run(self, number: int, inputs: Sequence[Any]) -> Seen:
         """Run the step once, on its flat inputs."""
         outcome = self.guarded(inputs)
         return Seen(
             result=self._pack(outcome.outputs),
             healthy=outcome.healthy,
             describe=partial(self._step, number, outcome.outputs, outcome.amounts, outcome.changes),
-            report=partial(self._report, name, number, inputs, outcome.counts),
+            found=partial(self._found, outcome.counts),
+            again=partial(again, self.function, inputs, {}, number),
             scale=() if self._scale is None else (float(read(self._scale)),),
         )
 
@@ -77,11 +78,9 @@ class Traced:
         ]
         return Step(number=number, outputs=tuple(scalars), layers=tuple(layers))
 
-    def _report(self, name: str, number: int, inputs: Sequence[Any], counts: Any, locates: bool) -> TripReport:
+    def _found(self, counts: Any) -> tuple[Range, ...]:
         rows = counts.numpy()
-        found = [_range(n, item, row) for (n, item), row in zip(self._items, rows, strict=True) if row[_NEW] > 0]
-        nonfinite, notes = located(self.function, inputs) if locates else (None, (NOT_AGAIN,))
-        return TripReport(name=name, step=number, action="raise", found=tuple(found), nonfinite=nonfinite, notes=notes)
+        return tuple(_range(n, item, row) for (n, item), row in zip(self._items, rows, strict=True) if row[_NEW] > 0)
 
 
 _NEW = COUNTED.index("new")
