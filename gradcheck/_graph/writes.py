@@ -181,7 +181,7 @@ class _Editing:
         self._body = body
         self._handles = handles
         self._gone: set[str] = set()  # nodes that are taken out
-        self._waits: dict[str, str] = {}  # node -> a read that it has to wait for
+        self._waits: dict[str, list[str]] = {}  # node -> the reads that it has to wait for
         self._added: list[Node] = []
         self._refs: dict[str, str] = {}
         self._deferred: list[Deferred] = []
@@ -216,7 +216,8 @@ class _Editing:
         """Leave writes where they are, between two reads."""
         before = self._read(f"{argument}/gradcheck_before", argument, dtype, [])
         after = self._read(f"{argument}/gradcheck_after", argument, dtype, sorted(touched.writers))
-        self._waits.update(dict.fromkeys(touched.writers, f"^{node_of(before)}"))
+        for writer in touched.writers:
+            self._waits.setdefault(writer, []).append(f"^{node_of(before)}")
         self._restored.append(Restored(argument=argument, dtype=dtype, before=before, after=after))
 
     def _read(self, name: str, argument: str, dtype: int, behind: Sequence[str]) -> str:
@@ -229,8 +230,7 @@ class _Editing:
             if node.name in self._gone:
                 continue
             control = [c for c in control_inputs(node) if node_of(c) not in self._gone]
-            if node.name in self._waits:
-                control.append(self._waits[node.name])
+            control += self._waits.get(node.name, [])
             if control != control_inputs(node):
                 node = copy_node(node)
                 set_inputs(node, data_inputs(node), control)
