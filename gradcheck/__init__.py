@@ -9,6 +9,8 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from gradcheck import callbacks as callbacks
+    from gradcheck import hooks as hooks
     from gradcheck import subjects as subjects
     from gradcheck._check.compute import compute_gradient as compute_gradient
     from gradcheck._check.compute import max_error as max_error
@@ -46,11 +48,13 @@ __all__ = [
     "__version__",
     "assert_gradients",
     "assert_tf_gradients",
+    "callbacks",
     "check_gradients",
     "check_model",
     "check_tf_gradients",
     "compute_gradient",
     "find_nonfinite",
+    "hooks",
     "max_error",
     "profile_precision",
     "subjects",
@@ -71,11 +75,13 @@ _HOME = {
     "__version__": "_version",
     "assert_gradients": "_check.gradients",
     "assert_tf_gradients": "_check.tf_gradients",
+    "callbacks": "callbacks",
     "check_gradients": "_check.gradients",
     "check_model": "_check.model",
     "check_tf_gradients": "_check.tf_gradients",
     "compute_gradient": "_check.compute",
     "find_nonfinite": "_diagnose.nonfinite",
+    "hooks": "hooks",
     "max_error": "_check.compute",
     "profile_precision": "_diagnose.precision",
     "subjects": "subjects",

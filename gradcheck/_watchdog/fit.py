@@ -75,7 +75,11 @@ class WatchedModel:
     def train_function(self) -> Callable[[Any], Any]:
         """What `fit` calls with an iterator over batches, for one or, by `steps_per_execution`, several steps."""
         model = self._model
-        step = WatchedStep(_one_step(model), self._ledger, [model, model.optimizer, model.metrics])
+
+        def variables() -> list[Any]:  # some are made in the first step
+            return [*model.variables, *model.optimizer.variables, *model.metrics_variables]
+
+        step = WatchedStep(_one_step(model), self._ledger, variables)
         step.__name__ = "train_step"
 
         def train(iterator: Iterator[Any]) -> Any:
@@ -87,7 +91,7 @@ class WatchedModel:
                 trips = self._ledger.trips
                 outputs = step(data)
                 if self._ledger.trips > trips:  # what the step returned was computed with what was taken back
-                    outputs = model.get_metrics_result()
+                    outputs = _metrics_instead(model, outputs)
                 if self._ledger.stopped:
                     model.stop_training = True
                     break
@@ -96,6 +100,12 @@ class WatchedModel:
             return outputs
 
         return train
+
+
+def _metrics_instead(model: Any, outputs: Any) -> Any:
+    """What the model's metrics say now, where that is what its step returns."""
+    kept = model.get_metrics_result()
+    return kept if isinstance(outputs, dict) and outputs.keys() == kept.keys() else outputs
 
 
 class _Maker:

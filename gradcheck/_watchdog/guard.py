@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 from tensorflow.python.ops import control_flow_util
+from tensorflow.python.ops.resource_variable_ops import ResourceVariable
 
 from gradcheck._graph import structure
 from gradcheck._graph.ending import mark
@@ -131,8 +132,10 @@ def _in_graph(ledger: Ledger, grads: Any, leaves: Sequence[Any], looked: Guardin
             "strategy.run under watch instead: wd.watch(step)"
         )
     with tf.init_scope():  # steps are counted in the graph, so that a healthy one need not call Python
-        count = tf.Variable(0, dtype=tf.int64, trainable=False, name="gradcheck_guarded_steps")
-        last = tf.Variable(tf.zeros([KEPT, len(looked.tensors)], tf.float64), trainable=False, name="gradcheck_norms")
+        # Not tf.Variable, which a tf.function lets itself make in its first trace only.
+        count = ResourceVariable(tf.zeros([], tf.int64), trainable=False, name="gradcheck_guarded_steps")
+        zeros = tf.zeros([KEPT, len(looked.tensors)], tf.float64)
+        last = ResourceVariable(zeros, trainable=False, name="gradcheck_norms")
     number = count.assign_add(1, read_value=True)
     present = [g for g in leaves if g is not None]
 

@@ -31,11 +31,11 @@ class WatchedStep:
         __wrapped__: The step itself.
     """
 
-    def __init__(self, step: Callable[..., Any], ledger: Ledger, variables: Sequence[Any] | None) -> None:
+    def __init__(self, step: Callable[..., Any], ledger: Ledger, variables: Callable[[], Sequence[Any]] | None) -> None:
         self.__wrapped__ = step
         self.__name__ = name_of(step)
         self._ledger = ledger
-        self._given = None if variables is None else reachable_variables(variables)
+        self._given = variables
         traced = hasattr(step, "get_concrete_function") or hasattr(step, "captured_inputs")
         self._dispatch = Dispatch(step, self._names) if traced else None
         self._eager = EagerStep(step, self._changeable)
@@ -109,8 +109,9 @@ class WatchedStep:
             self._since = 0
 
     def _changeable(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Any]:
-        given = [self.__wrapped__] if self._given is None else self._given
-        return reachable_variables(given, args, kwargs, shared_generators())
+        if self._given is not None:
+            return reachable_variables(self._given(), shared_generators())
+        return reachable_variables(self.__wrapped__, args, kwargs, shared_generators())
 
     def _names(self) -> Mapping[int, str]:
         return variable_names(self._changeable((), {}))

@@ -7,6 +7,7 @@ from typing import Any
 
 import keras
 
+from gradcheck._graph.evaluate import unconverted
 from gradcheck._report.trip import Step, TripReport
 from gradcheck._watchdog.fit import WatchedModel
 from gradcheck._watchdog.guard import guard
@@ -98,6 +99,7 @@ class Watchdog:
         """Forget all steps and trips; a training that was stopped may go on."""
         self._ledger.reset()
 
+    @unconverted
     def guard(self, grads: Any, *, loss: Any = None, variables: Sequence[Any] | None = None) -> Any:
         """The gradients, where they and the loss are finite: one test, to be put before the update.
 
@@ -161,7 +163,7 @@ class Watchdog:
         """
         if not callable(step):
             raise TypeError(f"step must be callable, got {type(step).__name__}; write wd.watch(train_step)")
-        return WatchedStep(step, self._ledger, variables)
+        return WatchedStep(step, self._ledger, None if variables is None else lambda: variables)
 
     def fit(self, model: Any) -> WatchedModel:
         """A scope in which a Keras model trains under this watchdog; `gradcheck.watch(model)` in one line.
