@@ -9,6 +9,8 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from gradcheck import callbacks as callbacks
+    from gradcheck import hooks as hooks
     from gradcheck import optimizers as optimizers
     from gradcheck import subjects as subjects
     from gradcheck._check.compute import compute_gradient as compute_gradient
@@ -22,14 +24,18 @@ if TYPE_CHECKING:
     from gradcheck._diagnose.nonfinite import find_nonfinite as find_nonfinite
     from gradcheck._diagnose.precision import profile_precision as profile_precision
     from gradcheck._errors import GradientMismatch as GradientMismatch
+    from gradcheck._errors import NonfiniteTrip as NonfiniteTrip
     from gradcheck._graph.trace import Gradients as Gradients
     from gradcheck._report.gradient import GradientReport as GradientReport
     from gradcheck._report.nonfinite import NonfiniteReport as NonfiniteReport
     from gradcheck._report.optimizer import OptimizerReport as OptimizerReport
     from gradcheck._report.precision import PrecisionReport as PrecisionReport
+    from gradcheck._report.trip import TripReport as TripReport
     from gradcheck._results import Finding as Finding
     from gradcheck._results import Verdict as Verdict
     from gradcheck._version import __version__ as __version__
+    from gradcheck._watchdog.watch import watch as watch
+    from gradcheck._watchdog.watchdog import Watchdog as Watchdog
 
 __all__ = [
     "Finding",
@@ -37,22 +43,28 @@ __all__ = [
     "GradientReport",
     "Gradients",
     "NonfiniteReport",
+    "NonfiniteTrip",
     "OptimizerReport",
     "PrecisionReport",
+    "TripReport",
     "Verdict",
+    "Watchdog",
     "__version__",
     "assert_gradients",
     "assert_tf_gradients",
+    "callbacks",
     "check_gradients",
     "check_model",
     "check_tf_gradients",
     "compare_optimizers",
     "compute_gradient",
     "find_nonfinite",
+    "hooks",
     "max_error",
     "optimizers",
     "profile_precision",
     "subjects",
+    "watch",
 ]
 
 _HOME = {
@@ -61,22 +73,28 @@ _HOME = {
     "GradientReport": "_report.gradient",
     "Gradients": "_graph.trace",
     "NonfiniteReport": "_report.nonfinite",
+    "NonfiniteTrip": "_errors",
     "PrecisionReport": "_report.precision",
     "OptimizerReport": "_report.optimizer",
+    "TripReport": "_report.trip",
     "Verdict": "_results",
+    "Watchdog": "_watchdog.watchdog",
     "__version__": "_version",
     "assert_gradients": "_check.gradients",
     "assert_tf_gradients": "_check.tf_gradients",
+    "callbacks": "callbacks",
     "check_gradients": "_check.gradients",
     "check_model": "_check.model",
     "check_tf_gradients": "_check.tf_gradients",
     "compare_optimizers": "_compare.compare",
     "compute_gradient": "_check.compute",
     "find_nonfinite": "_diagnose.nonfinite",
+    "hooks": "hooks",
     "max_error": "_check.compute",
     "optimizers": "optimizers",
     "profile_precision": "_diagnose.precision",
     "subjects": "subjects",
+    "watch": "_watchdog.watch",
 }
 
 

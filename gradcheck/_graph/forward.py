@@ -68,7 +68,9 @@ def _by_name(graph: Any, op: Any) -> Any:
     if not wanted:
         return None
     graphs = [op.graph, *_graphs(graph, set())]
-    graphs.sort(key=lambda g: (g is not op.graph, _stem(g.name) != _stem(op.graph.name)))
+    graphs.sort(
+        key=lambda g: (g is not op.graph, _stem(getattr(g, "name", "")) != _stem(getattr(op.graph, "name", "")))
+    )
     for name in wanted:
         for each in graphs:
             try:
