@@ -42,8 +42,11 @@ def _is_users(path: str) -> bool:
 def place(graph: Any, name: str, op_type: str = "") -> Place:
     """The place of a node of the program traced from a FuncGraph."""
     op = _operation(graph, _forward(name))
-    if op is None:
-        return Place(op=name, op_type=op_type)
+    return Place(op=name, op_type=op_type) if op is None else place_of(op, name, op_type)
+
+
+def place_of(op: Any, name: str, op_type: str = "") -> Place:
+    """The place of an op, by the line that made it."""
     for frame in reversed(list(op.traceback or ())):
         if _is_users(frame.filename):
             source = linecache.getline(frame.filename, frame.lineno).strip()

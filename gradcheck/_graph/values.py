@@ -85,9 +85,12 @@ class Values:
         try:
             found = raw_session(session).run(list(fetches), feed_dict=self._feed_dict)
         except tf.errors.FailedPreconditionError as error:
+            valueless = self._valueless(raw_session(session), fetches) or [error.op.name if error.op else name]
+            one = len(valueless) == 1
             raise GraphUnavailable(
-                "a variable has no value in the session: run its initializer first "
-                f"({error.message.splitlines()[0][:200]})"
+                f"{', '.join(map(repr, valueless))} {'has' if one else 'have'} no value in the session: run "
+                f"{'its initializer' if one else 'their initializers'} first, e.g. "
+                "session.run(tf.compat.v1.global_variables_initializer())"
             ) from error
         except tf.errors.InvalidArgumentError as error:
             if "You must feed a value" not in error.message:
@@ -97,6 +100,19 @@ class Values:
                 "check_tf_gradients(ys, xs, feed_dict={placeholder: value})"
             ) from error
         return list(found)
+
+    def _valueless(self, session: Any, fetches: Sequence[Any]) -> list[str]:
+        """The names of the variables without a value that some tensors read, each tensor run alone."""
+        names = []
+        for fetch in fetches:
+            try:
+                session.run(fetch, feed_dict=self._feed_dict)
+            except tf.errors.FailedPreconditionError:
+                handles = [t for t in fetch.op.inputs if variable_dtype(t) is not None]
+                names.append((handles[0] if handles else fetch).op.name)
+            except tf.errors.OpError:
+                continue
+        return names
 
 
 def variable_dtype(tensor: Any) -> Any:

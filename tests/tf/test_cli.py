@@ -311,6 +311,18 @@ class TestAUsersFunction:
         assert captured.err.startswith(f"gradcheck: {message.format(name=name, file=tmp_path / f'{name}.py')}")
         assert len(captured.err.splitlines()) == 1
 
+    @pytest.mark.parametrize("options", [[], ["--json"]])
+    @pytest.mark.usefixtures("subjects")
+    def test_what_cannot_be_checked_takes_nothing_from_the_others(self, users_module, capsys, options):
+        name = users_module('def raises(): raise ValueError("no data")')
+        assert main(["run", *options, "logistic", f"{name}:raises", "logistic_times_two"]) == 2
+        captured = capsys.readouterr()
+        assert captured.err.startswith(f"gradcheck: {name}:raises could not be checked: ValueError at ")
+        assert "logistic" in captured.out
+        assert "logistic_times_two" in captured.out
+        if options:
+            assert [each.ok for each in outcomes_from_plain(json.loads(captured.out))] == [True, False]
+
     @pytest.mark.parametrize(
         ("source", "message"),
         [
