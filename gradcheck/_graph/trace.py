@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from gradcheck._graph import structure
+from gradcheck._graph import quantiles, structure
 from gradcheck._graph.differentiate import Fault, differentiate
 from gradcheck._graph.evaluate import Runner, returning
 from gradcheck._graph.inline import inline_calls
@@ -326,6 +326,8 @@ def _settle(
 ) -> tuple[Program, list[str], tuple[str, ...]]:
     """Variables fed, random ops frozen, calls inlined, assertions kept; the values of captures are added to `held`."""
     program = freeze_randomness(inline_calls(program, keep_compiled=True))
+    notes = [quantiles.NOTE] if quantiles.follows(program) else []
+    program = quantiles.follow_quantiles(program)
     handles: dict[str, int] = {}
     for external, inner in captures:
         name = at[id(inner)]
@@ -337,7 +339,6 @@ def _settle(
     program = Program(main=replace(program.main, kept=kept), functions=program.functions)
     writes = _writes(program.main, handles)
     program, dropped = feed_variables(program, handles)
-    notes = []
     if writes:
         notes.append(
             f"the function assigns variables ({writes} assignment{'s' if writes > 1 else ''}); they keep their values: "

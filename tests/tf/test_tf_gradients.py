@@ -920,8 +920,28 @@ def test_an_x_made_inside_a_loop_is_refused(control_flow_v1, graph):
         check_tf_gradients(y, inner[0])
 
 
-def test_a_state_that_cannot_be_read_from_outside_is_refused(control_flow_v1, session):
+@pytest.mark.parametrize(
+    ("draw", "message"),
+    [
+        (
+            tf.random.shuffle,
+            r"^RandomShuffle 'while/RandomShuffle' is inside a loop .*, where it cannot be held .*$",
+        ),
+        (
+            lambda a: tf.random.gamma([], a),
+            r"^RandomGamma '.*' is inside a loop .*, where it cannot be held .*$",
+        ),
+        (
+            lambda a: tf.raw_ops.ParameterizedTruncatedNormal(
+                shape=[2], means=a[:1], stdevs=[1.0], minvals=[-1.0], maxvals=[1.0]
+            ),
+            r"^ParameterizedTruncatedNormal 'while/ParameterizedTruncatedNormal' has a state, .*$",
+        ),
+    ],
+    ids=["shuffle", "gamma", "a state"],
+)
+def test_draws_of_a_loop_of_control_flow_v1_that_cannot_be_held_are_refused(control_flow_v1, session, draw, message):
     x = tf.constant([1.0, 2.0])
-    y = tf.while_loop(lambda i, a: i < 2, lambda i, a: (i + 1, a * tf.random.shuffle(a)), [0, x])[1]
-    with pytest.raises(GraphUnavailable, match=r"^RandomShuffle 'while/RandomShuffle' has a state, .*$"):
+    y = tf.while_loop(lambda i, a: i < 2, lambda i, a: (i + 1, a * draw(a)), [0, x])[1]
+    with pytest.raises(GraphUnavailable, match=message):
         check_tf_gradients(y, x)
