@@ -10,7 +10,7 @@ from functools import lru_cache
 from typing import Any
 
 from gradcheck._graph.held import HeldProgram, held_inside
-from gradcheck._graph.program import CALLED, node_of
+from gradcheck._graph.program import CALLED, find_function, node_of
 from gradcheck._graph.quantiles import AT_BASE
 from gradcheck._graph.randomness import RANDOM
 from gradcheck._graph.trace import Traced
@@ -105,13 +105,9 @@ def _called_graphs(call: Any) -> Iterator[Any]:
         attribute = call.node_def.attr[key]
         functions = attribute.list.func if attribute.WhichOneof("value") == "list" else [attribute.func]
         for called in functions:
-            graph = call.graph
-            while graph is not None:
-                function = graph._functions.get(called.name)
-                if function is not None and hasattr(function, "graph"):
-                    yield function.graph
-                    break
-                graph = getattr(graph, "outer_graph", None)
+            graph = getattr(find_function(call.graph, called.name), "graph", None)
+            if graph is not None:
+                yield graph
 
 
 def held_places(traced: Traced, held: HeldProgram) -> tuple[Held, ...]:

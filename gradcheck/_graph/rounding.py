@@ -13,8 +13,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
+import tensorflow as tf
 from tensorflow.core.framework import types_pb2
-from tensorflow.python.framework import dtypes, tensor_util
 
 from gradcheck._graph.program import (
     COMPLEX,
@@ -106,8 +106,8 @@ def _is_long(node: Node) -> bool:
     """Whether a node is a constant that takes more bits than bfloat16 has, and so was likely rounded."""
     if node.op != "Const" or node.attr["dtype"].type != _D:
         return False
-    values = tensor_util.MakeNdarray(node.attr["value"].tensor)
-    return bool(np.any(values.astype(dtypes.bfloat16.as_numpy_dtype).astype(np.float64) != values))
+    values = tf.make_ndarray(node.attr["value"].tensor)
+    return bool(np.any(values.astype(tf.bfloat16.as_numpy_dtype).astype(np.float64) != values))
 
 
 def _rounding(ref: str, unit: float, seed: int) -> tuple[list[Node], str]:

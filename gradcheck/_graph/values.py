@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
-from tensorflow.python.framework import tensor_util
 from tensorflow.python.ops import handle_data_util
 
 from gradcheck._errors import GraphUnavailable
+from gradcheck._graph.contexts import chain
 from gradcheck._graph.evaluate import eagerly
 
 
@@ -49,7 +49,7 @@ class Values:
             if isinstance(external, tf.__internal__.EagerTensor) or id(external) in self._known:
                 continue
             if external.op.type == "Const":
-                self._keep(external, tensor_util.MakeNdarray(external.op.get_attr("value")))
+                self._keep(external, tf.make_ndarray(external.op.get_attr("value")))
             elif external.graph.building_function:
                 self._keep(external, self._in_function(external))
             else:
@@ -139,7 +139,7 @@ def raw_session(session: Any) -> Any:
 def read_of(handle: Any) -> Any:
     """A tensor of the graph that reads the variable and waits for nothing; one made in a graph always has one."""
     for op in handle.consumers():
-        if op.type == "ReadVariableOp" and not op.control_inputs and op._get_control_flow_context() is None:
+        if op.type == "ReadVariableOp" and not op.control_inputs and not chain(op):
             return op.outputs[0]
     raise GraphUnavailable(
         f"nothing in the graph reads the variable of {handle.op.name!r}, so its value cannot be had without adding "
