@@ -9,10 +9,10 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from gradcheck._report.outcomes import Outcome, outcomes_from_plain, outcomes_to_plain
 from gradcheck._version import __version__
 from gradcheck.cli._misuse import MisuseError
 from gradcheck.cli._named import Named, bundled, resolve
-from gradcheck.cli._outcome import Outcome, outcomes_from_plain, outcomes_to_plain
 from gradcheck.cli._progress import advancing
 from gradcheck.cli._quiet import quiet_logging, quiet_start, wake_devices
 from gradcheck.cli._tables import print_outcomes, print_subjects

@@ -15,9 +15,9 @@ import pytest
 import gradcheck
 from gradcheck._errors import GradientMismatch
 from gradcheck._report.gradient import Cost, GradientReport
+from gradcheck._report.outcomes import Outcome, outcomes_from_plain, outcomes_to_plain
 from gradcheck._results import Figure, Finding, Verdict
 from gradcheck.cli import _progress, _quiet, main
-from gradcheck.cli._outcome import Outcome, outcomes_from_plain, outcomes_to_plain
 
 NUMBERS = {"analytic": 2.0, "error": 1e-12, "allowed": 1e-6, "dtype": "float64"}
 RIGHT = Finding(verdict=Verdict.MATCH, ok=True, y="output", x="inputs[0]", numeric=2.0, **NUMBERS)
