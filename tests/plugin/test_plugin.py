@@ -18,6 +18,7 @@ from tests.plugin.users import INI, RIGHT, WRONG
 
 INSTALLED = any(point.value == "gradcheck.pytest_plugin" for point in entry_points(group="pytest11"))
 PLUGIN = () if INSTALLED else ("-p", "gradcheck.pytest_plugin")
+QUICK = ("-p", "no:hypothesispytest")  # which loads hypothesis anew in every run
 ROOT = str(Path(__file__).parents[2])
 
 
@@ -39,7 +40,7 @@ def project(pytester, monkeypatch):
 
 
 def run(project, *arguments):
-    return project.runpytest_inprocess(*PLUGIN, "-p", "no:cacheprovider", *arguments)
+    return project.runpytest_inprocess(*PLUGIN, *QUICK, "-p", "no:cacheprovider", *arguments)
 
 
 IMPORTS = """
@@ -266,8 +267,8 @@ def test_what_failed_last_runs_again(project):
     project.makepyfile(
         f"{IMPORTS}\ndef test_a(gradcheck): gradcheck(wrong, X)\ndef test_b(gradcheck): gradcheck(right, X)\n"
     )
-    assert project.runpytest_inprocess(*PLUGIN).parseoutcomes() == {"failed": 1, "passed": 1}
-    assert project.runpytest_inprocess(*PLUGIN, "--lf").parseoutcomes() == {"failed": 1}
+    assert project.runpytest_inprocess(*PLUGIN, *QUICK).parseoutcomes() == {"failed": 1, "passed": 1}
+    assert project.runpytest_inprocess(*PLUGIN, *QUICK, "--lf").parseoutcomes() == {"failed": 1}
 
 
 def test_nothing_leaks_from_test_to_test(project):
