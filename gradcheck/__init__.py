@@ -9,6 +9,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from gradcheck import strategies as strategies
     from gradcheck import subjects as subjects
     from gradcheck._check.compute import compute_gradient as compute_gradient
     from gradcheck._check.compute import max_error as max_error
@@ -36,6 +37,7 @@ __all__ = [
     "check_tf_gradients",
     "compute_gradient",
     "max_error",
+    "strategies",
     "subjects",
 ]
 
@@ -52,6 +54,7 @@ _HOME = {
     "check_tf_gradients": "_check.tf_gradients",
     "compute_gradient": "_check.compute",
     "max_error": "_check.compute",
+    "strategies": "strategies",
     "subjects": "subjects",
 }
 

@@ -102,7 +102,8 @@ def _path(config: pytest.Config, name: str) -> Path | None:
     if value is None:
         return None
     given = config.getoption(f"gradcheck_{name}") is not None
-    return (config.invocation_params.dir if given else config.rootpath) / value
+    base: Path = config.invocation_params.dir if given else config.rootpath
+    return base / str(value)
 
 
 def _seed(text: str) -> int | str:

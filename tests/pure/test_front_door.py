@@ -14,6 +14,7 @@ NEED_TENSORFLOW = [
     "check_gradients",
     "check_tf_gradients",
     "compute_gradient",
+    "strategies",
     "subjects",
 ]
 NEED_NONE = ["Finding", "GradientMismatch", "GradientReport", "Verdict", "__version__"]
