@@ -15,11 +15,16 @@ if TYPE_CHECKING:
     from gradcheck._check.compute import max_error as max_error
     from gradcheck._check.gradients import assert_gradients as assert_gradients
     from gradcheck._check.gradients import check_gradients as check_gradients
+    from gradcheck._check.model import check_model as check_model
     from gradcheck._check.tf_gradients import assert_tf_gradients as assert_tf_gradients
     from gradcheck._check.tf_gradients import check_tf_gradients as check_tf_gradients
+    from gradcheck._diagnose.nonfinite import find_nonfinite as find_nonfinite
+    from gradcheck._diagnose.precision import profile_precision as profile_precision
     from gradcheck._errors import GradientMismatch as GradientMismatch
     from gradcheck._graph.trace import Gradients as Gradients
     from gradcheck._report.gradient import GradientReport as GradientReport
+    from gradcheck._report.nonfinite import NonfiniteReport as NonfiniteReport
+    from gradcheck._report.precision import PrecisionReport as PrecisionReport
     from gradcheck._results import Finding as Finding
     from gradcheck._results import Verdict as Verdict
     from gradcheck._version import __version__ as __version__
@@ -29,14 +34,19 @@ __all__ = [
     "GradientMismatch",
     "GradientReport",
     "Gradients",
+    "NonfiniteReport",
+    "PrecisionReport",
     "Verdict",
     "__version__",
     "assert_gradients",
     "assert_tf_gradients",
     "check_gradients",
+    "check_model",
     "check_tf_gradients",
     "compute_gradient",
+    "find_nonfinite",
     "max_error",
+    "profile_precision",
     "strategies",
     "subjects",
 ]
@@ -46,14 +56,19 @@ _HOME = {
     "GradientMismatch": "_errors",
     "GradientReport": "_report.gradient",
     "Gradients": "_graph.trace",
+    "NonfiniteReport": "_report.nonfinite",
+    "PrecisionReport": "_report.precision",
     "Verdict": "_results",
     "__version__": "_version",
     "assert_gradients": "_check.gradients",
     "assert_tf_gradients": "_check.tf_gradients",
     "check_gradients": "_check.gradients",
+    "check_model": "_check.model",
     "check_tf_gradients": "_check.tf_gradients",
     "compute_gradient": "_check.compute",
+    "find_nonfinite": "_diagnose.nonfinite",
     "max_error": "_check.compute",
+    "profile_precision": "_diagnose.precision",
     "strategies": "strategies",
     "subjects": "subjects",
 }
@@ -65,7 +80,7 @@ def __getattr__(name: str) -> object:
     try:
         home = importlib.import_module(f"{__name__}.{_HOME[name]}")
     except ModuleNotFoundError as error:
-        if error.name != "tensorflow":
+        if (error.name or "").partition(".")[0] != "tensorflow":
             raise
         raise ImportError(_without_tensorflow(name), name="tensorflow") from error
     found = home if _HOME[name] == name else getattr(home, name)

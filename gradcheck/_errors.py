@@ -26,3 +26,11 @@ class GraphUnavailable(RuntimeError):
     """A question that cannot be answered from where it was asked; the text says what to call instead."""
 
     ag_pass_through = True  # where a tf.function is traced, AutoGraph raises it as it is
+
+
+class BundleNotWritten(RuntimeError):
+    """A bundle that could not be written, and of which nothing is left; the text says why."""
+
+
+class BundleDamaged(ValueError):
+    """A bundle that is not whole, or is none, or asks for more than to be computed again; the text says what."""

@@ -1823,7 +1823,6 @@ WRONG = (
         inputs=[array(1.5)],
         verdict=NONFINITE,
         op="Log",
-        known_failure="the loop is blamed, not the op inside it",
     ),
     Row(name="equal singular values", subject=equal_singular_values, inputs=[np.eye(2)]),
     Row(name="py_function that counts", subject=counting_python, inputs=[normal(3)], verdict=NONDETERMINISTIC),

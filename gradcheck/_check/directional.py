@@ -110,7 +110,8 @@ def compare_blocks(work: Work, mover: Mover, blocks: list[list[int]], *, closely
     step, hidden = None, np.zeros(own.shape)
     if closely:
         target = 0.01 * target
-        noise = np.maximum(noise, np.linalg.norm(every * mover.internal_noise(), axis=1))
+        heard = mover.rounding_noise(directions, count * k, reduce=lambda samples, _: samples @ every.T)
+        noise = np.maximum(0.5 * mover.eps * magnitude, heard.reshape(own.shape))
         swings = np.array([sum((mover.swing(p) for p in inside), np.zeros(mover.outputs.size)) for inside in members])
         reached = np.linalg.norm(every[None] * swings[:, None], axis=2)[:, None]
         hidden = np.broadcast_to(16 * mover.eps * reached, own.shape)

@@ -62,7 +62,7 @@ def compare_entries(work: Work, a: int, x: int, c: int, plan: Plan) -> Compariso
 
 def _target(own: Reals, every: Reals, noise: Reals, eps: float) -> Reals:
     """Errors worth striving for; those far below the typical derivative need not be a small part of a tiny one."""
-    target: Reals = np.maximum(worthwhile(own, noise, eps, coarsest=3e-10), 1e-11 * (eps / 2.0**-52) * rms(every))
+    target: Reals = np.maximum(worthwhile(own, noise, eps, coarsest=3e-10), 1e-12 * (eps / 2.0**-52) * rms(every))
     return target
 
 
@@ -96,15 +96,14 @@ def compare_some(work: Work, a: int, x: int, c: int, entries: Integers) -> Compa
     gradient = gradient_of(work, a, x)[c][entries]
     scales = mover.scales[place][entries]
     magnitude = float(np.linalg.norm(weights * mover.outputs))
-    noise = np.full(len(entries), 0.5 * mover.eps * (magnitude + float(work.reach(a)[c])))
-    noise = np.maximum(noise, float(np.linalg.norm(weights * mover.internal_noise())))
+    floor = np.full(len(entries), 0.5 * mover.eps * magnitude)
     own = gradient * scales
     every = gradient_of(work, a, x)[c] * mover.scales[place]
-    target = 0.01 * _target(np.abs(own), every, noise, mover.eps)
+    target = 0.01 * _target(np.abs(own), every, floor, mover.eps)
     swing = float(np.linalg.norm(weights * mover.swing(place)))
     step = mover.witness_step(place, np.abs(own)[:, None] * weights / (np.linalg.norm(weights) or 1.0))
     numeric = some_entries(
-        mover, place, entries, weights[:, None], target=target[:, None], argument_noise=noise[:, None], step=step
+        mover, place, entries, weights[:, None], target=target[:, None], floor=floor[:, None], step=step
     )
     scatter = work.constant_scatter(a)[x]
     rounded = 0.0 if scatter is None else SCATTER_FACTOR * np.max(np.abs(scatter[:, c][:, entries]), axis=0) * scales

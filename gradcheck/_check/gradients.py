@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from gradcheck._check.modes import compare_modes
-from gradcheck._check.options import Options, options
+from gradcheck._check.options import Options, called, options
 from gradcheck._check.run import Checked, run
 from gradcheck._check.work import eps_of
 from gradcheck._errors import GradientMismatch
@@ -31,6 +31,7 @@ def check_gradients(
     directions: int = 4,
     seed: int = 0,
     forward: bool = False,
+    surrogate: Callable[..., Any] | None = None,
     name: str | None = None,
 ) -> GradientReport:
     """Compare the gradients that TensorFlow computes for a function with finite differences.
@@ -57,6 +58,8 @@ def check_gradients(
         directions: How many random directions.
         seed: Of directions and cotangents. The same seed gives the same report.
         forward: Also compare with forward mode (`tf.autodiff.ForwardAccumulator`).
+        surrogate: A function with the arguments and the form of the outputs of fn whose derivative the gradient of fn
+            is meant to be, such as the identity for a straight-through estimator. Default fn itself.
         name: What to call the function in the report.
 
     Returns:
@@ -79,21 +82,49 @@ def check_gradients(
         raise TypeError(
             f"fn must be callable, got {type(fn).__name__}; for tensors of a graph call check_tf_gradients(ys, xs)"
         )
+    _refuse_odd_surrogate(surrogate, opts)
     started = time.perf_counter()
-    called = name or name_of(fn)
-    traced = trace_function(fn, inputs, grad_ys=grad_ys, wrt=wrt, name=called)
+    title = called(name, name_of(fn))
+    line = again(title, grad_ys, wrt, surrogate, opts)
+    return checked(fn, inputs, opts, title, line, started, grad_ys=grad_ys, wrt=wrt, surrogate=surrogate)
+
+
+def checked(
+    fn: Callable[..., Any], inputs: Any, opts: Options, title: str, line: str, started: float, **asked: Any
+) -> GradientReport:
+    """The report on a callable, traced and checked.
+
+    Args:
+        fn: What is checked.
+        inputs: Its arguments.
+        opts: What the user asked for.
+        title: What to call it.
+        line: What repeats the check.
+        started: When it began.
+        asked: Further arguments of `trace_function`.
+    """
+    traced = trace_function(fn, inputs, name=title, **asked)
     # A function that runs in Python may assign variables whenever it runs.
-    with kept_variables(fn, inputs) if traced.notes else nullcontext():
-        checked = [run(traced, opts)]
-    if opts.order == 2 and not any(output.faults for output in traced.outputs):
-        second = trace_function(
-            fn, inputs, grad_ys=grad_ys, wrt=wrt, name=f"gradient of {called}", order=2, seed=opts.seed
-        )
-        checked.append(run(second, opts))
-    if opts.forward:
-        findings, notes = compare_modes(fn, inputs, opts.seed, _narrowest(traced))
-        checked.append(replace(checked[0], findings=tuple(findings), notes=tuple(notes), evaluations=1, gradients=1))
-    return report(called, checked, opts, traced.skipped, again(called, grad_ys, wrt, opts), started)
+    with kept_variables(fn, inputs) if traced.notes or opts.forward else nullcontext():
+        parts = [run(traced, opts)]
+        if opts.order == 2 and not any(output.faults for output in traced.outputs):
+            name = f"gradient of {title}"
+            parts.append(run(trace_function(fn, inputs, name=name, order=2, seed=opts.seed, **asked), opts))
+        if opts.forward:
+            variables = asked["variables"]() if asked.get("variables") else ()
+            findings, notes = compare_modes(fn, inputs, opts.seed, _narrowest(traced), variables)
+            parts.append(replace(parts[0], findings=tuple(findings), notes=tuple(notes), evaluations=1, gradients=1))
+    return report(title, parts, opts, traced.skipped, line, started)
+
+
+def _refuse_odd_surrogate(surrogate: Any, opts: Options) -> None:
+    if surrogate is None:
+        return
+    if not callable(surrogate):
+        raise TypeError(f"surrogate must be callable or None, got {type(surrogate).__name__}; write lambda x: x")
+    if opts.order == 2 or opts.forward:
+        option = "order=2" if opts.order == 2 else "forward=True"
+        raise ValueError(f"surrogate stands for the first reverse derivative only; leave {option} out")
 
 
 def _narrowest(traced: Traced) -> str:
@@ -112,6 +143,7 @@ def assert_gradients(
     directions: int = 4,
     seed: int = 0,
     forward: bool = False,
+    surrogate: Callable[..., Any] | None = None,
     name: str | None = None,
 ) -> GradientReport:
     """Check as `check_gradients` does, and raise unless the report is ok.
@@ -127,6 +159,7 @@ def assert_gradients(
         directions: As there.
         seed: As there.
         forward: As there.
+        surrogate: As there.
         name: As there.
 
     Returns:
@@ -143,7 +176,7 @@ def assert_gradients(
     __tracebackhide__ = True
     found = check_gradients(
         fn, inputs, grad_ys=grad_ys, wrt=wrt, mode=mode, order=order, rtol=rtol, directions=directions, seed=seed,
-        forward=forward, name=name,
+        forward=forward, surrogate=surrogate, name=name,
     )  # fmt: skip
     if not found.ok:
         raise GradientMismatch(found)
@@ -151,36 +184,34 @@ def assert_gradients(
 
 
 def report(
-    name: str, checked: list[Checked], opts: Options, skipped: tuple[str, ...], line: str, started: float
+    name: str, parts: list[Checked], opts: Options, skipped: tuple[str, ...], line: str, started: float
 ) -> GradientReport:
     """The report of one or two orders of a check."""
     return GradientReport(
         name=name,
-        findings=tuple(f for c in checked for f in c.findings),
-        mode=checked[0].mode,
+        findings=tuple(f for c in parts for f in c.findings),
+        mode=parts[0].mode,
         seed=opts.seed,
         order=opts.order,
         cost=Cost(
-            evaluations=sum(c.evaluations for c in checked),
-            gradients=sum(c.gradients for c in checked),
+            evaluations=sum(c.evaluations for c in parts),
+            gradients=sum(c.gradients for c in parts),
             seconds=time.perf_counter() - started,
         ),
         again=line,
-        notes=tuple(dict.fromkeys(n for c in checked for n in c.notes)),
+        notes=tuple(dict.fromkeys(n for c in parts for n in c.notes)),
         skipped=skipped,
-        unpromoted=tuple(dict.fromkeys(u for c in checked for u in c.unpromoted)),
+        unpromoted=tuple(dict.fromkeys(u for c in parts for u in c.unpromoted)),
     )
 
 
-def again(called: str, grad_ys: Any, wrt: Any, opts: Options) -> str:
+def again(title: str, grad_ys: Any, wrt: Any, surrogate: Any, opts: Options) -> str:
     """A line that repeats the check."""
-    parts = [called if called.isidentifier() else "fn", "inputs"]
+    parts = [title if title.isidentifier() else "fn", "inputs"]
     if grad_ys is not None:
         parts.append("grad_ys=grad_ys")
     if wrt is not None:
         parts.append(f"wrt={wrt!r}" if isinstance(wrt, str) else "wrt=wrt")
-    defaults = Options()
-    for key in ("mode", "order", "rtol", "directions", "forward"):
-        if getattr(opts, key) != getattr(defaults, key):
-            parts.append(f"{key}={getattr(opts, key)!r}")
-    return f"check_gradients({', '.join(parts)}, seed={opts.seed})"
+    if surrogate is not None:
+        parts.append("surrogate=surrogate")
+    return f"check_gradients({', '.join([*parts, *opts.changed()])}, seed={opts.seed})"

@@ -93,7 +93,7 @@ def measure(work: Work, a: int, x: int, matrix: Reals, reach: Reals) -> Measured
 def _target(own: Reals, noise: Reals, eps: float) -> Reals:
     """Errors worth striving for; those far below the typical derivative need not be a small part of a tiny one."""
     target: Reals = np.maximum(
-        worthwhile(own, noise, eps, coarsest=1e-9), 1e-9 * (eps / 2.0**-52) ** 0.5 * entries.rms(own)
+        worthwhile(own, noise, eps, coarsest=1e-9), 1e-12 * (eps / 2.0**-52) ** 0.5 * entries.rms(own)
     )
     return target
 
@@ -144,10 +144,14 @@ def _columns_alone(
     slopes = np.zeros((len(columns), mover.outputs.size))
     slopes[:, first:last] = own
     numeric = some_entries(
-        mover, place, columns, weights, target=target,
-        argument_noise=np.maximum(found.noise, mover.internal_noise()[first:last])[None],
+        mover,
+        place,
+        columns,
+        weights,
+        target=target,
+        floor=0.5 * mover.eps * magnitude,
         step=mover.witness_step(place, slopes),
-    )  # fmt: skip
+    )
     magnitude = np.maximum(magnitude, swing[None])
     alone = compare(
         own, numeric, np.abs(own), work.options, dtype=work.dtype(x), eps=work.gradient_eps, magnitude=magnitude,

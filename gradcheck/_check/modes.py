@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from gradcheck._check.work import eps_of
@@ -15,7 +15,9 @@ MEANING = (
 )
 
 
-def compare_modes(fn: Callable[..., Any], inputs: Any, seed: int, dtype: str) -> tuple[list[Finding], list[str]]:
+def compare_modes(
+    fn: Callable[..., Any], inputs: Any, seed: int, dtype: str, variables: Sequence[Any] = ()
+) -> tuple[list[Finding], list[str]]:
     """Findings where the two modes disagree, and notes.
 
     Args:
@@ -23,9 +25,10 @@ def compare_modes(fn: Callable[..., Any], inputs: Any, seed: int, dtype: str) ->
         inputs: Its inputs.
         seed: Of the direction.
         dtype: The narrowest dtype among the inputs, which sets the rounding.
+        variables: Variables that move too.
     """
     try:
-        products = forward_and_reverse(fn, inputs, seed)
+        products = forward_and_reverse(fn, inputs, seed, variables)
     except Exception as error:
         return [], [f"forward mode could not be run: {type(error).__name__}: {str(error).splitlines()[0][:160]}"]
     findings, notes = [], []

@@ -22,6 +22,12 @@ class Options:
     seed: int = 0
     forward: bool = False
 
+    def changed(self) -> list[str]:
+        """What differs from the defaults, as it would be written; without the seed."""
+        defaults = Options()
+        keys = ("mode", "order", "rtol", "directions", "forward")
+        return [f"{k}={getattr(self, k)!r}" for k in keys if getattr(self, k) != getattr(defaults, k)]
+
 
 def options(
     *, mode: Any = "auto", order: Any = 1, rtol: Any = None, directions: Any = 4, seed: Any = 0, forward: Any = False
@@ -48,6 +54,17 @@ def options(
     if not isinstance(forward, bool):
         raise TypeError(f"forward must be True or False; got forward={forward!r}")
     return Options(mode=mode, order=int(order), rtol=rtol, directions=int(directions), seed=int(seed), forward=forward)
+
+
+def called(name: Any, default: str) -> str:
+    """What to call the subject of a check.
+
+    Raises:
+        TypeError: If the user's name for it is no string.
+    """
+    if name is not None and not isinstance(name, str):
+        raise TypeError(f"name must be a string or None; got name={name!r}")
+    return name or default
 
 
 def _whole(name: str, value: Any, least: int) -> None:

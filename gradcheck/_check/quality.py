@@ -191,7 +191,10 @@ def _neighbours(work: Work, source: Any, rng: np.random.Generator) -> Any:
 
 
 def _absorbed(work: Work, a: int, x: int) -> Reals | float:
-    """Per entry, gradients that a fused op may round to zero: of one rounding of what the output swings by."""
+    """Per entry, what rounding inside a fused op may take from a gradient: of the size of what the output swings by.
+
+    The gradient of a cross-entropy, say, is the difference of a probability and 1, and no better than a rounding of 1.
+    """
     located = work.mover_of(x)
     if located is None:
         return 0.0
@@ -211,16 +214,16 @@ def _beyond_rounding(
     native, wide = work.cotangents[a].native[x].value, work.cotangents[a].wide[x].value
     if native is None or wide is None:
         return None
-    limit = allowed + _NOISE_FACTOR * np.maximum(own, exact) + np.where(native[0] == 0, _absorbed(work, a, x), 0.0)
+    absorbed = _absorbed(work, a, x)
+    limit = allowed + _NOISE_FACTOR * np.maximum(own, exact) + absorbed
     beyond = np.flatnonzero(gap > limit)
     # Half of the digits of the narrowest dtype inside: more it cannot be asked for.
     size, floor = float(np.linalg.norm(wide[0])), max(eps_of(dtype), work.point.made("spacing", lambda: _spacing(work)))
     # What it may be off by, not only what it happens to be off by here.
-    lost = max(float(np.linalg.norm(gap)), float(np.linalg.norm(own)))
+    seen = np.maximum(np.maximum(gap - absorbed, 0.0), own)
+    lost = float(np.linalg.norm(seen))
     cancelled = 64 * floor * (_magnitude(work, a) + float(np.max(work.reach(a))))
-    if not native[0][gap > allowed].any():  # rounded to zero, all that is off
-        cancelled = max(cancelled, float(np.max(_absorbed(work, a, x) * _scale(work, x), initial=0.0)))
-    scaled = float(np.linalg.norm(np.maximum(gap, own) * _scale(work, x)))
+    scaled = float(np.linalg.norm(seen * _scale(work, x)))
     eaten = lost > np.sqrt(floor) * size and float(np.linalg.norm(exact)) < 0.1 * lost and scaled > cancelled
     if not beyond.size and not eaten:
         return None

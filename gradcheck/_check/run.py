@@ -13,11 +13,12 @@ from gradcheck._check.options import Options
 from gradcheck._check.unconnected import without_gradient, zero_where_it_moves
 from gradcheck._check.work import Work, begin, differentiate_outputs
 from gradcheck._derivatives.point import as_reals
-from gradcheck._diagnose.nonfinite import birthplace
+from gradcheck._diagnose.nonfinite import of_values
 from gradcheck._graph.functions import python_state_kept
 from gradcheck._graph.provenance import place_of
 from gradcheck._graph.trace import Traced
-from gradcheck._results import Finding, Place, Verdict
+from gradcheck._report.nonfinite import NonfiniteReport
+from gradcheck._results import Finding, Verdict
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,15 +101,15 @@ def _nonfinite_outputs(work: Work, findings: dict[tuple[int, int], Finding]) -> 
         bad = int(np.sum(~np.isfinite(value) | ~np.isfinite(own)))
         if bad:
             output = work.traced.outputs[a]
-            born = birthplace(work.traced, output.returns, {})
+            born = of_values(work.traced, output.returns, [output.path] * len(output.returns), {})
             for x in range(len(work.traced.sources)):
                 findings[a, x] = _nonfinite(
                     work, a, x, f"{bad} of {value.size} values of {output.path} are NaN or infinite", born
                 )
 
 
-def _nonfinite(work: Work, a: int, x: int, reason: str, born: Place | None) -> Finding:
-    return finding(work, a, x, Verdict.NONFINITE, reason=reason, blame=born)
+def _nonfinite(work: Work, a: int, x: int, reason: str, born: NonfiniteReport) -> Finding:
+    return finding(work, a, x, Verdict.NONFINITE, reason=reason, blame=born.place, hint=born.hint)
 
 
 def _faults(work: Work, findings: dict[tuple[int, int], Finding]) -> None:
@@ -125,7 +126,8 @@ def _faults(work: Work, findings: dict[tuple[int, int], Finding]) -> None:
             elif gradient.value is not None and not np.all(np.isfinite(gradient.value)):
                 bad = np.flatnonzero(~np.isfinite(gradient.value).all(axis=0))
                 values = quality.cotangent_values(work, a)
-                born = birthplace(work.traced, output.sliced[x] or (), values)
+                positions = output.sliced[x] or ()
+                born = of_values(work.traced, positions, ["gradient"] * len(positions), values)
                 entries = gradient.value.shape[1]
                 reason = f"{len(bad)} of {entries} entries of the gradient are NaN or infinite; the output is finite"
                 index, part = position(work, x, int(bad[0]))

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from gradcheck._check.gradients import report
-from gradcheck._check.options import Options, options
+from gradcheck._check.options import Options, called, options
 from gradcheck._check.run import run
 from gradcheck._errors import GradientMismatch
 from gradcheck._graph.evaluate import unconverted
@@ -79,15 +79,15 @@ def check_tf_gradients(
         feed_dict=feed_dict,
     )  # fmt: skip
     started = time.perf_counter()
-    called = name or name_of_tensors(asked)
-    traced = trace_tensors(asked, called)
+    title = called(name, name_of_tensors(asked))
+    traced = trace_tensors(asked, title)
     checked = [run(traced, opts)]
     if opts.order == 2 and not any(output.faults for output in traced.outputs):
-        checked.append(run(trace_tensors(asked, f"gradient of {called}", order=2, seed=opts.seed), opts))
+        checked.append(run(trace_tensors(asked, f"gradient of {title}", order=2, seed=opts.seed), opts))
     given = {
         "grad_ys": grad_ys, "stop_gradients": stop_gradients, "session": session, "feed_dict": feed_dict,
     }  # fmt: skip
-    return report(called, checked, opts, traced.skipped, _again(given, asked.unconnected, opts), started)
+    return report(title, checked, opts, traced.skipped, _again(given, asked.unconnected, opts), started)
 
 
 @unconverted
@@ -152,8 +152,4 @@ def _again(given: Mapping[str, Any], unconnected: str, opts: Options) -> str:
     parts = ["ys", "xs", *(f"{key}={key}" for key, value in given.items() if value is not None)]
     if unconnected != "none":
         parts.append(f'unconnected_gradients="{unconnected}"')
-    defaults = Options()
-    for key in ("mode", "order", "rtol", "directions"):
-        if getattr(opts, key) != getattr(defaults, key):
-            parts.append(f"{key}={getattr(opts, key)!r}")
-    return f"check_tf_gradients({', '.join(parts)}, seed={opts.seed})"
+    return f"check_tf_gradients({', '.join([*parts, *opts.changed()])}, seed={opts.seed})"

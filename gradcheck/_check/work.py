@@ -169,9 +169,7 @@ def rounded_runs(work: Work, a: int, weights: Reals, seeds: Iterable[int], *, co
     runs = []
     for seed in seeds:
         try:
-            found = analytic(
-                work.point, a, weights, work.shapes[a], wide=True, rounding=(None, seed), constants=constants
-            )
+            found = analytic(work.point, a, weights, work.shapes[a], wide=True, rounding=seed, constants=constants)
         except RUN_ERRORS:
             continue
         runs.append(found)

@@ -26,7 +26,7 @@ class Gradient:
 
 def analytic(
     point: Point, a: int, cotangents: Reals, shapes: Sequence[tuple[int, ...]], *, wide: bool,
-    moved: dict[str, Any] | None = None, rounding: tuple[float | None, int] | None = None,
+    moved: dict[str, Any] | None = None, rounding: int | None = None,
     constants: bool = False,
 ) -> list[Gradient]:  # fmt: skip
     """Gradients of output `a` with respect to every x.
@@ -37,7 +37,7 @@ def analytic(
         cotangents: [k, m] reals over the tensors of the output, one after the other.
         shapes: Shapes of those tensors.
         wide: Whether in the float64 twin.
-        rounding: Unit roundoff and seed of random roundings after every op of the twin.
+        rounding: Seed of random roundings in the twin, as of the narrow dtype.
         constants: Round constants rather than results.
         moved: Values per argument, stacked along a first axis of length k, that differ from the base.
 
@@ -51,7 +51,7 @@ def analytic(
         return [Gradient(value=None, fault=fault) for fault in faults]
     runner = point.runner(("gradient", a), wide, wanted)
     if rounding is not None:
-        runner = Runner(with_rounding(runner.program, *rounding, constants=constants), alive=point.traced.graph)
+        runner = Runner(with_rounding(runner.program, rounding, constants=constants), alive=point.traced.graph)
     stacked = dict(zip(output.cotangents, _stack(point, output, cotangents, shapes, wide), strict=True))
     stacked.update(moved or {})
     point.gradients += len(cotangents)

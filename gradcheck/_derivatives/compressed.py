@@ -237,16 +237,19 @@ def jacobian(
 
 
 def some_entries(
-    mover: Mover,
-    x: int,
-    entries: Sequence[int] | Integers,
-    weights: Reals,
-    *,
-    target: Reals,
-    argument_noise: Reals,
-    step: Any = None,
+    mover: Mover, x: int, entries: Sequence[int] | Integers, weights: Reals, *, target: Reals, floor: Reals, step: Any
 ) -> Derivatives:
-    """Derivatives of the weighted sums of outputs with respect to single entries, [entries, w]; weights are [m, w]."""
+    """Derivatives of the weighted sums of outputs with respect to single entries, each moved alone, [entries, w].
+
+    Args:
+        mover: What moves.
+        x: Position among the mover's sources.
+        entries: Which entries.
+        weights: Of the sums, [m, w].
+        target: Absolute error wanted, [entries, w], in units of the entry's scale.
+        floor: Noise that its samples need not show, besides the rounding that is heard inside the function; likewise.
+        step: The first step, of all entries or per entry.
+    """
     chosen = np.asarray(entries, np.int64)
 
     def directions(groups: Integers) -> list[Reals | None]:
@@ -255,11 +258,10 @@ def some_entries(
         move[np.arange(len(groups)), columns] = mover.scales[x][columns]
         return [move if k == x else None for k in range(len(mover.base))]
 
+    def reduce(samples: Reals, _: Integers) -> Reals:
+        return samples @ weights
+
+    heard = mover.rounding_noise(directions, len(chosen), reduce=reduce)
     return mover.derivatives(
-        directions,
-        len(chosen),
-        reduce=lambda samples, _: samples @ weights,
-        target=target,
-        argument_noise=argument_noise,
-        step=step,
+        directions, len(chosen), reduce=reduce, target=target, argument_noise=np.maximum(floor, heard), step=step
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,32 +33,30 @@ class Products:
     size: float
 
 
-def forward_and_reverse(fn: Callable[..., Any], inputs: Any, seed: int) -> list[Products]:
-    """Differentiate every output along one random direction in all floating inputs, in both modes.
+def forward_and_reverse(
+    fn: Callable[..., Any], inputs: Any, seed: int, variables: Sequence[Any] = ()
+) -> list[Products]:
+    """Differentiate every output along one random direction in all floating inputs and some variables, in both modes.
 
-    Variables that the function assigns are given their values back.
+    The function runs eagerly: what it assigns is assigned.
     """
     rng = np.random.default_rng(seed)
     with eagerly():
         leaves = [leaf.value for leaf in structure.leaves(inputs, "inputs")]
         values = [tf.convert_to_tensor(v) if _is_array(v) else v for v in leaves]
         primals = [_read(v) for v in values if structure.is_continuous(v)]
+        primals += [structure.variable_of(v) for v in variables]
         tangents = [_tangent(p, rng) for p in primals]
         with tf.GradientTape(persistent=True) as tape:
             tape.watch(primals)
             with tf.autodiff.ForwardAccumulator(primals, tangents) as accumulator:
                 rest = iter(values)
                 result = apply(fn, structure.rebuild(inputs, lambda _: next(rest)), inputs)
-        saved = [(v, v.numpy()) for v in tape.watched_variables()]
-        found = [
+        return [
             _products(leaf, accumulator, tape, primals, tangents, rng)
             for leaf in structure.leaves(result, "outputs" if isinstance(result, (list, tuple, dict)) else "output")
             if structure.is_continuous(leaf.value) and tf.is_tensor(leaf.value)
         ]
-        for variable, value in saved:
-            if not np.array_equal(variable.numpy(), value):
-                variable.assign(value)
-    return found
 
 
 def _is_array(value: Any) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +13,7 @@ from gradcheck._derivatives.point import Point, Reals, as_reals, from_reals
 from gradcheck._graph.evaluate import RUN_ERRORS, Runner, ShapeChanged, returning
 from gradcheck._graph.held import HeldProgram, hold
 from gradcheck._graph.moves import DISTANCE, Moving, move_along
-from gradcheck._graph.rounding import with_rounding
+from gradcheck._graph.rounding import with_rounding, with_rounding_by_value
 from gradcheck._numerics.directions import power_of_two_scale
 from gradcheck._numerics.intervals import Derivatives, differentiate
 from gradcheck._numerics.search import DETUNED
@@ -23,8 +23,12 @@ _LARGE = 2**15  # entries per point from which on points are made inside the pro
 FIRST_STEP = {True: 2.0**-5, False: 2.0**-9}  # by whether some op still rounds in a narrow dtype
 
 _SWING = np.array([0.25, -0.5, 1.0, -2.0])  # in units of the scale
-_SWING_DIRECTIONS = 2
+_SWING_DIRECTIONS, _SWING_OF_MANY, _MANY = 8, 2, 4096  # of many entries, some move either way in any direction
+# Points, in units of the first step, at which rounding is heard; in no pattern that roundings could follow.
+_LISTENING = (0.2873, -0.3671, 0.4517, -0.5393, 0.6299, -0.7213, 0.8837, -0.9631)
+_MOVING = 4  # so many of them at least must differ, or else rounding hides the function's movement
 _NOISE_RUNS = 6  # runs with random rounding
+_COARSER = 8.0  # than the arithmetic itself, which would round the factors away
 _NEAR = 0.77 * 2.0**-12  # of the first step: how far apart two points are that no wave slips between
 SECOND_WITNESS = 0.77  # no ratio of small integers to the first step
 
@@ -56,7 +60,7 @@ class Mover:
     _values: list[Any]
     _names: list[str]
     _swings: dict[int, Reals] = field(default_factory=dict)
-    _internal: Reals | None = None
+    _runs: Reals | None = None
 
     @property
     def eps(self) -> float:
@@ -76,8 +80,8 @@ class Mover:
         if place not in self._swings:
             rng = np.random.default_rng(place)
             total = np.zeros(self.outputs.size)
-            for _ in range(_SWING_DIRECTIONS):
-                n = self.base[place].size
+            n = self.base[place].size
+            for _ in range(_SWING_DIRECTIONS if n < _MANY else _SWING_OF_MANY):
                 along = self.scales[place] * rng.choice([-1.0, 1.0], n) * rng.uniform(0.5, 1.0, n)
                 try:
                     moved = self.along([along if k == place else None for k in range(len(self.base))], _SWING)
@@ -87,23 +91,55 @@ class Mover:
             self._swings[place] = total
         return self._swings[place]
 
-    def internal_noise(self) -> Reals:
-        """Per output, what rounding inside the function does to it, [m]; samples that round alike do not show it."""
-        if self._internal is None:
-            unit = 8 * self.eps  # coarser than the arithmetic itself, which would round the factors away
+    def rounding_noise(
+        self, directions: Callable[[NDArray[np.int64]], list[Reals | None]], groups: int, *,
+        reduce: Callable[[Reals, NDArray[np.int64]], Reals],
+    ) -> Reals:  # fmt: skip
+        """What rounding inside the function does to its samples along directions, [groups, channels].
+
+        Samples that round alike do not show it. Here every op is made to round at random, as its value says, and what
+        that changes is compared among points nearby; where the function hardly moves at all, among runs at its base.
+        Arguments are those of `derivatives`, but that all groups are reduced alike.
+        """
+        where = np.arange(groups), np.full(groups, self.first_step), _LISTENING, directions, reduce
+        plain = self._sample(*where)
+        try:
+            rounded = self._sample(*where, rounded=True)
+        except RUN_ERRORS:  # rounding may change a number that decides a shape
+            return np.zeros(plain.shape[1:])
+        with np.errstate(invalid="ignore", over="ignore"):
+            scatter = np.std(rounded - plain, axis=0, ddof=1)
+            still = (np.diff(np.sort(plain, axis=0), axis=0) > 0).sum(axis=0) < _MOVING
+            if still.any():
+                at_base = reduce(self._rounded_runs()[:, None], where[0][:1])
+                scatter = np.where(still, np.maximum(scatter, np.std(at_base, axis=0, ddof=1)), scatter)
+        noise: Reals = np.nan_to_num(scatter, nan=0.0, posinf=0.0) / (2 * _COARSER)
+        return noise
+
+    def _rounded_runs(self) -> Reals:
+        """Outputs minus their base values in runs that each round otherwise, [runs, m]."""
+        if self._runs is None:
             runs = [np.zeros(self.outputs.size)]
             for seed in range(_NOISE_RUNS):
-                runner = Runner(with_rounding(self._runner.program, unit, seed), alive=self.point.traced.graph)
+                coarse = with_rounding(self._runner.program, seed, unit=_COARSER * self.eps)
                 try:
-                    flat = runner.run(self._values)
-                except RUN_ERRORS:  # rounding may change a number that decides a shape
+                    flat = Runner(coarse, alive=self.point.traced.graph).run(self._values)
+                except RUN_ERRORS:
                     continue
-                runs.append(np.abs(np.concatenate([as_reals(v) for v in flat]) - self.outputs))
                 self.point.evaluations += 1
-            self._internal = (
-                np.nan_to_num(np.sqrt(np.mean(np.square(runs), axis=0)), nan=0.0, posinf=0.0) * self.eps / (2 * unit)
-            )
-        return self._internal
+                runs.append(np.concatenate([as_reals(v) for v in flat]) - self.outputs)
+            self._runs = np.stack(runs)
+        return self._runs
+
+    def _running(self, rounded: bool) -> Runner:
+        if not rounded:
+            return self._runner
+        key = ("rounded", self.xs, len(self.spans))
+        return cast(Runner, self.point.made(key, self._rounded))
+
+    def _rounded(self) -> Runner:
+        coarse = with_rounding_by_value(self._runner.program, _COARSER * self.eps)
+        return Runner(coarse, alive=self.point.traced.graph)
 
     def witness_step(self, place: int, slopes: Any) -> Any:
         """A first step for a second look at derivatives that the analytic side says are `slopes`, [.., m].
@@ -115,11 +151,12 @@ class Mover:
             resolving = np.where(pace > 0, 0.05 / pace, np.inf)
         return np.clip(resolving, 2.0**-45, SECOND_WITNESS * self.first_step)
 
-    def at(self, moves: Sequence[Reals | None]) -> Reals:
+    def at(self, moves: Sequence[Reals | None], *, rounded: bool = False) -> Reals:
         """Outputs minus their base values at many points.
 
         Args:
             moves: For each moving source, what is added to it at each point, [points, n], or None.
+            rounded: Whether every op rounds at random besides.
 
         Returns:
             [points, m].
@@ -132,7 +169,7 @@ class Mover:
                 source = self.point.traced.sources[x]
                 value = self._values[self._position(name)]
                 stacked[name] = from_reals(base + move, source.shape, value.dtype, lead=1)
-        flat = _run(self._runner, stacked, self._values)
+        flat = _run(self._running(rounded), stacked, self._values)
         return np.concatenate([as_reals(v, lead=1) for v in flat], axis=1) - self.outputs
 
     def _position(self, name: str) -> int:
@@ -162,9 +199,9 @@ class Mover:
         return _unmasked(sample, differentiate(sample, groups, step=first, **options), first, options)
 
     def _sample(
-        self, index: NDArray[np.int64], steps: Reals, grid: tuple[int, ...],
+        self, index: NDArray[np.int64], steps: Reals, grid: tuple[float, ...],
         directions: Callable[[NDArray[np.int64]], list[Reals | None]],
-        reduce: Callable[[Reals, NDArray[np.int64]], Reals],
+        reduce: Callable[[Reals, NDArray[np.int64]], Reals], *, rounded: bool = False,
     ) -> Reals:  # fmt: skip
         offsets = np.array([t for t in grid if t != 0], dtype=np.float64)
         entries = sum(b.size for b in self.base) + self.outputs.size
@@ -176,26 +213,27 @@ class Mover:
             along = directions(some)
             t = offsets[:, None] * steps[None, first : first + chunk]
             if large:
-                moved = self.along([None if d is None else d[0] for d in along], t[:, 0])[:, None]
+                moved = self.along([None if d is None else d[0] for d in along], t[:, 0], rounded=rounded)[:, None]
             else:
                 moves = [None if d is None else (t[:, :, None] * d[None]).reshape(-1, d.shape[1]) for d in along]
-                moved = self.at(moves).reshape(len(offsets), len(some), -1)
+                moved = self.at(moves, rounded=rounded).reshape(len(offsets), len(some), -1)
             full = np.zeros((len(grid), *moved.shape[1:]))
             full[[k for k, g in enumerate(grid) if g != 0]] = moved
             parts.append(reduce(full, some))
         return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
 
-    def along(self, directions: Sequence[Reals | None], distances: Reals) -> Reals:
+    def along(self, directions: Sequence[Reals | None], distances: Reals, *, rounded: bool = False) -> Reals:
         """Outputs minus their base values at points along one direction, [points, m]; for large inputs.
 
         Args:
             directions: For each moving source, its direction [n], or None.
             distances: How far to go, [points].
+            rounded: Whether every op rounds at random besides.
         """
         names = [n for n, d in zip(self._names, directions, strict=True) if d is not None]
         known = dict(zip((a.name for a in self._runner.program.main.args), self._values, strict=True))
-        key = ("along", self.xs, tuple(names), len(self.spans))
-        moving, runner = self.point.made(key, lambda: self._moving(names))
+        key = ("along", self.xs, tuple(names), len(self.spans), rounded)
+        moving, runner = self.point.made(key, lambda: self._moving(names, rounded))
         for name, x, d in zip(self._names, self.xs, directions, strict=True):
             if d is not None:
                 shape = self.point.traced.sources[x].shape
@@ -209,8 +247,8 @@ class Mover:
             pieces.append(np.concatenate([as_reals(v, lead=1) for v in flat], axis=1) - self.outputs)
         return np.concatenate(pieces)
 
-    def _moving(self, names: Sequence[str]) -> tuple[Moving, Runner]:
-        moving = move_along(self._runner.program, names)
+    def _moving(self, names: Sequence[str], rounded: bool) -> tuple[Moving, Runner]:
+        moving = move_along(self._running(rounded).program, names)
         return moving, Runner(moving.program, alive=self.point.traced.graph)
 
 

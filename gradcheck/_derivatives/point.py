@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from gradcheck._graph.evaluate import Runner, returning
 from gradcheck._graph.program import Program, Return
 from gradcheck._graph.trace import Output, Source, Traced
-from gradcheck._graph.twin import is_narrow, promote
+from gradcheck._graph.twin import is_narrow, narrow_inside, promote
 
 Reals = NDArray[np.float64]
 
@@ -62,6 +62,8 @@ class Point:
 
     def __post_init__(self) -> None:
         self.narrow = self.made("narrow", lambda: is_narrow(self.traced.program))
+        if not self.narrow:
+            self.unpromoted = self.made("narrow inside", lambda: narrow_inside(self.traced.program))
 
     def made(self, key: Any, make: Callable[[], Any]) -> Any:
         """What was made of the program under this key, now or when the same trace was checked before."""

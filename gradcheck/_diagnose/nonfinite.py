@@ -2,44 +2,101 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
-import numpy as np
-
-from gradcheck._graph.evaluate import Runner, returning
-from gradcheck._graph.program import CONTINUOUS, Return, data_inputs, output_refs, prune, topological
-from gradcheck._graph.provenance import place
+from gradcheck._diagnose.births import follow
+from gradcheck._diagnose.describe import describe
+from gradcheck._diagnose.parts import gradients_of, outputs_of
+from gradcheck._graph.functions import trace_function
+from gradcheck._graph.rerun import Rerun, of_concrete, of_traced
 from gradcheck._graph.trace import Traced
-from gradcheck._results import Place
+from gradcheck._report.nonfinite import NonfiniteReport
 
 
-def birthplace(traced: Traced, positions: Sequence[int], cotangents: Mapping[str, object]) -> Place | None:
-    """The first op with finite inputs and a non-finite output, among those that some returned values depend on.
+def of_values(
+    traced: Traced, positions: Sequence[int], labels: Sequence[str], cotangents: Mapping[str, object]
+) -> NonfiniteReport:
+    """The report on some of the values that a traced program returns.
 
     Args:
         traced: The function.
-        positions: Which of the values that the traced program returns are not finite.
+        positions: Which of the values.
+        labels: What to call them.
         cotangents: Values of the cotangent arguments.
     """
-    main = traced.program.main
-    body = prune(replace(main, returns=tuple(main.returns[p] for p in positions), kept=()))
-    order = topological(body)
-    watched = [(node, ref, dtype) for node in order for ref, dtype in output_refs(node) if dtype in CONTINUOUS]
-    if not watched:
-        return None
-    program = traced.program
-    returns = tuple(Return(ref, dtype) for _, ref, dtype in watched)
-    runner = Runner(returning(program, replace(body, returns=returns)), alive=traced.graph)
-    known = {**traced.values, **cotangents}
-    values = runner.run([known[a.name] for a in runner.program.main.args])
-    finite = {ref: _is_finite(v) for (_, ref, _), v in zip(watched, values, strict=True)}
-    for node, ref, _ in watched:
-        if not finite[ref] and all(finite.get(i, True) for i in data_inputs(node)):
-            return place(traced.graph, node.name, node.op)
-    return None
+    return report_on(of_traced(traced, positions, labels, cotangents))
 
 
-def _is_finite(value: object) -> bool:
-    array = np.asarray(value)
-    return bool(np.all(np.isfinite(array.astype(np.complex128 if array.dtype.kind == "c" else np.float64))))
+def find_nonfinite(fn: Callable[..., Any], inputs: Any) -> NonfiniteReport:
+    """Where the first NaN or infinity in the values and gradients of a function is born.
+
+    The function is traced, and its graph is run op by op: first for its outputs and, where these are finite, for their
+    gradients with respect to every floating or complex input and every trainable variable that it reads (cotangents
+    are ones). Nested functions, also those traced before or with `jit_compile=True`, the branch of a conditional that
+    is taken, and each iteration of a loop are entered. A value that is not finite and never reaches an output or a
+    gradient, such as the other branch of a `tf.where`, is no finding. The cause is told by the same graph in float64.
+
+    Args:
+        fn: Any Python callable, tf.function, Keras layer or model. Variables that it assigns keep their values.
+        inputs: A list or tuple is positional arguments, a dict keyword arguments, anything else one argument: tensors,
+            arrays and numbers of any shape and dtype. They may be NaN or infinite: then they are what is reported.
+
+    Returns:
+        A `NonfiniteReport`: `ok` where all is finite; else the op, the user's line, the values that went in, the cause
+        and what to write instead.
+
+    Raises:
+        TypeError: If `fn` is not callable.
+        ValueError: If it returns nothing of a floating or complex dtype.
+
+    Example:
+        >>> import gradcheck, tensorflow as tf
+        >>> report = gradcheck.find_nonfinite(lambda x: tf.sqrt(x), tf.constant([4.0, 0.0]))
+        >>> report.op_type, report.kind, report.index, report.cause
+        ('SqrtGrad', '+Inf', (1,), 'singularity')
+    """
+    if not callable(fn):
+        raise TypeError(f"fn must be callable, found {type(fn).__name__}; write find_nonfinite(fn, inputs)")
+    traced = trace_function(fn, inputs, x_required=False)
+    forward = outputs_of(traced)
+    found = follow(forward)
+    if found.birth is not None:
+        return describe(forward, found)
+    return report_on(gradients_of(traced, found.returned))
+
+
+def report_on(rerun: Rerun, *, tests: bool = False) -> NonfiniteReport:
+    """The report on a program run again; `tests`: also on what it tests itself, such as a guard of gradients."""
+    return describe(rerun, follow(rerun, tests=tests))
+
+
+def locate(
+    function: Any,
+    arguments: Sequence[Any],
+    variables: Mapping[Any, Any] | None = None,
+    *,
+    keywords: Mapping[str, Any] | None = None,
+) -> NonfiniteReport:
+    """The op of a traced training step where a NaN or an infinity is born; the step runs again, on copies.
+
+    Nothing outside changes: variables (weights, slots, states of random generators, counters) are stood for by
+    copies, assignments go there, and prints, summaries and assertions are left out.
+
+    Args:
+        function: A `tf.types.experimental.ConcreteFunction`, as `tf.function.get_concrete_function` gives it.
+        arguments: The positional arguments of the call, in the structure that the function takes: what the user's
+            call was given (of a method without self), or the flat tensors of `function.inputs` without the captured.
+        variables: Values that variables had before the step, by `variable.ref()` of the `tf.Variable` (for one of
+            Keras: `variable.value.ref()`); the others are taken as they are now.
+        keywords: The keyword arguments of the call.
+
+    Returns:
+        The report; `ok` where nothing that the step returns or assigns, and nothing that it tests with
+        `tf.math.is_finite` and the like, is NaN or infinite.
+
+    Raises:
+        TypeError, ValueError: If `function` is none, or `arguments` or `variables` do not fit it.
+        GraphUnavailable: If the step takes values from outside that cannot be had again, such as a data set's next.
+    """
+    return report_on(of_concrete(function, arguments, keywords, variables), tests=True)

@@ -11,6 +11,7 @@ import tensorflow as tf
 from gradcheck._errors import GraphUnavailable
 from gradcheck._graph import structure
 from gradcheck._graph.differentiate import ancestors, differentiate, name_of_x
+from gradcheck._graph.reads import Read
 from gradcheck._graph.trace import Asked, Gradients
 from gradcheck._graph.values import Values
 
@@ -95,17 +96,20 @@ def check_cotangent(value: Any, tensor: Any, path: str) -> Any:
 
 def xs_of(
     placed: Sequence[tuple[str, Any, Any]],
-    variables: Sequence[tuple[str, Any]],
+    variables: Sequence[Read],
     wrt: Any,
     skipped: Sequence[str],
     inputs: Any,
+    *,
+    required: bool = True,
 ) -> list[tuple[str, Any]]:
     as_input = {id(x) for _, x, value in placed if value is None}
+    others = [v for v in variables if id(v.variable) not in as_input]
     named = [(path, x) for path, x, _ in placed]
-    named += [(path, v) for path, v in variables if v.trainable and id(v) not in as_input]
-    frozen = [(path, v) for path, v in variables if not v.trainable and id(v) not in as_input]
+    named += [(v.path, v.variable) for v in others if v.trainable]
+    frozen = [(v.path, v.variable) for v in others if not v.trainable]
     if wrt is None:
-        if not named:
+        if not named and required:
             raise ValueError(
                 "nothing to differentiate with respect to: no input is floating or complex, and no trainable "
                 "variable is read; "
@@ -159,6 +163,24 @@ def _article(name: str) -> str:
     return f"{'an' if name[0].lower() in 'aeiou' else 'a'} {name}"
 
 
+def shown_of(asked: Asked, result: Any, graph: Any, name: str) -> list[list[Any]]:
+    """The tensors of a surrogate's result that stand in for each output.
+
+    Raises:
+        ValueError: If they do not match the outputs one by one; the text says where.
+    """
+    found = [(path, tensors) for path, tensors, _ in outputs_of(result, None, graph, name)]
+    ours = [(path, tensors) for path, tensors, _ in asked.outputs]
+    kinds = [[(path, t.dtype.name, t.shape) for path, (t,) in one] for one in (ours, found)]
+    fits = len(found) == len(ours) and all(
+        a[:2] == b[:2] and a[2].is_compatible_with(b[2]) for a, b in zip(*kinds, strict=True)
+    )
+    if not fits:
+        texts = [", ".join(f"{path} {dtype} {shape}" for path, dtype, shape in one) for one in kinds]
+        raise ValueError(f"surrogate must return what fn returns, {texts[0]}; found {texts[1]}")
+    return [tensors for _, tensors in found]
+
+
 def refuse_with_gradients(grad_ys: Any, wrt: Any) -> None:
     for key, value in (("grad_ys", grad_ys), ("wrt", wrt)):
         if value is not None:
@@ -168,9 +190,7 @@ def refuse_with_gradients(grad_ys: Any, wrt: Any) -> None:
             )
 
 
-def asked_by_gradients(
-    result: Gradients, placed: Sequence[tuple[str, Any, Any]], variables: Sequence[tuple[str, Any]]
-) -> Asked:
+def asked_by_gradients(result: Gradients, placed: Sequence[tuple[str, Any, Any]], variables: Sequence[Read]) -> Asked:
     ys = _listed(result.ys)
     xs = _listed(result.xs)
     stops = _listed(result.stop_gradients) if result.stop_gradients is not None else []
@@ -179,7 +199,7 @@ def asked_by_gradients(
     given = _listed(result.grad_ys) if result.grad_ys is not None else [None] * len(ys)
     if len(given) != len(ys):
         raise ValueError(f"grad_ys must have one entry (or None) per y: {len(ys)} ys, found {len(given)} in grad_ys")
-    known = {id(x): path for path, x, _ in placed} | {id(v): path for path, v in variables}
+    known = {id(x): path for path, x, _ in placed} | {id(v.variable): v.path for v in variables}
     named = []
     for key, tensors in (("ys", ys), ("stop_gradients", stops)):
         for i, tensor in enumerate(tensors):

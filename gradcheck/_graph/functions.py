@@ -14,7 +14,14 @@ import tensorflow as tf
 from tensorflow.python.framework.func_graph import FuncGraph
 
 from gradcheck._graph import structure
-from gradcheck._graph.asked import asked_by_gradients, gradients_as_outputs, outputs_of, refuse_with_gradients, xs_of
+from gradcheck._graph.asked import (
+    asked_by_gradients,
+    gradients_as_outputs,
+    outputs_of,
+    refuse_with_gradients,
+    shown_of,
+    xs_of,
+)
 from gradcheck._graph.copies import Copy
 from gradcheck._graph.memory import fingerprint, recall, remember
 from gradcheck._graph.reads import kept_variables, variables_read
@@ -24,7 +31,8 @@ from gradcheck._graph.values import Values
 
 def trace_function(
     fn: Callable[..., Any], inputs: Any, *, grad_ys: Any = None, wrt: Any = None, name: str | None = None,
-    order: int = 1, seed: int = 0,
+    order: int = 1, seed: int = 0, x_required: bool = True, surrogate: Callable[..., Any] | None = None,
+    variables: Callable[[], Sequence[Any]] | None = None, owner: Any = None,
 ) -> Traced:  # fmt: skip
     """Trace a callable at the given inputs, with its gradients.
 
@@ -36,32 +44,43 @@ def trace_function(
         name: What to call the function; default its own name.
         order: 2 makes the gradients of the function the outputs.
         seed: Of the cotangents of those gradients, with order 2.
+        x_required: Refuse a function that has nothing to be differentiated with respect to.
+        surrogate: A function whose values stand in for those of fn; the gradients stay those of fn.
+        variables: Gives the variables that are differentiated unless `wrt` says otherwise, read or not; asked after
+            the tracing, which may make them. A function that cannot be traced is then refused, because what runs in
+            Python hides the variables that it reads.
+        owner: The object that fn was made from; a trace is remembered for as long as it lives. Default fn itself.
 
     Raises:
         TypeError, ValueError: If the outputs, `grad_ys` or `wrt` cannot be used; the text says why.
     """
-    if name is not None and not isinstance(name, str):
-        raise TypeError(f"name must be a string or None; got name={name!r}")
     name = name or name_of(fn)
     notes: list[str] = []
     arrays = [leaf for leaf in structure.leaves(inputs, "inputs") if isinstance(leaf.value, np.ndarray)]
     copies = [leaf.value.copy() for leaf in arrays]
-    graph, placed, result, skipped = _call(fn, inputs, name, notes)
+    called = fn if surrogate is None else _side_by_side(fn, surrogate, inputs)
+    graph, placed, result, skipped = _call(called, inputs, name, notes, eagerly=variables is None)
     _give_back(arrays, copies, name, notes)
-    variables = variables_read(graph, fn)
+    result, shown = (result, None) if surrogate is None else result
+    wanted = () if variables is None else variables()
+    read = variables_read(graph, [fn, surrogate], wanted)
     if isinstance(result, Gradients):
         refuse_with_gradients(grad_ys, wrt)
-        asked = asked_by_gradients(result, placed, variables)
+        asked = asked_by_gradients(result, placed, read)
     else:
-        xs = xs_of(placed, variables, wrt, skipped, inputs)
+        default = wanted if variables is not None and wrt is None else wrt
+        xs = xs_of(placed, read, default, skipped, inputs, required=x_required)
         outputs = outputs_of(result, grad_ys, graph, name)
         asked = Asked(outputs=outputs, xs=xs, stops=[])
+    if surrogate is not None:
+        asked.shown = shown_of(asked, shown, graph, name_of(surrogate))
     if isinstance(graph, Copy):
         asked.xs = [(path, graph.x_of(x)) for path, x in asked.xs]
     feeds = [(tensor, value) for _, tensor, value in placed if value is not None]
     key = fingerprint(graph, asked, (name, order, seed, tuple(skipped)))
     lasting = not notes and not isinstance(graph, Copy)
-    known = recall(fn, key) if lasting else None
+    owner = fn if owner is None else owner
+    known = recall(owner, key) if lasting else None
     if known is not None:
         externals = [external for external, _ in graph.captures]
         return with_values(known, [v for _, v in feeds], externals, Values(), [g for _, _, g in asked.outputs])
@@ -69,7 +88,7 @@ def trace_function(
         asked = gradients_as_outputs(graph, asked, seed)
     traced = finish(graph, name, asked, feeds, Values(), skipped, notes)
     if lasting and not any(name.startswith("drawn_") for name in traced.values):
-        remember(fn, key, traced)
+        remember(owner, key, traced)
     return traced
 
 
@@ -111,21 +130,33 @@ def _tracing() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _call(fn: Callable[..., Any], inputs: Any, name: str, notes: list[str]) -> tuple[Any, Any, Any, list[str]]:
+def _side_by_side(fn: Callable[..., Any], surrogate: Callable[..., Any], inputs: Any) -> Callable[..., Any]:
+    """Both functions called with the same arguments."""
+
+    def both(*args: Any, **kwargs: Any) -> tuple[Any, Any]:
+        return fn(*args, **kwargs), surrogate(*args, **kwargs)
+
+    return both
+
+
+def _call(
+    fn: Callable[..., Any], inputs: Any, name: str, notes: list[str], *, eagerly: bool
+) -> tuple[Any, Any, Any, list[str]]:
+    """Call fn in a graph of ours: as it is, else converted by AutoGraph, else as one op that runs it `eagerly`."""
     with _tracing():
         try:
             return _in_graph(fn, inputs)
         except Exception as error:
             _refuse_unfit(fn, inputs, name, error)
             first = error
-        eager = _eager_outputs(fn, inputs, name) if tf.executing_eagerly() else None
+        eager = _eager_outputs(fn, inputs, name) if eagerly and tf.executing_eagerly() else None
     with _tracing():
         try:
             converted = tf.__internal__.autograph.tf_convert(fn, tf.__internal__.autograph.control_status_ctx())
             return _in_graph(converted, inputs)
         except Exception:
             if eager is None:
-                raise first from None
+                raise first from first.__cause__
         notes.append(
             f"{name} cannot be traced ({type(first).__name__}: {str(first).splitlines()[0][:120]}); it was called "
             "eagerly, "

@@ -22,9 +22,10 @@ def fingerprint(graph: Any, asked: Asked, more: tuple[Any, ...]) -> Any:
     outputs = tuple((path, tuple(t.name for t in tensors)) for path, tensors, _ in asked.outputs)
     xs = tuple((path, _name(x)) for path, x in asked.xs)
     stops = tuple(_name(s) for s in asked.stops)
+    shown = tuple(t.name for tensors in asked.shown or () for t in tensors)
     captures = tuple(inner.name for _, inner in graph.captures)
     definition = graph.as_graph_def().SerializeToString(deterministic=True)
-    return definition, outputs, xs, stops, captures, asked.unconnected, more
+    return definition, outputs, xs, stops, shown, captures, asked.unconnected, more
 
 
 def _name(x: Any) -> Any:

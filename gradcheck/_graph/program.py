@@ -72,7 +72,15 @@ def fresh_name(stem: str) -> str:
 
 def from_func_graph(graph: Any) -> Program:
     """The program of a FuncGraph whose inputs and outputs are set."""
-    main = _main(graph)
+    return _with_library(_main(graph), graph)
+
+
+def from_concrete(function: Any) -> Program:
+    """The program of a concrete function, which is left as it is: first the inputs it is called with, then captures."""
+    return _with_library(_body(function.function_def, function.graph), function.graph)
+
+
+def _with_library(main: Body, graph: Any) -> Program:
     library: dict[str, Body] = {}
     pending = set(_called_names(main.nodes))
     while pending:
@@ -117,15 +125,20 @@ def find_function(graph: Any, name: str) -> Any:
 
 
 def _body(definition: Any, graph: Any) -> Body:
+    body = body_of(definition)
+    unknown = [node for node in body.nodes if op_def(node.op) is None]
+    return _with_calls(body, unknown, graph) if unknown else body
+
+
+def body_of(definition: Any) -> Body:
+    """The body that a FunctionDef describes."""
     signature = definition.signature
-    body = Body(
+    return Body(
         args=tuple(Argument(a.name, a.type) for a in signature.input_arg),
         nodes=tuple(definition.node_def),
         returns=tuple(Return(definition.ret[a.name], a.type) for a in signature.output_arg),
         attributes={k: v for k, v in definition.attr.items() if k in ("_XlaMustCompile",)},
     )
-    unknown = [node for node in body.nodes if op_def(node.op) is None]
-    return _with_calls(body, unknown, graph) if unknown else body
 
 
 def _with_calls(body: Body, named: list[Node], graph: Any) -> Body:
@@ -154,6 +167,11 @@ def _called_names(nodes: Iterable[Node]) -> Iterator[str]:
             elif kind == "list":
                 for func in value.list.func:
                     yield func.name
+
+
+def functions_named(node: Node) -> list[str]:
+    """The functions that a node names."""
+    return list(_called_names([node]))
 
 
 def called_names(body: Body) -> set[str]:

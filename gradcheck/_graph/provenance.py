@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import linecache
 import os
+import re
 import sysconfig
-from collections.abc import Iterator
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
+from gradcheck._graph.forward import called_graphs, forward_op
 from gradcheck._graph.held import HeldProgram, held_inside
-from gradcheck._graph.program import CALLED, find_function, node_of
+from gradcheck._graph.program import CALLED, node_of
 from gradcheck._graph.quantiles import AT_BASE
 from gradcheck._graph.randomness import RANDOM
 from gradcheck._graph.trace import Traced
 from gradcheck._results import Held, Place
 
 _OURS = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+_LAYER_CALL = os.path.join("keras", "src", "layers", "layer.py")
 _SUBJECTS = os.path.join(_OURS, "subjects") + os.sep  # read as a user's code would be
 
 
@@ -41,32 +44,60 @@ def _is_users(path: str) -> bool:
 
 
 def place(graph: Any, name: str, op_type: str = "") -> Place:
-    """The place of a node of the program traced from a FuncGraph."""
-    op = _operation(graph, _forward(name))
-    return Place(op=name, op_type=op_type) if op is None else place_of(op, name, op_type)
+    """The place of a node of the program traced from a FuncGraph; for an op of a gradient, that of its forward op."""
+    op = operation(graph, name, op_type)
+    if op is None:
+        return Place(op=name, op_type=op_type)
+    forward = forward_op(graph, op)
+    return place_of(op, name, op_type, op if forward is None else forward)
 
 
-def place_of(op: Any, name: str, op_type: str = "") -> Place:
-    """The place of an op, by the line that made it."""
-    for frame in reversed(list(op.traceback or ())):
-        if _is_users(frame.filename):
-            source = linecache.getline(frame.filename, frame.lineno).strip()
-            return Place(
-                op=name,
-                op_type=op_type or op.type,
-                file=_short(frame.filename),
-                line=frame.lineno,
-                function=frame.name,
-                source=source or None,
-            )
-    return Place(op=name, op_type=op_type or op.type)
+def place_of(op: Any, name: str, op_type: str = "", maker: Any = None) -> Place:
+    """The place of an op, by the line that made it or, where it is given, its maker."""
+    frame = _users_frame(op if maker is None else maker)
+    if frame is None:
+        return Place(op=name, op_type=op_type or op.type)
+    source = linecache.getline(frame.filename, frame.lineno).strip()
+    return Place(
+        op=name,
+        op_type=op_type or op.type,
+        file=_short(frame.filename),
+        line=frame.lineno,
+        function=frame.name,
+        source=source or None,
+    )
 
 
-def _forward(name: str) -> str:
-    """The op that a gradient op differentiates: that is where the user wrote something."""
-    if not name.startswith("gradients/"):
-        return name
-    return name.removeprefix("gradients/").split("_grad/")[0]
+def own_name(graph: Any, name: str, op_type: str = "") -> str:
+    """The name that an op has in the graph of the function that made it."""
+    op = operation(graph, name, op_type)
+    return name if op is None else str(op.name)
+
+
+def forward_place(graph: Any, name: str, op_type: str = "") -> Place | None:
+    """The place of the op that an op of a gradient differentiates; None for other ops."""
+    op = operation(graph, name, op_type)
+    forward = None if op is None else forward_op(graph, op)
+    if forward is None:
+        return None
+    found = place(graph, name, op_type)
+    return replace(found, op=forward.name, op_type=forward.type)
+
+
+def keras_layer(graph: Any, name: str, op_type: str = "") -> str | None:
+    """The path of the Keras layer in whose call an op, or the op that it differentiates, was made; None outside."""
+    op = operation(graph, name, op_type)
+    op = op if op is None else forward_op(graph, op) or op
+    if op is None:
+        return None
+    calls = [f for f in op.traceback or () if f.name == "__call__" and f.filename.endswith(_LAYER_CALL)]
+    # Each call opens a scope named like the layer, made unique by a number of its own.
+    scopes = op.name.split("/")[: len(calls)]
+    return "/".join(re.sub(r"_\d+$", "", scope) for scope in scopes) or None
+
+
+def _users_frame(op: Any) -> Any:
+    return next((f for f in reversed(list(op.traceback or ())) if _is_users(f.filename)), None)
 
 
 def _short(path: str) -> str:
@@ -79,35 +110,32 @@ def _original(graph: Any, op: Any) -> Any:
     return graph.original(op) if hasattr(graph, "original") else op
 
 
-def _operation(graph: Any, name: str) -> Any:
+def operation(graph: Any, name: str, op_type: str = "") -> Any:
     """The op of that name, in the graph or in a function that it calls (names of inlined nodes are joined by /)."""
-    for candidate in (name, name.rsplit("_", 1)[0]):
-        try:
-            return _original(graph, graph.get_operation_by_name(candidate))
-        except (KeyError, ValueError):
-            continue
+    exact = _named(graph, name)
+    if exact is not None and op_type in ("", exact.type):
+        return exact
     parts = name.split("/")
     for k in range(len(parts) - 1, 0, -1):
-        try:
-            call = _original(graph, graph.get_operation_by_name("/".join(parts[:k])))
-        except (KeyError, ValueError):
-            continue
-        for inner in _called_graphs(call):
-            found = _operation(inner, "/".join(parts[k:]))
-            if found is not None:
-                return found
-    return None
+        for prefix in _spellings("/".join(parts[:k])):
+            call = _named(graph, prefix)
+            for inner in called_graphs(call) if call is not None else ():
+                found = operation(inner, "/".join(parts[k:]), op_type)
+                if found is not None:
+                    return found
+    return next((op for spelling in _spellings(name) if (op := _named(graph, spelling)) is not None), None)
 
 
-def _called_graphs(call: Any) -> Iterator[Any]:
-    """The graphs of all functions that an op calls."""
-    for key in CALLED.get(call.type, ()):
-        attribute = call.node_def.attr[key]
-        functions = attribute.list.func if attribute.WhichOneof("value") == "list" else [attribute.func]
-        for called in functions:
-            graph = getattr(find_function(call.graph, called.name), "graph", None)
-            if graph is not None:
-                yield graph
+def _named(graph: Any, name: str) -> Any:
+    try:
+        return _original(graph, graph.get_operation_by_name(name))
+    except (KeyError, ValueError):
+        return None
+
+
+def _spellings(name: str) -> list[str]:
+    """A node's name in a function, and the op's in its graph: what a function returns may take the name of an op."""
+    return list(dict.fromkeys((name, re.sub(r"_\d+$", "", name))))
 
 
 def held_places(traced: Traced, held: HeldProgram) -> tuple[Held, ...]:

@@ -30,6 +30,12 @@ from gradcheck._graph.stateless import STATELESS, constant, key_of, output_of, s
 _SKIPS = ("RngReadAndSkip", "RngSkip")
 FROZEN = frozenset(STATELESS) | frozenset(_SKIPS)  # the ops that `freeze_randomness` knows
 
+# Their state is a variable.
+_GENERATORS = frozenset(_SKIPS) | {
+    "StatefulUniform", "StatefulStandardNormalV2", "StatefulTruncatedNormal", "StatefulUniformInt",
+    "StatefulUniformFullInt", "StatefulRandomBinomial",
+}  # fmt: skip
+
 # Stateful, without a stateless twin of the same draws: one draw of theirs is fed.
 UNREPEATABLE = frozenset({"ParameterizedTruncatedNormal", "NonDeterministicInts"})
 
@@ -60,26 +66,37 @@ _SPREAD = 6364136223846793005  # odd, so that streams of nested loops do not mee
 @dataclass(slots=True)
 class _Freezing:
     functions: Mapping[str, Body]
+    frozen: frozenset[str]  # types of the ops that are replaced
     drawing: frozenset[str]  # functions that draw, themselves or by what they call
     made: dict[str, Body] = field(default_factory=dict)
     names: dict[tuple[str, bool], str] = field(default_factory=dict)
 
 
-def freeze_randomness(program: Program) -> Program:
+def freeze_randomness(program: Program, *, generators: bool = True) -> Program:
     """The program with stateful random ops replaced by stateless ones, each with a key of its own.
 
     Two runs then draw the same numbers, and no generator of the user's advances. The numbers are not those that
     the stateful op would have drawn next. Every call of a function and every iteration of a loop draws its own; in
     a loop of control flow v1 all iterations draw the same.
+
+    Args:
+        program: What draws.
+        generators: Replace also what draws from a generator whose state is a variable.
     """
-    work = _Freezing(program.functions, _drawing(program.functions))
+    frozen = FROZEN if generators else FROZEN - _GENERATORS
+    work = _Freezing(program.functions, frozen, _drawing(program.functions, frozen))
     main = _freeze(program.main, None, work)
     plain = {name: _freeze(body, None, work) for name, body in program.functions.items()}
     return Program(main=main, functions={**plain, **work.made})
 
 
-def _drawing(functions: Mapping[str, Body]) -> frozenset[str]:
-    found = {name for name, body in functions.items() if any(node.op in FROZEN for node in body.nodes)}
+def of_generator(node: Node) -> bool:
+    """Whether a node draws from a generator whose state is a variable, or moves that on."""
+    return node.op in _GENERATORS
+
+
+def _drawing(functions: Mapping[str, Body], frozen: frozenset[str]) -> frozenset[str]:
+    found = {name for name, body in functions.items() if any(node.op in frozen for node in body.nodes)}
     while more := {name for name, body in functions.items() if called_names(body) & found} - found:
         found |= more
     return frozenset(found)
@@ -90,18 +107,18 @@ def _freeze(body: Body, stream: str | None, work: _Freezing) -> Body:
     refs: dict[str, str] = {}
     gone: set[str] = set()
     for node in body.nodes:
-        if node.op in STATELESS:
+        if node.op in CALLED and called_names(replace(body, nodes=(node,))) & work.drawing:
+            nodes += _told(node, stream, work)
+        elif node.op not in work.frozen:
+            nodes.append(node)
+        elif node.op in STATELESS:
             new = stateless(node, stream)
             nodes += new
             refs[output_of(node)] = output_of(new[-1])
         elif node.op == "RngSkip":
             gone.add(node.name)
-        elif node.op in _SKIPS:
-            nodes += _state(node, refs, stream)
-        elif node.op in CALLED and called_names(replace(body, nodes=(node,))) & work.drawing:
-            nodes += _told(node, stream, work)
         else:
-            nodes.append(node)
+            nodes += _state(node, refs, stream)
     result = []
     for node in nodes:
         if any(i in refs or i.lstrip("^") in gone for i in node.input):

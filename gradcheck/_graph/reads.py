@@ -4,12 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import tensorflow as tf
 
 from gradcheck._graph import structure
 from gradcheck._graph.copies import Copy
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Read:
+    """A variable that a function reads, what to call it, and whether it is to be differentiated by default."""
+
+    path: str
+    variable: Any  # tf.Variable
+    trainable: bool
 
 
 @contextmanager
@@ -27,33 +37,37 @@ def kept_variables(fn: Any, inputs: Any) -> Iterator[None]:
                 variable.assign(value)
 
 
-def variables_read(graph: Any, fn: Any) -> list[tuple[str, Any]]:
-    """Paths and variables of all that was read, in the order of first use."""
+def variables_read(graph: Any, fns: Sequence[Any], also: Sequence[Any] = ()) -> list[Read]:
+    """All that was read, in the order of first use, and then what is asked for `also`, read or not."""
     watched = {id(v.handle): v for v in graph._watched_variables}
-    paths = _keras_paths(fn)
-    found, taken = [], set()
+    holders = {key: holder for fn in fns for key, holder in _keras_holders(fn).items()}
+    found: list[Read] = []
+    taken = set()
     read = [watched.get(id(external)) for external, _ in graph.captures]
     read += graph.variables() if isinstance(graph, Copy) else []
-    for variable in {id(v): v for v in read}.values():
-        if variable is not None:
-            path = paths.get(id(variable), variable.name.removesuffix(":0"))
-            unique, n = path, 2
-            while unique in taken:
-                unique, n = f"{path}#{n}", n + 1
-            taken.add(unique)
-            found.append((unique, variable))
+    read += [structure.variable_of(v) for v in also]
+    for variable in {id(v): v for v in read if v is not None}.values():
+        holder = holders.get(id(variable))
+        path = variable.name.removesuffix(":0") if holder is None else holder.path
+        unique, n = path, 2
+        while unique in taken:
+            unique, n = f"{path}#{n}", n + 1
+        taken.add(unique)
+        # A frozen layer of Keras says so on its own variable only.
+        trainable = variable.trainable and (holder is None or holder.trainable)
+        found.append(Read(path=unique, variable=variable, trainable=trainable))
     return found
 
 
-def _keras_paths(fn: Any) -> dict[int, str]:
-    """Keras' paths of the variables that fn holds: as a layer or model, a bound method, in its closure or globals."""
-    paths: dict[int, str] = {}
+def _keras_holders(fn: Any) -> dict[int, Any]:
+    """Keras' variables around those that fn holds: as a layer or model, a bound method, in its closure or globals."""
+    holders: dict[int, Any] = {}
     for owner in owners_of(fn):
         for variable in variables_of(owner):
             inner = structure.variable_of(variable)
             if inner is not None and isinstance(getattr(variable, "path", None), str):
-                paths[id(inner)] = variable.path
-    return paths
+                holders[id(inner)] = variable
+    return holders
 
 
 def owners_of(fn: Any) -> list[Any]:

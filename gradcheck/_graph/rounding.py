@@ -1,4 +1,4 @@
-"""Rounding made visible: a float64 program that rounds at random, as a narrower dtype would.
+"""Rounding made visible: a float64 program that rounds at random, or as a narrower dtype would.
 
 Monte Carlo arithmetic: every result of an op is multiplied by 1 + u r, with u the unit roundoff of the narrow dtype and
 r random in [-1, 1). What then scatters from run to run is what rounding does to the result, however it got there.
@@ -9,7 +9,7 @@ Monte Carlo Arithmetic, UCLA CSD-970002 (1997).
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -32,7 +32,9 @@ from gradcheck._graph.program import (
 )
 from gradcheck._graph.twin import NARROW
 
-_D, _I = types_pb2.DT_DOUBLE, types_pb2.DT_INT32
+_D, _C, _I, _L = types_pb2.DT_DOUBLE, types_pb2.DT_COMPLEX128, types_pb2.DT_INT32, types_pb2.DT_INT64
+_SCRAMBLE = 0x1E3779B97F4A7C15  # 2^64 / golden ratio, without the sign bit
+_Rounding = Callable[[Node, str, int], tuple[list[Node], str] | None]  # what to add after a result, by its dtype
 _UNITS = {
     types_pb2.DT_HALF: 2.0**-11,
     types_pb2.DT_BFLOAT16: 2.0**-8,
@@ -41,6 +43,7 @@ _UNITS = {
 }
 # Kernels that round more than once: the largest error seen below a parameter of 500, in units of 2 roundoffs.
 _COARSE = {"RandomGammaGrad": 64.0}
+_BITS = {types_pb2.DT_BFLOAT16: 2}  # of its 8: 2 / sqrt(pi) rounds to 1.125, which has few
 # These hand on what they are given, bit by bit.
 _EXACT = frozenset(
     {
@@ -55,24 +58,59 @@ _EXACT = frozenset(
 )  # fmt: skip
 
 
-def with_rounding(program: Program, unit: float | None, seed: int, *, constants: bool = False) -> Program:
-    """The float64 program with every rounding op followed by a random rounding.
+def hands_on(op: str) -> bool:
+    """Whether an op of that type gives nothing but entries that it was given, or constants."""
+    return op in _EXACT or op.startswith(("TensorList", "Optional", "TensorArray", "ReadVariable"))
+
+
+def with_rounding(program: Program, seed: int, *, unit: float | None = None, constants: bool = False) -> Program:
+    """The float64 program rounding at random, anew with every seed.
 
     Args:
-        program: In float64; complex results are left alone.
+        program: In float64; complex results are left alone, but for constants.
+        seed: Two seeds draw different roundings, one seed the same ones.
         unit: Unit roundoff for all ops; None for that of the narrow dtype that each op's results have in the function
             of which this is the twin, and none where they are not narrow.
-        seed: Two seeds draw different roundings, one seed the same ones.
         constants: Round the constants instead of the results of ops; not those of a few bits, such as 0.5 or 3.
     """
+
+    def rounding(node: Node, ref: str, dtype: int) -> tuple[list[Node], str] | None:
+        own = unit if unit is not None else _unit_of(node)
+        if own is None or (not _is_long(node) if constants else _is_exact(node) or dtype != _D):
+            return None
+        draws, drawn = _drawn(ref, seed, dtype)
+        rest, result = _multiplied(ref, drawn, own * _COARSE.get(node.op, 1.0), dtype)
+        return draws + rest, result
+
+    return _with(program, rounding)
+
+
+def with_rounding_by_value(program: Program, unit: float) -> Program:
+    """The program with every result of an op off by up to `unit`, relative, as a number scrambled from its bits says.
+
+    As true rounding is, this rounding is the same wherever a value is the same, and has nothing to do with it where the
+    value is another: what does not move with the inputs adds no noise to differences.
+    """
+
+    def rounding(node: Node, ref: str, dtype: int) -> tuple[list[Node], str] | None:
+        if _is_exact(node) or dtype != _D:
+            return None
+        draws, drawn = _scrambled(ref)
+        rest, result = _multiplied(ref, drawn, unit, dtype)
+        return draws + rest, result
+
+    return _with(program, rounding)
+
+
+def _with(program: Program, rounding: _Rounding) -> Program:
     names = {name: fresh_name("rounding") for name in program.functions}
     return Program(
-        main=_rounded(program.main, unit, seed, names, constants),
-        functions={names[n]: _rounded(body, unit, seed, names, constants) for n, body in program.functions.items()},
+        main=_rounded(program.main, names, rounding),
+        functions={names[n]: _rounded(body, names, rounding) for n, body in program.functions.items()},
     )
 
 
-def _rounded(body: Body, unit: float | None, seed: int, names: Mapping[str, str], constants: bool) -> Body:
+def _rounded(body: Body, names: Mapping[str, str], rounding: _Rounding) -> Body:
     nodes: list[Node] = []
     refs: dict[str, str] = {}
     for node in body.nodes:
@@ -80,15 +118,11 @@ def _rounded(body: Body, unit: float | None, seed: int, names: Mapping[str, str]
         rename_called(copy, names)
         set_inputs(copy, [refs.get(i, i) for i in copy.input], [])
         nodes.append(copy)
-        own = unit if unit is not None else _unit_of(node)
-        own = own * _COARSE.get(node.op, 1.0) if own is not None else None
-        if own is None or (not _is_long(node) if constants else _is_exact(node)):
-            continue
         for ref, dtype in output_refs(node):
-            if dtype == _D and dtype in FLOATING:
-                added, new = _rounding(ref, own, seed)
-                nodes += added
-                refs[ref] = new
+            added = rounding(node, ref, dtype) if dtype in (_D, _C) else None
+            if added is not None:
+                nodes += added[0]
+                refs[ref] = added[1]
     returns = tuple(replace(r, ref=refs.get(r.ref, r.ref)) for r in body.returns)
     return replace(body, nodes=tuple(nodes), returns=returns)
 
@@ -103,16 +137,20 @@ def _is_exact(node: Node) -> bool:
 
 
 def _is_long(node: Node) -> bool:
-    """Whether a node is a constant that takes more bits than bfloat16 has, and so was likely rounded."""
-    if node.op != "Const" or node.attr["dtype"].type != _D:
+    """Whether a node is a constant of more bits than numbers have that are meant as they are, and so likely rounded."""
+    if node.op != "Const" or node.attr["dtype"].type not in (_D, _C):
         return False
     values = tf.make_ndarray(node.attr["value"].tensor)
-    return bool(np.any(values.astype(tf.bfloat16.as_numpy_dtype).astype(np.float64) != values))
+    values = np.stack([values.real, values.imag])
+    bits = _BITS.get(node.attr[NARROW].type, 8) if NARROW in node.attr else 8
+    mantissas = np.ldexp(np.frexp(values)[0], bits)
+    return bool(np.any((mantissas != np.rint(mantissas)) & (values != np.rint(values))))
 
 
-def _rounding(ref: str, unit: float, seed: int) -> tuple[list[Node], str]:
-    name = ref.replace(":", "_") + "/rounding"
-    shape = make_node("Shape", f"{name}/shape", [ref], T=_D, out_type=_I)
+def _drawn(ref: str, seed: int, dtype: int) -> tuple[list[Node], str]:
+    """Nodes that draw a number of [-1, 1) for every entry of a tensor."""
+    name = _stem(ref)
+    shape = make_node("Shape", f"{name}/shape", [ref], T=dtype, out_type=_I)
     seeds = make_node("Const", f"{name}/seed", beside(ref), dtype=_I)
     tensor = seeds.attr["value"].tensor
     tensor.dtype = _I
@@ -122,11 +160,55 @@ def _rounding(ref: str, unit: float, seed: int) -> tuple[list[Node], str]:
         "StatelessRandomUniform", f"{name}/draw", [f"{shape.name}:output:0", f"{seeds.name}:output:0"],
         dtype=_D, T=_I, Tseed=_I,
     )  # fmt: skip
-    spread, low = _scalar(f"{name}/spread", 2 * unit, ref), _scalar(f"{name}/low", 1 - unit, ref)
-    scaled = make_node("Mul", f"{name}/scaled", [f"{draw.name}:output:0", f"{spread.name}:output:0"], T=_D)
-    factor = make_node("AddV2", f"{name}/factor", [f"{scaled.name}:z:0", f"{low.name}:output:0"], T=_D)
-    result = make_node("Mul", f"{name}/result", [ref, f"{factor.name}:z:0"], T=_D)
-    return [shape, seeds, draw, spread, low, scaled, factor, result], f"{result.name}:z:0"
+    two, one = _scalar(f"{name}/two", 2.0, ref), _scalar(f"{name}/one", 1.0, ref)
+    doubled = make_node("Mul", f"{name}/doubled", [f"{draw.name}:output:0", f"{two.name}:output:0"], T=_D)
+    centred = make_node("Sub", f"{name}/centred", [f"{doubled.name}:z:0", f"{one.name}:output:0"], T=_D)
+    return [shape, seeds, draw, two, one, doubled, centred], f"{centred.name}:z:0"
+
+
+def _scrambled(ref: str) -> tuple[list[Node], str]:
+    """Nodes that scramble the bits of every entry of a tensor into a number of [-1, 1)."""
+    name = _stem(ref)
+    own = 2 * zlib.crc32(name.encode()) << 16  # other ops round the same value otherwise
+    bits = make_node("Bitcast", f"{name}/bits", [ref], T=_D, type=_L)
+    first, second = _integer(f"{name}/first", _SCRAMBLE + own, ref), _integer(f"{name}/second", _SCRAMBLE, ref)
+    half = _integer(f"{name}/half", 29, ref)
+    product = make_node("Mul", f"{name}/product", [f"{bits.name}:output:0", f"{first.name}:output:0"], T=_L)
+    high = make_node("RightShift", f"{name}/high", [f"{product.name}:z:0", f"{half.name}:output:0"], T=_L)
+    mixed = make_node("BitwiseXor", f"{name}/mixed", [f"{product.name}:z:0", f"{high.name}:z:0"], T=_L)
+    word = make_node("Mul", f"{name}/word", [f"{mixed.name}:z:0", f"{second.name}:output:0"], T=_L)
+    number = make_node("Cast", f"{name}/number", [f"{word.name}:z:0"], SrcT=_L, DstT=_D)
+    unit = _scalar(f"{name}/unit", 2.0**-63, ref)
+    result = make_node("Mul", f"{name}/drawn", [f"{number.name}:y:0", f"{unit.name}:output:0"], T=_D)
+    nodes = [bits, first, second, half, product, high, mixed, word, number, unit, result]
+    return nodes, f"{result.name}:z:0"
+
+
+def _multiplied(ref: str, drawn: str, unit: float, dtype: int) -> tuple[list[Node], str]:
+    """Nodes for ref x (1 + unit x drawn)."""
+    name = _stem(ref)
+    spread, one = _scalar(f"{name}/spread", unit, ref), _scalar(f"{name}/exact", 1.0, ref)
+    scaled = make_node("Mul", f"{name}/scaled", [drawn, f"{spread.name}:output:0"], T=_D)
+    factor = make_node("AddV2", f"{name}/factor", [f"{scaled.name}:z:0", f"{one.name}:output:0"], T=_D)
+    nodes, by = [spread, one, scaled, factor], f"{factor.name}:z:0"
+    if dtype == _C:
+        nodes.append(make_node("Cast", f"{name}/cast", [by], SrcT=_D, DstT=_C))
+        by = f"{name}/cast:y:0"
+    result = make_node("Mul", f"{name}/result", [ref, by], T=dtype)
+    return [*nodes, result], f"{result.name}:z:0"
+
+
+def _stem(ref: str) -> str:
+    return ref.replace(":", "_") + "/rounding"
+
+
+def _integer(name: str, value: int, ref: str) -> Node:
+    node = make_node("Const", name, beside(ref), dtype=_L)
+    tensor = node.attr["value"].tensor
+    tensor.dtype = _L
+    tensor.tensor_shape.SetInParent()
+    tensor.int64_val.append(value)
+    return node
 
 
 def _scalar(name: str, value: float, ref: str) -> Node:

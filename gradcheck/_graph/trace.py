@@ -161,6 +161,7 @@ class Asked:
     xs: list[tuple[str, Any]]  # path, tensor or variable
     stops: list[Any]
     unconnected: str = "none"
+    shown: list[list[Any]] | None = None  # per output, tensors whose values are shown in place of its own
 
 
 def finish(
@@ -184,8 +185,8 @@ def finish(
         xs = [_in_graph(graph, x) for _, x in asked.xs]
         stops = [graph.capture(s) if isinstance(s, tf.__internal__.EagerTensor) else s for s in asked.stops]
         outputs = [
-            _differentiated(graph, one, xs, stops, asked.unconnected, returned, cotangent_inputs)
-            for one in asked.outputs
+            _differentiated(graph, one, shown, xs, stops, asked.unconnected, returned, cotangent_inputs)
+            for one, shown in zip(asked.outputs, asked.shown or [t for _, t, _ in asked.outputs], strict=True)
         ]
     inner_stops = len(returned)
     returned += stops
@@ -230,13 +231,14 @@ def finish(
 
 
 def _differentiated(
-    graph: Any, one: tuple[str, list[Any], list[Any]], xs: list[Any], stops: list[Any], unconnected: str,
+    graph: Any, one: tuple[str, list[Any], list[Any]], shown: list[Any], xs: list[Any], stops: list[Any],
+    unconnected: str,
     returned: list[Any], cotangent_inputs: list[Any],
 ) -> Output:  # fmt: skip
     """One output with its gradients; what they return and the cotangents they take are added to the lists."""
     path, tensors, given = one
     first = len(returned)
-    returned += tensors
+    returned += shown
     cotangents = [tf.compat.v1.placeholder(t.dtype, t.shape, name="cotangent") for t in tensors]
     cotangent_inputs += cotangents
     built = differentiate(graph, tensors, xs, cotangents, stops, unconnected)

@@ -35,7 +35,8 @@ WIDER = {
     types_pb2.DT_COMPLEX64: types_pb2.DT_COMPLEX128,
 }
 # Python functions expect the dtype that they were written for; Bitcast reinterprets bits.
-_OWN_DTYPE = RANDOM | {"Range", "LinSpace", "PyFunc", "PyFuncStateless", "EagerPyFunc", "Bitcast"}
+_SINGLE = frozenset({"CTCLoss"})  # takes float64, and computes in float32 all the same
+_OWN_DTYPE = RANDOM | _SINGLE | {"Range", "LinSpace", "PyFunc", "PyFuncStateless", "EagerPyFunc", "Bitcast"}
 
 
 # Attribute of a promoted node: the narrow dtype that its results had (TensorFlow ignores names with an underscore).
@@ -56,6 +57,12 @@ def is_narrow(program: Program) -> bool:
     return any(a.dtype in WIDER for body in bodies for a in body.args) or any(
         dtype in WIDER for body in bodies for node in body.nodes for _, dtype in output_refs(node)
     )
+
+
+def narrow_inside(program: Program) -> tuple[str, ...]:
+    """The ops of a float64 program that round as float32 does."""
+    bodies = (program.main, *program.functions.values())
+    return tuple(sorted(f"{n.op} '{n.name}'" for body in bodies for n in body.nodes if n.op in _SINGLE))
 
 
 def promote(program: Program) -> tuple[Program, tuple[str, ...]]:

@@ -55,7 +55,7 @@ class Listener:
         self.widest = np.zeros(size)  # largest step with loud noise
         self.scalings = np.zeros(size, np.int64)  # how often loud noise changed with the step, as no noise does
         self.believed = np.zeros(size, np.bool_)  # the loud noise was none: features, resolved by now
-        self.awaited = np.zeros(size, np.bool_)  # a look at a step small enough to tell was asked for
+        self.awaited = np.zeros(size)  # a look at a step as small as this, which will tell, was asked for
 
     @property
     def known(self) -> Floats:
@@ -72,7 +72,7 @@ class Listener:
         low, high = np.minimum(measured, noise), np.maximum(measured, noise)
         same = heard & found.settled & finite & ~shaped & (high <= _SAME * low)
         apart = np.maximum(step, before) / np.minimum(step, before)
-        certain = (same & (apart >= _FAR / 2)) | (self.awaited[at] & (stuck | (same & loud)))
+        certain = (same & (apart >= _FAR / 2)) | ((step <= self.awaited[at]) & (stuck | (same & loud)))
         to = at[certain]
         self.grain[to] = np.where(stuck, noise, high)[certain]
         self.believed[to] = False
@@ -107,7 +107,7 @@ class Listener:
         look = np.where(doubted, np.where(stuck | ~np.isfinite(before), wide, telling), look)
         look = np.where((look > 0) & (look < self.least), self.least, look)
         look = np.where(look == step, 0.0, look)
-        self.awaited[at] = (look > 0) & (look < step)
+        self.awaited[at] = np.where(look < step, look, 0.0)
         return look
 
     def _remember(

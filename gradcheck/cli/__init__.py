@@ -15,6 +15,7 @@ from gradcheck.cli._misuse import MisuseError
 from gradcheck.cli._named import Named, bundled, resolve
 from gradcheck.cli._progress import advancing
 from gradcheck.cli._quiet import quiet_logging, quiet_start, wake_devices
+from gradcheck.cli._replayed import replayed
 from gradcheck.cli._tables import print_outcomes, print_subjects
 
 ALL_OK, FINDINGS, MISUSE, INTERRUPTED = 0, 1, 2, 130
@@ -46,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="gradcheck", description="Tells whether TensorFlow gradients are right.")
     parser.add_argument("--version", action="version", version=f"gradcheck {__version__}")
-    commands = parser.add_subparsers(title="commands", required=True, metavar="run | list | show")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="run | list | show | replay")
     run = commands.add_parser(
         "run", help="check subjects", epilog=_EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -59,6 +60,10 @@ def _parser() -> argparse.ArgumentParser:
     show = commands.add_parser("show", help="print what `run --json` wrote")
     show.add_argument("file", type=Path, metavar="FILE")
     show.set_defaults(command=_show)
+    replay = commands.add_parser("replay", help="run the training step in a watchdog's bundle once more")
+    replay.add_argument("bundle", type=Path, metavar="BUNDLE")
+    replay.add_argument("spec", nargs="?", metavar="module:function", help="returns the step to run in place of it")
+    replay.set_defaults(command=_replay)
     return parser
 
 
@@ -118,6 +123,12 @@ def _show(arguments: argparse.Namespace) -> int:
         raise MisuseError(f"{str(arguments.file)!r} is not what `gradcheck run --json` writes: {error}") from error
     print_outcomes(outcomes)
     return _exit_code(outcomes)
+
+
+def _replay(arguments: argparse.Namespace) -> int:
+    with quiet_logging():
+        quiet_start()
+        return ALL_OK if replayed(arguments.bundle, arguments.spec) else FINDINGS
 
 
 def _exit_code(outcomes: Sequence[Outcome]) -> int:

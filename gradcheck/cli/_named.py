@@ -58,7 +58,23 @@ def _bundled(name: str, given: Mapping[str, Any]) -> Named:
     return Named(name=name, check=functools.partial(_checked, name, None, lambda: subjects.get(name), given))
 
 
-def _users(spec: str, given: Mapping[str, Any]) -> Named:
+def made_by(spec: str, returns: str) -> Any:
+    """What the user's module:function returns when it is called without arguments.
+
+    Raises:
+        MisuseError: If there is no such function, or it takes arguments or fails; `returns` says what it is to return.
+    """
+    module, found = _found(spec)
+    _require_callable_without_arguments(found, spec, returns)
+    try:
+        return found()
+    except Exception as error:
+        at = _line_in(module, error)
+        raise MisuseError(f"{spec} failed: {type(error).__name__}{at}: {error}") from error
+
+
+def _found(spec: str) -> tuple[ModuleType, Any]:
+    """A user's module, and what a module:function names in it."""
     module_name, _, path = spec.partition(":")
     module = _module(module_name, spec)
     found: Any = module
@@ -66,9 +82,14 @@ def _users(spec: str, given: Mapping[str, Any]) -> Named:
         if not hasattr(found, attribute):
             raise MisuseError(f"module {module_name!r} has no {path!r}{_like(attribute, dir(found))}")
         found = getattr(found, attribute)
+    return module, found
+
+
+def _users(spec: str, given: Mapping[str, Any]) -> Named:
+    module, found = _found(spec)
     if _is_subject(found):
         return Named(name=spec, check=functools.partial(_checked, spec, module, lambda: found, given))
-    _require_callable_without_arguments(found, spec)
+    _require_callable_without_arguments(found, spec, _RETURNS)
     return Named(name=spec, check=functools.partial(_checked, spec, module, found, given))
 
 
@@ -88,9 +109,9 @@ def _like(attribute: str, known: Sequence[str]) -> str:
     return f"; it has {' and '.join(close)}" if close else ""
 
 
-def _require_callable_without_arguments(found: object, spec: str) -> None:
+def _require_callable_without_arguments(found: object, spec: str, returns: str) -> None:
     if not callable(found):
-        raise MisuseError(f"{spec} is of type {type(found).__name__}, not a function; {_RETURNS}")
+        raise MisuseError(f"{spec} is of type {type(found).__name__}, not a function; {returns}")
     try:
         signature = inspect.signature(found)
     except ValueError:  # some callables written in C do not tell
@@ -98,7 +119,7 @@ def _require_callable_without_arguments(found: object, spec: str) -> None:
     try:
         signature.bind()
     except TypeError as error:
-        raise MisuseError(f"{spec} takes arguments, {signature}; it must take none: {_RETURNS}") from error
+        raise MisuseError(f"{spec} takes arguments, {signature}; it must take none: {returns}") from error
 
 
 def _checked(name: str, module: ModuleType | None, make: Callable[[], Any], given: Mapping[str, Any]) -> Outcome:

@@ -122,7 +122,7 @@ def test_a_failure_shows_the_report_and_no_frame_of_ours(project, body):
         [
             ">       *",
             "E       GradientMismatch: d wrong / d inputs is wrong at *",
-            "E         analytic     *tf.gradients, float64",
+            "E         analytic    *tf.gradients, float64",
             "E         difference *",
             "E         again       check_gradients(wrong, inputs, seed=0)",
             "MISMATCH  d wrong / d inputs at *: pytest *::test_it --gradcheck-seed=0",

@@ -12,12 +12,23 @@ NEED_TENSORFLOW = [
     "Gradients",
     "assert_gradients",
     "check_gradients",
+    "check_model",
     "check_tf_gradients",
     "compute_gradient",
+    "find_nonfinite",
+    "profile_precision",
     "strategies",
     "subjects",
 ]
-NEED_NONE = ["Finding", "GradientMismatch", "GradientReport", "Verdict", "__version__"]
+NEED_NONE = [
+    "Finding",
+    "GradientMismatch",
+    "GradientReport",
+    "NonfiniteReport",
+    "PrecisionReport",
+    "Verdict",
+    "__version__",
+]
 BLOCKED = "import sys; sys.modules['tensorflow'] = None; "
 
 

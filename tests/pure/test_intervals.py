@@ -530,6 +530,23 @@ def test_channels_of_a_group_share_evaluations_and_keep_their_own_intervals():
     assert found.evaluations == sum(asked)
 
 
+def test_a_wide_window_asked_for_by_one_channel_does_not_settle_what_noise_is_in_another():
+    """A line between two nearly symmetric kinks, beside channels that send the group to other steps."""
+    x = np.array([-1.0706563, -1.0789423, 0.8835642, -0.8607215, -0.22190864, -1.0872498, -0.35221225, -0.19394183])
+    weights = np.arange(1, 9)
+
+    def sample(index, step, grid):
+        t = np.array(grid)[:, None] * step[None]
+        moved = np.broadcast_to(x, (*t.shape, x.size)).copy()
+        moved[..., 1] += t
+        return (np.sort(moved, -1) - np.sort(x)) * weights
+
+    found = differentiate(sample, 1, step=0.77 * STEP, eps=EPS, target=1e-14, argument_noise=EPS / 2)
+    # -1.0789423 is the second of them.
+    assert np.all(np.abs(found.value[0] - 2.0 * (np.arange(8) == 1)) <= 10 * found.error[0])
+    assert found.error[0, 1] < 1e-10
+
+
 def test_problems_do_not_see_each_other():
     x = np.linspace(0.1, 1.4, 11)
     together = differentiate(_sampler(np.tan, x), 11, step=STEP, eps=EPS, target=1e-13)

@@ -218,7 +218,7 @@ def test_a_graph_tells_which_variables_were_read(graph):
     with purpose("a FuncGraph knows the variables read in it", "FuncGraph._watched_variables, in _graph/reads.py"):
         v = tf.Variable(X, name="v")
         tf.sin(v)
-        assert [(path, found is v) for path, found in reads.variables_read(graph, None)] == [("v", True)]
+        assert [(read.path, read.variable is v) for read in reads.variables_read(graph, [])] == [("v", True)]
 
 
 def test_a_handle_tells_the_dtype_of_its_variable():

@@ -1,0 +1,146 @@
+"""Why an op gave NaN or an infinity: too large for its dtype, rounded into a singular point, or truly singular."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from gradcheck._diagnose.births import Birth
+from gradcheck._diagnose.ranges import is_continuous, wide_array
+from gradcheck._graph.evaluate import RUN_ERRORS, eagerly
+from gradcheck._graph.program import (
+    COMPLEX,
+    FLOATING,
+    Argument,
+    Body,
+    Program,
+    Return,
+    copy_node,
+    output_refs,
+    set_inputs,
+)
+from gradcheck._graph.rerun import Rerun
+from gradcheck._graph.twin import WIDER, promote
+from gradcheck._graph.visit import Value, visit
+
+OVERFLOW, LOST, SINGULAR, INPUT = "overflow", "lost precision", "singularity", "input"
+
+# Functions with a singular point at finite arguments. All other ops are finite wherever no number gets too large.
+_SINGULAR = frozenset(
+    {
+        "Log", "Log1p", "Sqrt", "Rsqrt", "Pow", "Xlogy", "Xlog1py", "Acos", "Asin", "Acosh", "Atanh", "Lgamma",
+        "Digamma", "Polygamma", "Zeta", "Igamma", "Igammac", "IgammaGradA", "Betainc", "Ndtri", "Erfinv", "BesselK0",
+        "BesselK1", "BesselY0", "BesselY1", "Expint", "MatrixInverse", "MatrixSolve", "MatrixTriangularSolve",
+        "MatrixDeterminant", "LogMatrixDeterminant", "MatrixLogarithm", "MatrixSquareRoot", "Cholesky", "CholeskyGrad",
+        "Qr", "Svd", "SelfAdjointEigV2", "Eig", "Mod", "FloorMod", "TruncateMod", "Mean", "AcosGrad", "AsinGrad",
+    }
+)  # fmt: skip
+# The same, where the position of what must not be zero is known: only there is the point singular.
+_DIVISOR = {
+    "RealDiv": 1, "Div": 1, "TruncateDiv": 1, "FloorDiv": 1, "Xdivy": 1, "Reciprocal": 0, "Inv": 0, "SqrtGrad": 0,
+}  # fmt: skip
+# Their second input is 1/x or 1/sqrt(x): finite, unless x was singular; what is too large is the product.
+_PRODUCTS = frozenset({"RsqrtGrad", "ReciprocalGrad", "InvGrad"})
+
+
+def cause_of(birth: Birth, rerun: Rerun) -> str:
+    """ "overflow", "lost precision", "singularity", or "input" where it came from outside.
+
+    The op alone, in float64 on the inputs that it had, tells what is too large for its dtype only. The whole program
+    in float64 tells whether the inputs were rounded into a singular point.
+    """
+    if birth.visit is None or birth.was_given:
+        return INPUT
+    bad = ~np.isfinite(wide_array(birth.tensor))
+    alone = _alone_in_float64(birth)
+    if alone is not None and np.all(np.isfinite(alone[bad])):
+        return OVERFLOW
+    if _is_narrow(birth):
+        exact = _in_twin(birth, rerun)
+        if exact is not None and exact.shape == bad.shape and np.all(np.isfinite(exact[bad])):
+            return LOST
+    return SINGULAR if _is_singular(birth) else OVERFLOW
+
+
+def _is_narrow(birth: Birth) -> bool:
+    assert birth.visit is not None
+    tensors = [v.tensor for v in (*birth.visit.inputs, *birth.visit.outputs)]
+    return any(t.dtype.as_datatype_enum in WIDER for t in tensors)
+
+
+def _alone_in_float64(birth: Birth) -> Any:
+    """The output of the op in float64, on the inputs it had, or None where it cannot be had."""
+    seen = birth.visit
+    assert seen is not None
+    if not _is_narrow(birth) or any(v.tensor.dtype.name in ("resource", "variant") for v in seen.inputs):
+        return None
+    refs = output_refs(seen.node)
+    args = tuple(Argument(f"a{k}", v.tensor.dtype.as_datatype_enum) for k, v in enumerate(seen.inputs))
+    node = copy_node(seen.node)
+    set_inputs(node, [a.name for a in args], [])
+    if node.op == "Cast" and node.attr["DstT"].type in FLOATING | COMPLEX:
+        return wide_array(seen.inputs[0].tensor)
+    program, unpromoted = promote(
+        Program(main=Body(args=args, nodes=(node,), returns=tuple(Return(*r) for r in refs)), functions={})
+    )
+    if unpromoted:
+        return None
+    with eagerly():
+        given = [Value(_widened(v.tensor)) for v in seen.inputs]
+    try:
+        returned = _returned(visit(program, given))
+    except RUN_ERRORS:
+        return None
+    return wide_array(returned[birth.output].tensor)
+
+
+def _widened(tensor: Any) -> Any:
+    wider = WIDER.get(tensor.dtype.as_datatype_enum)
+    return tensor if wider is None else tf.cast(tensor, tf.as_dtype(wider))
+
+
+def _returned(walk: Any) -> tuple[Value, ...]:
+    while True:
+        try:
+            next(walk)
+        except StopIteration as end:
+            found: tuple[Value, ...] = end.value
+            return found
+
+
+def _in_twin(birth: Birth, rerun: Rerun) -> Any:
+    """What the op gives when the whole program runs in float64, or None where that run never comes to it."""
+    seen = birth.visit
+    assert seen is not None
+    _, walk = rerun.widened().start()
+    try:
+        for twin in walk:
+            if twin.node.name == seen.node.name and twin.path == seen.path:
+                return wide_array(twin.outputs[birth.output].tensor) if birth.output < len(twin.outputs) else None
+    except RUN_ERRORS:
+        return None
+    return None
+
+
+def _is_singular(birth: Birth) -> bool:
+    """Whether the op has a singular point where it gave NaN or an infinity."""
+    seen = birth.visit
+    assert seen is not None
+    inputs = [v.tensor for v in seen.inputs]
+    if any(is_continuous(t) and not np.all(np.isfinite(wide_array(t))) for t in inputs):
+        return True  # infinities given on purpose, that became NaN
+    if seen.node.op in _DIVISOR:
+        return bool(np.any(wide_array(inputs[_DIVISOR[seen.node.op]]) == 0))
+    if seen.node.op in _PRODUCTS:
+        return False
+    if seen.node.op == "Pow":
+        base, power = (wide_array(t) for t in inputs)
+        return bool(np.any((base == 0) & (power < 0)) or np.any((base < 0) & (power != np.round(power))))
+    return seen.node.op in _SINGULAR or (bool(np.any(np.isnan(wide_array(birth.tensor)))) and not _sums(seen.node.op))
+
+
+def _sums(op: str) -> bool:
+    """Whether an op adds, so that NaN comes from infinities of both signs inside."""
+    return op.startswith(("MatMul", "BatchMatMul", "Conv", "Sum", "Einsum", "AddN", "Mean", "Cum", "SparseTensorDense"))

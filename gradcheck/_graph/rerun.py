@@ -1,0 +1,231 @@
+"""A program with everything that it takes to run it again, on copies of what it would change."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import numpy as np
+import tensorflow as tf
+from tensorflow.python.eager.polymorphic_function import function_type_utils
+
+from gradcheck._graph import provenance, structure
+from gradcheck._graph.evaluate import eagerly
+from gradcheck._graph.program import Program, from_concrete
+from gradcheck._graph.randomness import FROZEN, freeze_randomness, of_generator
+from gradcheck._graph.shadows import empty_shadow, read, shadow
+from gradcheck._graph.trace import Traced
+from gradcheck._graph.twin import WIDER, promote
+from gradcheck._graph.values import variable_dtype
+from gradcheck._graph.visit import Inward, Value, visit
+from gradcheck._results import Place
+
+
+class Places(Protocol):
+    """Tells where in the user's code the ops of a program come from, by their full names and types."""
+
+    def place(self, name: str, op_type: str) -> Place: ...
+
+    def forward(self, name: str, op_type: str) -> Place | None: ...
+
+    def layer(self, name: str, op_type: str) -> str | None: ...
+
+    def own_name(self, name: str, op_type: str) -> str: ...
+
+
+@dataclass(frozen=True, slots=True)
+class GraphPlaces:
+    """Places looked up in the FuncGraph that a program was made from."""
+
+    graph: Any
+
+    def place(self, name: str, op_type: str) -> Place:
+        """The op, with the line that made it or its forward op."""
+        return provenance.place(self.graph, name, op_type)
+
+    def forward(self, name: str, op_type: str) -> Place | None:
+        """The op that an op of a gradient differentiates."""
+        return provenance.forward_place(self.graph, name, op_type)
+
+    def layer(self, name: str, op_type: str) -> str | None:
+        """The path of the Keras layer that made the op."""
+        return provenance.keras_layer(self.graph, name, op_type)
+
+    def own_name(self, name: str, op_type: str) -> str:
+        """The name of the op in the graph that the user's code made."""
+        return provenance.own_name(self.graph, name, op_type)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Given:
+    """What one argument of the main body is given."""
+
+    label: str  # what the user knows it by: "inputs[0]", "dense/kernel"
+    value: Any  # an eager tensor; for a variable the value it holds, None where it was never initialized
+    variable: Any = None  # the tf.DType of the variable that the argument is the handle of
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rerun:
+    """A program at the values at which it is to run again."""
+
+    name: str
+    program: Program
+    given: tuple[Given, ...]  # one per argument of the main body
+    outputs: tuple[str, ...]  # what the user knows the returned values by
+    places: Places
+    alive: Any = None
+    notes: tuple[str, ...] = ()
+
+    def start(self) -> tuple[list[Value], Inward]:
+        """The values of the arguments, variables being copies made now, and the visits of a run."""
+        values = [Value(_fresh(each)) for each in self.given]
+        return values, visit(self.program, values, alive=self.alive)
+
+    def widened(self) -> Rerun:
+        """The same in float64; what cannot be promoted keeps its dtype."""
+        program, _ = promote(self.program)
+        return replace(self, program=program, given=tuple(_wide(each) for each in self.given))
+
+
+def _fresh(given: Given) -> Any:
+    if given.variable is None:
+        return given.value
+    return empty_shadow(given.variable) if given.value is None else shadow(given.value)
+
+
+def _wide(given: Given) -> Given:
+    dtype = None if given.value is None else given.value.dtype
+    wider = WIDER.get(dtype.as_datatype_enum) if dtype is not None else None
+    if wider is None:
+        return given
+    with eagerly():
+        value = tf.cast(given.value, tf.as_dtype(wider))
+    return replace(given, value=value, variable=None if given.variable is None else tf.as_dtype(wider))
+
+
+def of_traced(traced: Traced, positions: Sequence[int], labels: Sequence[str], more: Mapping[str, Any]) -> Rerun:
+    """A traced function, for some of the values that its program returns.
+
+    Args:
+        traced: The function; its variables are arguments already.
+        positions: Which of the returned values.
+        labels: What to call them.
+        more: Values of the cotangent arguments.
+    """
+    main = traced.program.main
+    main = replace(main, returns=tuple(main.returns[p] for p in positions), kept=())
+    known = {**traced.values, **more}
+    paths = {s.argument: s.path for s in traced.sources if s.argument is not None}
+    given = []
+    with eagerly():
+        for arg in main.args:
+            # A cotangent of an output that is not asked for is read by nothing.
+            value = tf.convert_to_tensor(known[arg.name]) if arg.name in known else None
+            given.append(Given(label=paths.get(arg.name, arg.name), value=value))
+    return Rerun(
+        name=traced.name,
+        program=Program(main=main, functions=traced.program.functions),
+        given=tuple(given),
+        outputs=tuple(labels),
+        places=GraphPlaces(traced.graph),
+        alive=traced.graph,
+    )
+
+
+def of_concrete(
+    function: Any, arguments: Sequence[Any], keywords: Mapping[str, Any] | None, variables: Mapping[Any, Any] | None
+) -> Rerun:
+    """A concrete function at the arguments of a call, with variables as they are now or as `variables` says.
+
+    Raises:
+        TypeError, ValueError: If the arguments are not those of the function, or a value is not one of its variable.
+    """
+    if not hasattr(function, "captured_inputs") or not hasattr(function, "function_def"):
+        raise TypeError(
+            "function must be a ConcreteFunction, as tf.function(step).get_concrete_function(...) gives it; found "
+            f"{type(function).__name__}"
+        )
+    before = _before(variables)
+    with eagerly():
+        flat = [*_flat(function, list(arguments), dict(keywords or {})), *function.captured_inputs]
+    names = {id(v.handle): v.name.removesuffix(":0") for v in function.graph.variables if hasattr(v, "handle")}
+    program = from_concrete(function)
+    labels = [a.name for a in program.main.args]
+    given = tuple(_given(label, value, names, before) for label, value in zip(labels, flat, strict=True))
+    nodes = [n for body in (program.main, *program.functions.values()) for n in body.nodes]
+    frozen = sorted({n.op for n in nodes if n.op in FROZEN and not of_generator(n)})
+    return Rerun(
+        name=function.graph.name,
+        program=freeze_randomness(program, generators=False),
+        given=given,
+        outputs=_output_paths(function),
+        places=GraphPlaces(function.graph),
+        alive=function,
+        notes=(f"{', '.join(frozen)} drew other numbers than in the step itself",) if frozen else (),
+    )
+
+
+def with_variables(rerun: Rerun, values: Sequence[Given]) -> Rerun:
+    """The same with other values of its variables, one each, in order."""
+    following = iter(values)
+    given = tuple(replace(g, value=next(following).value) if g.variable is not None else g for g in rerun.given)
+    return replace(rerun, given=given)
+
+
+def _before(variables: Mapping[Any, Any] | None) -> dict[int, Any]:
+    """Values by the identity of the handle of their variable."""
+    found = {}
+    for key, value in (variables or {}).items():
+        variable = structure.variable_of(key.deref() if hasattr(key, "deref") else key)
+        if variable is None:
+            raise TypeError(
+                "variables must map variable.ref() to a value, found a key of type "
+                f"{type(key).__name__}; write {{v.ref(): value for v, value in ...}}"
+            )
+        if tuple(np.shape(value)) != tuple(variable.shape) and variable.shape.is_fully_defined():
+            raise ValueError(
+                f"variables must give {variable.name!r} a value of shape {tuple(variable.shape)}, found shape "
+                f"{tuple(np.shape(value))}"
+            )
+        found[id(variable.handle)] = value
+    return found
+
+
+def _flat(function: Any, arguments: list[Any], keywords: dict[str, Any]) -> list[Any]:
+    """The flat tensors of a call, as ConcreteFunction itself tells them from its arguments."""
+    own = [t.dtype for t in function.inputs[: len(function.inputs) - len(function.captured_inputs)]]
+    try:
+        bound = function_type_utils.canonicalize_function_inputs(arguments, keywords, function.function_type)
+        flat = list(function.function_type.unpack_inputs(bound))
+    except (TypeError, ValueError) as error:
+        if keywords or [getattr(a, "dtype", None) for a in arguments] != own:
+            raise TypeError(
+                f"arguments must be those of {function.graph.name}, {function.function_type}; found "
+                f"{', '.join(structure.dtype_name(a) for a in arguments) or 'none'}: {str(error).splitlines()[0][:200]}"
+            ) from error
+        flat = arguments
+    return [tf.convert_to_tensor(value) for value in flat]
+
+
+def _given(label: str, value: Any, names: Mapping[int, str], before: Mapping[int, Any]) -> Given:
+    dtype = variable_dtype(value)
+    if dtype is None:
+        return Given(label=label, value=value)
+    name = names.get(id(value), label)
+    if id(value) in before:
+        with eagerly():
+            return Given(label=name, value=tf.convert_to_tensor(before[id(value)], dtype), variable=dtype)
+    return Given(label=name, value=read(value, dtype), variable=dtype)
+
+
+def _output_paths(function: Any) -> tuple[str, ...]:
+    structured = function.structured_outputs
+    several = isinstance(structured, (list, tuple, Mapping))
+    paths = {id(leaf.value): leaf.path for leaf in structure.leaves(structured, "outputs" if several else "output")}
+    flat = [t for t in tf.nest.flatten(structured, expand_composites=True) if t is not None]
+    count = len(function.outputs)
+    if len(flat) != count:
+        return tuple(f"outputs[{k}]" for k in range(count))
+    return tuple(paths.get(id(t), f"outputs[{k}]") for k, t in enumerate(flat))

@@ -1,0 +1,51 @@
+"""Rounding inside a function is heard where it can spoil differences, and only there."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from gradcheck._derivatives.numeric import mover
+from gradcheck._derivatives.point import Point
+from gradcheck._graph.functions import trace_function
+
+EPS = 2.0**-52
+
+
+def heard(fn, x, entry=0):
+    """Noise of the first output real when one entry moves, in units of rounding."""
+    point = Point(trace_function(fn, [np.asarray(x, np.float64)]))
+    moving = mover(point, [0])
+
+    def directions(groups):
+        move = np.zeros((len(groups), np.size(x)))
+        move[:, entry] = 1.0
+        return [move]
+
+    return moving.rounding_noise(directions, 1, reduce=lambda samples, _: samples)[0, 0] / EPS
+
+
+def test_a_single_rounding_is_heard_at_its_size():
+    # Uniform in half a unit of rounding of 8, either way: 8 / sqrt(12), to the scatter of eight points.
+    assert 0.4 < heard(lambda x: x * 8.0 / 1.0, [1.0]) / (8 / np.sqrt(12) * np.sqrt(2)) < 2.5
+
+
+def test_what_does_not_move_is_not_heard():
+    still = tf.constant(np.linspace(0.0, 1e6, 1000))
+    assert heard(lambda x: x[:1] * 1.5 + 0.0 * tf.reduce_sum(tf.cos(still)), [1.0]) < 3
+    others = np.r_[1.0, np.full(999, 1e6)]
+    alone = heard(lambda x: tf.sin(x) * 1e-3, others)
+    assert alone < 1e-2
+
+
+def test_a_large_intermediate_is_heard_through_what_is_left_of_it():
+    assert heard(lambda x: (x + 1e6) - 1e6, [1.2345678]) > 1e5
+
+
+def test_where_rounding_keeps_the_function_still_it_is_heard_all_the_same():
+    assert heard(lambda x: (x * 1e-12 + 1e6) - 1e6, [1.2345678]) > 1e5
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1.0, 1e9])
+def test_noise_follows_the_size_of_the_function(scale):
+    ratio = heard(lambda x: tf.exp(x) * scale, [0.7]) / heard(tf.exp, [0.7]) / scale
+    assert 0.2 < ratio < 5
