@@ -5,15 +5,15 @@ Loading it imports neither TensorFlow nor NumPy; a project that does not use it 
 
 from __future__ import annotations
 
-import unittest
+import sys
 from collections.abc import Generator
 from typing import Any
 
 import pytest
 
 from gradcheck.pytest_plugin._checker import Checker
-from gradcheck.pytest_plugin._explain import explain, shorten
-from gradcheck.pytest_plugin._records import ATTRIBUTE, attach, plain_reports, record
+from gradcheck.pytest_plugin._explain import explain, shorten, tripped
+from gradcheck.pytest_plugin._records import ATTRIBUTE, TRIP, attach, plain_reports, record
 from gradcheck.pytest_plugin._session import Session
 from gradcheck.pytest_plugin._settings import MARKER, Settings, add_options, marked, settings_of
 
@@ -28,6 +28,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Read the options, and watch the run."""
     config.addinivalue_line("markers", MARKER)
+    config.addinivalue_line("markers", "no_nans: the test runs under a watchdog, and fails where it writes a NaN")
     settings = settings_of(config)
     config.stash[_SETTINGS] = settings
     config.pluginmanager.register(Session(config, settings), "gradcheck-session")
@@ -59,6 +60,9 @@ def pytest_runtest_makereport(
     report = yield
     shown = shown or explain(call.excinfo)  # that of a unittest.TestCase is known only now
     shorten(report.longrepr, shown)
+    if call.excinfo is not None and tripped(call.excinfo.value):
+        report.longrepr = str(call.excinfo.value)
+        setattr(report, TRIP, str(call.excinfo.value).split("\n", 1)[0])
     for failed in shown:
         if hasattr(failed, "findings"):
             record(item, failed)
@@ -67,6 +71,30 @@ def pytest_runtest_makereport(
         attach(item)
         setattr(report, ATTRIBUTE, found)
     return report
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_call(item: pytest.Item) -> None:
+    """Put a marked test under watch."""
+    if item.get_closest_marker("no_nans") is not None:
+        _watch(item)
+
+
+def _watch(item: Any) -> Any:
+    """A watchdog, under which the body of a test runs as a step of a training would."""
+    watchdog = Checker({}, item.config.stash[_SETTINGS], lambda report: None).watchdog(action="raise")
+    item.obj = watchdog.watch(item.obj)
+    return watchdog
+
+
+@pytest.fixture
+def no_nans(request: pytest.FixtureRequest) -> Any:
+    """The watchdog under which the test runs: it fails with its report where the test writes what is not finite.
+
+    That is a variable; nothing that the test wrote is left then. The marker of the same name does so for a test, a class
+    or a module.
+    """
+    return _watch(request.node)
 
 
 @pytest.fixture
@@ -81,6 +109,7 @@ def gradcheck(request: pytest.FixtureRequest) -> Checker:
     checker = Checker(
         {**settings.defaults(), **marked(request.node)}, settings, lambda report: record(request.node, report)
     )
-    if isinstance(request.instance, unittest.TestCase):
-        request.instance.gradcheck = checker  # type: ignore[attr-defined]
+    unittest = sys.modules.get("unittest")  # not imported for those who do not use it
+    if unittest is not None and isinstance(request.instance, unittest.TestCase):
+        request.instance.gradcheck = checker
     return checker

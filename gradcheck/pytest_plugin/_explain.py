@@ -61,6 +61,11 @@ def shorten(longrepr: Any, shown: list[Any]) -> None:
             crash.message = str(report)
 
 
+def tripped(error: BaseException) -> bool:
+    """Whether a watchdog raised the error; none of the frames that led there is the user's."""
+    return type(error).__name__ == "NonfiniteTrip" and hasattr(error, "report")
+
+
 def _without_name(line: str, first: str) -> str:
     told = line.startswith("E ") and line.endswith(f": {first}")
     return f"{line[: len(line) - len(line[1:].lstrip())]}{first}" if told else line

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 _KEY = pytest.StashKey[list[Any]]()
 ATTRIBUTE = "gradcheck_reports"  # of a pytest report, which pytest-xdist carries from a worker in plain values
 
+TRIP = "gradcheck_trip"  # the first line of what a watchdog said
+
 
 @dataclass(frozen=True, kw_only=True)
 class Record:

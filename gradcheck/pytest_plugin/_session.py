@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import shlex
 from typing import TYPE_CHECKING
 
 import pytest
 
-from gradcheck.pytest_plugin._records import Record, gravity, read, worst_of
+from gradcheck.pytest_plugin._records import TRIP, Record, gravity, read, worst_of
 from gradcheck.pytest_plugin._settings import Settings
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ class Session:
         self._is_worker = hasattr(config, "workerinput")
         self._verbose = config.get_verbosity() > 0
         self._records: list[Record] = []
+        self._trips: list[str] = []
 
     def pytest_report_header(self) -> str | None:
         """The seed, where it was drawn."""
@@ -32,6 +34,8 @@ class Session:
         """Keep what a test found."""
         if not self._is_worker:
             self._records += read(report)
+            if hasattr(report, TRIP):
+                self._trips.append(f"NONFINITE  {getattr(report, TRIP)}: pytest {shlex.quote(report.nodeid)}")
 
     def pytest_sessionfinish(self) -> None:
         """Write the JSON document."""
@@ -52,6 +56,10 @@ class Session:
             terminalreporter.section(f"gradcheck: {len(failed)} of {len(self._records)} checks are not ok", red=True)
             for each in failed:
                 terminalreporter.line(f"{each.report.verdict.name}  {worst_of(each)}: {each.again()}")
+        if self._trips:
+            terminalreporter.section(f"gradcheck: a watchdog failed {len(self._trips)} tests", red=True)
+            for line in self._trips:
+                terminalreporter.line(line)
         costs = sorted(self._records, key=lambda each: -each.report.cost.seconds)
         if not self._verbose:
             costs = costs[: self._settings.durations]

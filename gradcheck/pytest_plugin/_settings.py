@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -135,6 +134,8 @@ def marked(item: pytest.Item) -> dict[str, Any]:
 
 
 def _validate(given: Mapping[str, Any]) -> None:
+    import difflib
+
     from gradcheck._check.options import Options, options
 
     known = [field.name for field in fields(Options)]

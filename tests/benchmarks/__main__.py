@@ -10,7 +10,7 @@ import platform
 import sys
 from pathlib import Path
 
-NAMES = ("figures", "truth", "power", "others", "speed")
+NAMES = ("figures", "truth", "power", "others", "programs", "plugin", "speed")
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import tensorflow as tf
 
+import gradcheck
 from gradcheck import GradientReport, check_gradients
 from gradcheck._report.outcomes import outcomes_from_plain
 from gradcheck.cli import main
@@ -294,6 +295,90 @@ def test_it(gradcheck, fn):
 """
     )
     run(project).assert_outcomes(passed=4)
+
+
+# ---------------------------------------------------------------------------------------------------- watchdogs
+
+STEP = """
+import pytest
+import tensorflow as tf
+
+w = tf.Variable([1.0, 4.0])
+
+@tf.function
+def step(x):
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_sum(tf.sqrt(w * x))
+    w.assign_sub(0.1 * tape.gradient(loss, w))
+    return loss
+"""
+
+
+@pytest.mark.skipif(not hasattr(gradcheck, "Watchdog"), reason="needs gradcheck.Watchdog")
+def test_a_body_under_watch_fails_with_the_report_and_writes_nothing(project):
+    project.makepyfile(
+        STEP
+        + """
+def test_by_the_fixture(no_nans):
+    step(tf.constant([1.0, 0.0]))
+
+@pytest.mark.no_nans
+class TestMarked(tf.test.TestCase):
+    def test_by_the_marker(self):
+        step(tf.constant([1.0, 0.0]))
+
+@pytest.mark.no_nans
+def test_all_is_finite(gradcheck):
+    step(tf.constant([1.0, 1.0]))
+
+@pytest.mark.no_nans
+def test_of_something_else():
+    assert 1 + 1 == 3
+
+def test_nothing_was_written():
+    assert tf.reduce_all(tf.math.is_finite(w))
+
+def test_a_watchdog_of_the_tests(gradcheck):
+    watchdog = gradcheck.watchdog(action="skip")
+    watchdog.watch(step)(tf.constant([1.0, 0.0]))
+    assert watchdog.trips == 1
+"""
+    )
+    result = run(project)
+    assert result.parseoutcomes()["failed"] == 3
+    result.stdout.fnmatch_lines(
+        [
+            "step 1 of test_by_the_fixture is not finite: *",
+            "* where *in step: *",
+            "E       assert (1 + 1) == 3",
+            "*gradcheck: a watchdog failed 2 tests*",
+            "NONFINITE  step 1 of test_by_the_fixture is not finite: *: pytest *::test_by_the_fixture",
+        ]
+    )
+    result.stdout.no_fnmatch_line("*_watchdog/*.py*")
+
+
+def test_what_the_fixture_hands_on_to_others(project):
+    """The functions of the same names are called with what the fixture was given."""
+    project.makepyfile(
+        """
+        import gradcheck as gc
+        import pytest
+
+        @pytest.mark.parametrize("name, method, given", [
+            ("Watchdog", "watchdog", ()), ("find_nonfinite", "find_nonfinite", (abs, 1.0)),
+            ("compare_optimizers", "compare_optimizers", (1, 2)),
+        ])
+        def test_it(gradcheck, monkeypatch, name, method, given):
+            monkeypatch.setattr(gc, name, lambda *a, **k: (a, k), raising=False)
+            arguments, options = getattr(gradcheck, method)(*given, more=1)
+            assert arguments == given
+            assert options.pop("more") == 1
+            assert method != "watchdog" or options.pop("dump_dir").endswith("dumps")
+            assert options == {}
+        """
+    )
+    run(project, "--gradcheck-dump=dumps").assert_outcomes(passed=3)
 
 
 # -------------------------------------------------------------------------------------- those who do not use it
