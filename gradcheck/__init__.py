@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from gradcheck import callbacks as callbacks
     from gradcheck import hooks as hooks
     from gradcheck import optimizers as optimizers
+    from gradcheck import strategies as strategies
     from gradcheck import subjects as subjects
     from gradcheck._check.compute import compute_gradient as compute_gradient
     from gradcheck._check.compute import max_error as max_error
@@ -63,6 +64,7 @@ __all__ = [
     "max_error",
     "optimizers",
     "profile_precision",
+    "strategies",
     "subjects",
     "watch",
 ]
@@ -93,6 +95,7 @@ _HOME = {
     "max_error": "_check.compute",
     "optimizers": "optimizers",
     "profile_precision": "_diagnose.precision",
+    "strategies": "strategies",
     "subjects": "subjects",
     "watch": "_watchdog.watch",
 }

@@ -48,8 +48,8 @@ def check_gradients(
             through.
         grad_ys: Cotangents in the structure of the outputs (None for an output without one); default random signs,
             drawn by `seed`.
-        wrt: None for every floating or complex input and every trainable variable that fn reads; "inputs"; or names,
-            tensors or variables, one or a list.
+        wrt: None for every floating or complex input and every trainable variable that fn reads; "inputs"; or paths
+            such as "inputs[0]" (all that is inside of it), keys of dict inputs, tensors or variables, one or a list.
         mode: "directional": a few random directions, whatever the size. "elementwise": every entry of every input,
             against one gradient. "jacobian": every output entry too. "auto": the most thorough that fits a budget.
         order: 2 also checks the gradient of the gradient.
@@ -107,7 +107,7 @@ def checked(
     # A function that runs in Python may assign variables whenever it runs.
     with kept_variables(fn, inputs) if traced.notes or opts.forward else nullcontext():
         parts = [run(traced, opts)]
-        if opts.order == 2:
+        if opts.order == 2 and not any(output.faults for output in traced.outputs):
             name = f"gradient of {title}"
             parts.append(run(trace_function(fn, inputs, name=name, order=2, seed=opts.seed, **asked), opts))
         if opts.forward:

@@ -16,6 +16,7 @@ from gradcheck._check.work import Work, begin, differentiate_outputs
 from gradcheck._derivatives.point import as_reals
 from gradcheck._diagnose.nonfinite import of_values
 from gradcheck._graph.functions import python_state_kept
+from gradcheck._graph.provenance import place_of
 from gradcheck._graph.trace import Traced
 from gradcheck._report.nonfinite import NonfiniteReport
 from gradcheck._results import Finding, Verdict
@@ -126,7 +127,9 @@ def _faults(work: Work, findings: dict[tuple[int, int], Finding]) -> None:
             if (a, x) in findings:
                 continue
             if gradient.fault is not None:
-                findings[a, x] = finding(work, a, x, Verdict.MISMATCH, reason=gradient.fault)
+                fault = output.faults.get(x)
+                blame = place_of(fault.op, fault.op.name) if fault else None
+                findings[a, x] = finding(work, a, x, Verdict.MISMATCH, reason=gradient.fault, blame=blame)
             elif gradient.value is not None and not np.all(np.isfinite(gradient.value)):
                 bad = np.flatnonzero(~np.isfinite(gradient.value).all(axis=0))
                 values = quality.cotangent_values(work, a)

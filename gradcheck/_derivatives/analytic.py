@@ -45,11 +45,10 @@ def analytic(
         One Gradient per x.
     """
     output = point.traced.outputs[a]
-    if output.failure is not None:
-        return [Gradient(value=None, fault=output.failure) for _ in point.traced.sources]
     wanted = [p for parts in output.sliced if parts is not None for p in parts]
+    faults = [output.faults[x].reason if x in output.faults else None for x in range(len(point.traced.sources))]
     if not wanted:
-        return [Gradient(value=None) for _ in point.traced.sources]
+        return [Gradient(value=None, fault=fault) for fault in faults]
     runner = point.runner(("gradient", a), wide, wanted)
     if rounding is not None:
         runner = Runner(with_rounding(runner.program, rounding, constants=constants), alive=point.traced.graph)
@@ -76,8 +75,8 @@ def analytic(
     return [
         _gradient([by_position[p] for p in parts], s, wide=wide and point.narrow)
         if parts is not None
-        else Gradient(value=None)
-        for parts, s in zip(output.sliced, point.traced.sources, strict=True)
+        else Gradient(value=None, fault=fault)
+        for parts, s, fault in zip(output.sliced, point.traced.sources, faults, strict=True)
     ]
 
 

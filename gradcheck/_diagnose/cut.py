@@ -67,10 +67,16 @@ def _leaves_out(traced: Traced, source: str, path: Iterable[Node]) -> Cut | None
             outputs = traced.graph.get_operation_by_name(node.name).outputs
         except (KeyError, ValueError):
             continue
-        with traced.graph.as_default():
-            gradient = tf.gradients(outputs, x, name="gradients")
-        if gradient[0] is None:
+        try:
+            with traced.graph.as_default():
+                gradient = tf.gradients(outputs, x, name="gradients")
             reason = f"the gradient of {node.op} leaves this input out"
+        except LookupError:
+            gradient, reason = (
+                [None],
+                f"TensorFlow has no gradient of {node.op}, and so refuses any that leads through it",
+            )
+        if gradient[0] is None:
             return Cut(place=place(traced.graph, node.name, node.op), reason=reason)
     return None
 

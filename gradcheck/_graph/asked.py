@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from gradcheck._errors import GraphUnavailable
 from gradcheck._graph import structure
+from gradcheck._graph.differentiate import ancestors, differentiate, name_of_x
 from gradcheck._graph.reads import Read
 from gradcheck._graph.trace import Asked, Gradients
 from gradcheck._graph.values import Values
@@ -120,25 +122,45 @@ def xs_of(
                 f'wrt="inputs" needs a floating or complex input, found {", ".join(skipped) or "no inputs"}'
             )
         return [(path, x) for path, x, _ in placed]
-    values = {id(leaf.value): leaf.path for leaf in structure.leaves(inputs, "inputs")}
     wanted = wrt if isinstance(wrt, (list, tuple)) else [wrt]
     if not len(wanted):
         raise ValueError(
             "wrt must name at least one input or variable, found an empty list; leave it out for all of them"
         )
-    return [_selected(w, named + frozen, values) for w in wanted]
+    selected = [each for w in wanted for each in _selected(w, named + frozen, inputs)]
+    return list({path: (path, x) for path, x in selected}.values())
 
 
-def _selected(wanted: Any, named: Sequence[tuple[str, Any]], values: Mapping[int, str]) -> tuple[str, Any]:
-    variable = structure.variable_of(wanted)
-    for path, x in named:
-        if isinstance(wanted, str) and wanted == path:
-            return path, x
-        if not isinstance(wanted, str) and (x is variable or values.get(id(wanted)) == path):
-            return path, x
+def _selected(wanted: Any, named: Sequence[tuple[str, Any]], inputs: Any) -> list[tuple[str, Any]]:
+    """What one entry of wrt means: an input, all that is inside of one, or a variable."""
+    if isinstance(wanted, str):
+        found = _by_name(wanted, named, inputs)
+    else:
+        variable = structure.variable_of(wanted)
+        values = {id(leaf.value): leaf.path for leaf in structure.leaves(inputs, "inputs")}
+        found = [(path, x) for path, x in named if x is variable or values.get(id(wanted)) == path][:1]
+    if found:
+        return found
     known = ", ".join(path for path, _ in named)
-    what = repr(wanted) if isinstance(wanted, str) else f"a {type(wanted).__name__} that is none of them"
-    raise ValueError(f"wrt must name inputs or variables of the function: {known}; found {what}")
+    what = repr(wanted) if isinstance(wanted, str) else f"{_article(type(wanted).__name__)} that is none of them"
+    instead = ""
+    if isinstance(wanted, (int, np.integer)) and not isinstance(wanted, bool):
+        what, instead = f"the number {wanted}", f'; the input at a position is written wrt="inputs[{wanted}]"'
+    raise ValueError(f"wrt must name inputs or variables of the function: {known}; found {what}{instead}")
+
+
+def _by_name(wanted: str, named: Sequence[tuple[str, Any]], inputs: Any) -> list[tuple[str, Any]]:
+    exact = [(path, x) for path, x in named if path == wanted]
+    keyed = f"inputs[{wanted!r}]" if isinstance(inputs, Mapping) and wanted in inputs else wanted
+    if exact and keyed != wanted:
+        raise ValueError(
+            f'wrt={wanted!r} names an input and a variable; write wrt="{keyed}" for the input, or pass the variable'
+        )
+    return exact or [(path, x) for path, x in named if path == keyed or path.startswith((f"{keyed}[", f"{keyed}."))]
+
+
+def _article(name: str) -> str:
+    return f"{'an' if name[0].lower() in 'aeiou' else 'a'} {name}"
 
 
 def shown_of(asked: Asked, result: Any, graph: Any, name: str) -> list[list[Any]]:
@@ -208,13 +230,27 @@ def gradients_as_outputs(graph: Any, asked: Asked, seed: int) -> Asked:
                 _signs(rng, t) if g is None else tf.constant(g, t.dtype) for t, g in zip(tensors, given, strict=True)
             ]
             xs = [structure.variable_of(x) if structure.variable_of(x) is not None else x for _, x in asked.xs]
-            gradients = tf.gradients(tensors, xs, grad_ys=cotangents, stop_gradients=asked.stops or None)
-            for (x_path, _), gradient in zip(asked.xs, gradients, strict=True):
+            _refuse_loops_v1(graph, tensors, xs)
+            built = differentiate(graph, tensors, xs, cotangents, asked.stops)
+            for (x_path, _), gradient in zip(asked.xs, built.gradients, strict=True):
                 if gradient is not None:
                     outputs.append((f"gradient of {path} w.r.t. {x_path}", [tf.convert_to_tensor(gradient)], [None]))
     if not outputs:
         raise ValueError("order=2 needs a first gradient, and every gradient is None")
     return Asked(outputs=outputs, xs=asked.xs, stops=asked.stops, unconnected=asked.unconnected)
+
+
+def _refuse_loops_v1(graph: Any, ys: Sequence[Any], xs: Sequence[Any]) -> None:
+    """Refuse what TensorFlow differentiates once only, and silently not at all the second time."""
+    names, used = {(id(graph), name_of_x(graph, x)) for x in xs}, ancestors(ys)
+    for op in graph.get_operations():
+        entered = op.type in ("Enter", "RefEnter") and (id(graph), op.outputs[0].name) in used
+        if entered and names & ancestors(op.inputs):
+            raise GraphUnavailable(
+                f"order=2 needs the gradient of a gradient, and TensorFlow has none for loops of control flow v1 such "
+                f"as the one that {op.name!r} belongs to; call tf.compat.v1.enable_control_flow_v2() before the graph "
+                "is built"
+            )
 
 
 def _listed(value: Any) -> list[Any]:

@@ -62,6 +62,16 @@ def own_graphs(op: Any) -> None:
                 own_graphs(inner)
 
 
+def python_graphs(op: Any) -> list[str]:
+    """Under which names TensorFlow keeps, on an op of control flow v2, the graphs that it was built from."""
+    names = []
+    for attribute, name in _GRAPHS.get(op.type, {}).items():
+        value = op.node_def.attr[attribute]
+        count = len(value.list.func) if value.WhichOneof("value") == "list" else 1
+        names += [name.format(i) for i in range(count)]
+    return names
+
+
 def contexts_of(ops: Iterable[Any]) -> list[Any]:
     """The outermost loops and conditions around some ops."""
     outermost = {id(found[-1]): found[-1] for found in map(chain, ops) if found}

@@ -11,8 +11,8 @@ import tensorflow as tf
 from tensorflow.python.framework.func_graph import FuncGraph
 
 from gradcheck._errors import GraphUnavailable
-from gradcheck._graph.contexts import contexts_of, own_graphs, pivots, recreate
-from gradcheck._graph.program import Body, called_names
+from gradcheck._graph.contexts import chain, contexts_of, own_graphs, pivots, recreate
+from gradcheck._graph.program import Body, called_names, find_function
 from gradcheck._graph.sources import (
     OPAQUE,
     PLACEHOLDERS,
@@ -196,9 +196,7 @@ class Copy(FuncGraph):  # type: ignore[misc]
                 f"the placeholder {name!r} has no value: call check_tf_gradients(ys, xs, "
                 f"feed_dict={{{tensor.name!r}: value}})"
             )
-        if tensor.op._get_control_flow_context() is not None or (
-            tensor.dtype in OPAQUE and tensor.op.type != "VarHandleOp"
-        ):
+        if chain(tensor.op) or (tensor.dtype in OPAQUE and tensor.op.type != "VarHandleOp"):
             raise GraphUnavailable(
                 f"{tensor.op.type} {name!r} has a state, and its value cannot be read from outside of the loop, the "
                 "condition or the resource that it is in; pass feed_dict with the tensor that is made from it"
@@ -242,13 +240,9 @@ class Copy(FuncGraph):  # type: ignore[misc]
 
     def _add_functions(self, nodes: Iterable[Any]) -> None:
         for name in {*called_names(Body(args=(), nodes=tuple(nodes), returns=())), *(node.op for node in nodes)}:
-            graph = self.origin
-            while graph is not None:
-                function = graph._get_function(name)
-                if function is not None:
-                    self._add_function_recursive(function)
-                    break
-                graph = getattr(graph, "outer_graph", None)
+            function = find_function(self.origin, name)
+            if function is not None:
+                self._add_function_recursive(function)
 
     def _clean(self) -> Any:
         return _Clean(self)

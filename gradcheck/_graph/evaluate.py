@@ -12,9 +12,20 @@ from typing import Any, TypeVar, cast
 import numpy as np
 import tensorflow as tf
 from tensorflow.core.protobuf import config_pb2
-from tensorflow.python.eager import context
+from tensorflow.python.eager import context, execute
 
-from gradcheck._graph.program import Body, Program, call_as, definition_of, fresh_name, prune, reached_library
+from gradcheck._graph.program import (
+    Argument,
+    Body,
+    Program,
+    Return,
+    call_as,
+    definition_of,
+    fresh_name,
+    make_node,
+    prune,
+    reached_library,
+)
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -62,6 +73,9 @@ def release(names: Sequence[str]) -> None:
 class Runner:
     """A program that can be run; its functions leave TensorFlow's registry together with this object.
 
+    TensorFlow keeps some 30 kB of each function that `run_batch` has called, for as long as the process lives (measured
+    with 2.21): the op MapDefun never gives up what it made of it.
+
     `run` and `run_batch` give NumPy arrays, one per value that the main body returns.
     """
 
@@ -77,10 +91,7 @@ class Runner:
             returns = self.program.main.returns
             if not returns:
                 return []
-            outputs = tf.raw_ops.StatefulPartitionedCall(
-                args=list(values), Tout=[r.dtype for r in returns], f=name, config_proto=_plain_config()
-            )
-            return [_array(o) for o in outputs]
+            return [_array(o) for o in _call(name, values, len(returns))]
 
     def run_batch(self, stacked: dict[str, Any], values: Sequence[Any]) -> list[Any]:
         """Run at many points in one call.
@@ -105,18 +116,10 @@ class Runner:
             name = self._register(moving)
             returns = self.program.main.returns
             try:
-                outputs = tf.raw_ops.MapDefun(
-                    arguments=list(stacked.values()),
-                    captured_inputs=fixed,
-                    output_types=[r.dtype for r in returns],
-                    output_shapes=[None] * len(returns),
-                    f=name,
-                    max_intra_op_parallelism=1,
-                )
+                return [_array(o) for o in _call(name, [*stacked.values(), *fixed], len(returns))]
             except tf.errors.InvalidArgumentError as error:
                 self._explain(error, stacked, values)
                 raise
-            return [_array(o) for o in outputs]
 
     def _needs_steps(self) -> bool:
         # MapDefun gives its functions no place for what loops of control flow v1 keep while they run; and TensorFlow
@@ -156,8 +159,37 @@ class Runner:
             name = fresh_name("run")
             ctx.add_function_def(definition_of(name, replace(main, args=(*first, *rest))))
             weakref.finalize(self, release, [name])
+            if moving:
+                name = _register_map(name, first, rest, main.returns)
+                weakref.finalize(self, release, [name])
             self._registered[moving] = name
         return self._registered[moving]
+
+
+def _call(name: str, values: Sequence[Any], outputs: int) -> list[Any]:
+    """Call a registered function by its own name: as an attribute of another op TensorFlow would never forget it."""
+    inputs = [tf.convert_to_tensor(v) for v in values]
+    attributes = ("executor_type", "", "config_proto", _plain_config())
+    found: list[Any] = execute.execute(name, outputs, inputs, attributes, context.context())
+    return found
+
+
+def _register_map(name: str, stacked: Sequence[Argument], fixed: Sequence[Argument], returns: Sequence[Return]) -> str:
+    """Register the function that calls another one at many points."""
+    node = make_node("MapDefun", "map", [a.name for a in (*stacked, *fixed)])
+    node.attr["f"].func.name = name
+    node.attr["Targuments"].list.type.extend(a.dtype for a in stacked)
+    node.attr["Tcaptured"].list.type.extend(a.dtype for a in fixed)
+    node.attr["output_types"].list.type.extend(r.dtype for r in returns)
+    for _ in returns:
+        node.attr["output_shapes"].list.shape.add().unknown_rank = True
+    node.attr["max_intra_op_parallelism"].i = 1
+    given = tuple(Return(f"map:output:{k}", r.dtype) for k, r in enumerate(returns))
+    mapped = fresh_name("map")
+    context.context().add_function_def(
+        definition_of(mapped, Body(args=(*stacked, *fixed), nodes=(node,), returns=given))
+    )
+    return mapped
 
 
 def _require_one_shape(shapes: set[tuple[tuple[int, ...], ...]], error: Exception | None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -67,9 +68,9 @@ def trace_function(
         refuse_with_gradients(grad_ys, wrt)
         asked = asked_by_gradients(result, placed, read)
     else:
-        outputs = outputs_of(result, grad_ys, graph, name)
         default = wanted if variables is not None and wrt is None else wrt
         xs = xs_of(placed, read, default, skipped, inputs, required=x_required)
+        outputs = outputs_of(result, grad_ys, graph, name)
         asked = Asked(outputs=outputs, xs=xs, stops=[])
     if surrogate is not None:
         asked.shown = shown_of(asked, shown, graph, name_of(surrogate))
@@ -140,6 +141,7 @@ def _call(
         try:
             return _in_graph(fn, inputs)
         except Exception as error:
+            _refuse_unfit(fn, inputs, name, error)
             first = error
         eager = _eager_outputs(fn, inputs, name) if eagerly and tf.executing_eagerly() else None
     with _tracing():
@@ -155,6 +157,34 @@ def _call(
             "through tf.py_function: in its own dtype, and without the variables it reads"
         )
         return _in_graph(_through_python(fn, inputs, eager), inputs)
+
+
+def _refuse_unfit(fn: Callable[..., Any], inputs: Any, name: str, error: Exception) -> None:
+    """Raise, where fn could not be called because it takes other arguments, what to pass instead."""
+    if not isinstance(error, TypeError):
+        return
+    try:
+        apply(inspect.signature(fn).bind, inputs, inputs)
+    except ValueError:  # some callables do not tell what they take
+        return
+    except TypeError as unfit:
+        raise TypeError(f"{name} cannot be called with these inputs ({unfit}): {_passed_as(inputs)}") from error
+
+
+def _passed_as(inputs: Any) -> str:
+    """How inputs are passed to a function, and what to write for another way."""
+    if isinstance(inputs, Mapping):
+        names = ", ".join(map(str, inputs))
+        return (
+            f"inputs is a dict, whose keys ({names}) are the names of arguments; for one that is a dict write [inputs]"
+        )
+    if isinstance(inputs, (list, tuple)) and not hasattr(inputs, "_fields"):
+        kind = type(inputs).__name__
+        return (
+            f"inputs is a {kind} of {len(inputs)}, and each entry is one positional argument; for one argument write "
+            f"np.array(inputs), or [inputs] where the function takes a {kind}"
+        )
+    return f"inputs is one argument, found {type(inputs).__name__}; for several write a list of them"
 
 
 def _in_graph(fn: Callable[..., Any], inputs: Any) -> tuple[Any, Any, Any, list[str]]:

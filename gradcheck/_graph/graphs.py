@@ -16,6 +16,7 @@ from gradcheck._graph.contexts import chain
 from gradcheck._graph.copies import Copy
 from gradcheck._graph.evaluate import Runner
 from gradcheck._graph.questions import Question, plain_name
+from gradcheck._graph.randomness import FROM_PARAMETERS
 from gradcheck._graph.trace import Asked, Traced, finish, settled
 from gradcheck._graph.values import Values, is_symbolic
 
@@ -93,9 +94,10 @@ def _evaluate(copy: Copy, tensors: Sequence[Any], values: Values) -> list[Any]:
 
 def _refuse_stops_in_loops(copy: Copy) -> None:
     for op in copy.get_operations():
-        if op.type == "StopGradient" and chain(op):
+        if (op.type == "StopGradient" or op.type in FROM_PARAMETERS) and chain(op):
+            what = "tf.stop_gradient" if op.type == "StopGradient" else op.type
             raise GraphUnavailable(
-                f"tf.stop_gradient {op.name!r} is inside a loop or a condition of control flow v1, where it cannot be "
+                f"{what} {op.name!r} is inside a loop or a condition of control flow v1, where it cannot be "
                 "held still; call tf.compat.v1.enable_control_flow_v2() before the graph is built"
             )
 

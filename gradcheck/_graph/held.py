@@ -16,15 +16,15 @@ from gradcheck._graph.program import (
     copy_node,
     data_inputs,
     fresh_name,
-    input_types,
     make_node,
     output_refs,
     redirect,
     set_inputs,
     topological,
 )
+from gradcheck._graph.randomness import PARAMETRIC
 
-_STOPS = ("StopGradient",)
+_STOPS = PARAMETRIC | {"StopGradient"}
 _CONDITIONALS = ("If", "StatelessIf", "Case", "StatelessCase")
 
 
@@ -191,7 +191,7 @@ def _pair(body: Body, only_moving: bool, work: _Pairing) -> Body:
         base.update(dict(zip([r for r, _ in output_refs(node)], [r for r, _ in output_refs(twin)], strict=True)))
         nodes.append(twin)
         if node.op in _STOPS:
-            held = make_node("Identity", node.name, [output_refs(twin)[0][0]], T=input_types(node)[0])
+            held = make_node("Identity", node.name, [output_refs(twin)[0][0]], T=output_refs(twin)[0][1])
             nodes.append(held)
         else:
             nodes.append(node)

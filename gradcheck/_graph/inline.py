@@ -70,7 +70,7 @@ def _inline(body: Body, called: Callable[[Node], Body | None]) -> Body:
             nodes.append(node)
             continue
         gone.add(node.name)
-        inner, returns = _write_out(node, callee)
+        inner, returns = write_out(node, callee)
         nodes += inner
         refs.update({f"{node.name}:output:{i}": ref for i, ref in enumerate(returns)})
     if not gone:
@@ -87,7 +87,8 @@ def _inline(body: Body, called: Callable[[Node], Body | None]) -> Body:
     return replace(body, nodes=tuple(result), returns=returned, kept=tuple(k for k in body.kept if k not in gone))
 
 
-def _write_out(call: Node, callee: Body) -> tuple[list[Node], list[str]]:
+def write_out(call: Node, callee: Body) -> tuple[list[Node], list[str]]:
+    """The nodes of a body in place of a call of it, named "call/node", and references to what it returns."""
     arguments = dict(zip((a.name for a in callee.args), data_inputs(call), strict=True))
     local = {node.name for node in callee.nodes}
 

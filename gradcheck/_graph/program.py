@@ -111,7 +111,17 @@ def _definition(name: str, graph: Any) -> Any:
     ctx = context.context()
     if ctx.has_function(name):
         return ctx.get_function_def(name)
-    return graph._get_function(name).cached_definition
+    return find_function(graph, name).cached_definition
+
+
+def find_function(graph: Any, name: str) -> Any:
+    """The function of that name which a graph, or one around it, knows; None where there is none."""
+    while graph is not None:
+        function = graph._get_function(name)
+        if function is not None:
+            return function
+        graph = getattr(graph, "outer_graph", None)
+    return None
 
 
 def _body(definition: Any, graph: Any) -> Body:

@@ -14,6 +14,7 @@ from gradcheck._graph.forward import called_graphs, forward_op
 from gradcheck._graph.generated import users_line
 from gradcheck._graph.held import HeldProgram, held_inside
 from gradcheck._graph.program import CALLED, node_of
+from gradcheck._graph.quantiles import AT_BASE
 from gradcheck._graph.randomness import RANDOM
 from gradcheck._graph.trace import Traced
 from gradcheck._results import Held, Place
@@ -154,7 +155,7 @@ def held_places(traced: Traced, held: HeldProgram) -> tuple[Held, ...]:
     found = []
     for source in held.sources:
         node = types.get(node_of(source.ref))
-        if node is None:
+        if node is None or AT_BASE in node.attr:
             continue
         if node.op == "StopGradient":
             found.append(Held(place=place(traced.graph, node.name, node.op), reason="stop_gradient"))

@@ -2,96 +2,123 @@
 
 from __future__ import annotations
 
-import zlib
-from collections.abc import Iterable
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 from tensorflow.core.framework import types_pb2
 
 from gradcheck._graph.program import (
+    CALLED,
+    Argument,
     Body,
     Node,
     Program,
+    Return,
     beside,
+    called_names,
     control_inputs,
     copy_node,
     data_inputs,
+    fresh_name,
     make_node,
-    map_bodies,
     output_refs,
+    rename_called,
     set_inputs,
 )
+from gradcheck._graph.stateless import STATELESS, constant, key_of, output_of, stateless
 
-_PHILOX = 1  # tf.random.Algorithm.PHILOX
-# stateful op -> (stateless op, positions of its inputs behind shape, key, counter and algorithm)
-_STATELESS = {
-    "RandomUniform": ("StatelessRandomUniformV2", ()),
-    "RandomStandardNormal": ("StatelessRandomNormalV2", ()),
-    "TruncatedNormal": ("StatelessTruncatedNormalV2", ()),
-    "RandomUniformInt": ("StatelessRandomUniformIntV2", (1, 2)),
-    "StatefulUniform": ("StatelessRandomUniformV2", ()),
-    "StatefulStandardNormalV2": ("StatelessRandomNormalV2", ()),
-    "StatefulTruncatedNormal": ("StatelessTruncatedNormalV2", ()),
-    "StatefulUniformInt": ("StatelessRandomUniformIntV2", (3, 4)),
-    "StatefulUniformFullInt": ("StatelessRandomUniformFullIntV2", ()),
-}
-_SHAPE_AT = {"StatefulUniform": 2, "StatefulStandardNormalV2": 2, "StatefulTruncatedNormal": 2,
-             "StatefulUniformInt": 2, "StatefulUniformFullInt": 2}  # fmt: skip
 _SKIPS = ("RngReadAndSkip", "RngSkip")
-FROZEN = frozenset(_STATELESS) | frozenset(_SKIPS)  # the ops that `freeze_randomness` knows
+FROZEN = frozenset(STATELESS) | frozenset(_SKIPS)  # the ops that `freeze_randomness` knows
+
+# Their state is a variable.
+_GENERATORS = frozenset(_SKIPS) | {
+    "StatefulUniform", "StatefulStandardNormalV2", "StatefulTruncatedNormal", "StatefulUniformInt",
+    "StatefulUniformFullInt", "StatefulRandomBinomial",
+}  # fmt: skip
 
 # Stateful, without a stateless twin of the same draws: one draw of theirs is fed.
-UNREPEATABLE = frozenset(
-    {
-        "RandomShuffle", "RandomPoisson", "RandomPoissonV2", "Multinomial", "StatefulRandomBinomial",
-        "ParameterizedTruncatedNormal", "NonDeterministicInts",
-    }
-)  # fmt: skip
+UNREPEATABLE = frozenset({"ParameterizedTruncatedNormal", "NonDeterministicInts"})
 
-# What draws numbers, with or without a state; the gradient stops there.
-RANDOM = frozenset(_STATELESS) | {
+# Their draws jump when their inputs move, and are held.
+PARAMETRIC = frozenset(
+    {"StatelessMultinomial", "StatelessRandomPoisson", "StatelessRandomBinomial", "StatelessShuffle"}
+)
+
+# What draws from parameters, which are held while inputs move.
+FROM_PARAMETERS = PARAMETRIC | {
+    "Multinomial", "RandomPoisson", "RandomPoissonV2", "StatefulRandomBinomial", "RandomShuffle", "RandomGamma",
+    "StatelessRandomGammaV2", "StatelessRandomGammaV3", "StatelessParameterizedTruncatedNormal",
+}  # fmt: skip
+
+# What draws numbers, with or without a state; the gradient stops there, but for those with implicit gradients.
+RANDOM = frozenset(STATELESS) | FROM_PARAMETERS | {
     "StatelessRandomUniform", "StatelessRandomUniformV2", "StatelessRandomNormal", "StatelessRandomNormalV2",
     "StatelessTruncatedNormal", "StatelessTruncatedNormalV2", "StatelessRandomUniformInt",
     "StatelessRandomUniformIntV2", "StatelessRandomUniformFullInt", "StatelessRandomUniformFullIntV2",
-    "RandomShuffle", "RandomPoisson", "RandomPoissonV2", "Multinomial", "StatelessMultinomial",
-    "StatefulRandomBinomial", "StatelessRandomBinomial", "StatelessRandomPoisson", "ParameterizedTruncatedNormal",
+    "ParameterizedTruncatedNormal",
 }  # fmt: skip
+
+_I64 = types_pb2.DT_INT64
+_STREAM = "draw_stream"  # the argument by which a function is told which of its calls this is
+_SPREAD = 6364136223846793005  # odd, so that streams of nested loops do not meet (Knuth's MMIX multiplier)
+
+
+@dataclass(slots=True)
+class _Freezing:
+    functions: Mapping[str, Body]
+    frozen: frozenset[str]  # types of the ops that are replaced
+    drawing: frozenset[str]  # functions that draw, themselves or by what they call
+    made: dict[str, Body] = field(default_factory=dict)
+    names: dict[tuple[str, bool], str] = field(default_factory=dict)
 
 
 def freeze_randomness(program: Program, *, generators: bool = True) -> Program:
     """The program with stateful random ops replaced by stateless ones, each with a key of its own.
 
     Two runs then draw the same numbers, and no generator of the user's advances. The numbers are not those that
-    the stateful op would have drawn next. Inside a loop every iteration draws the same.
+    the stateful op would have drawn next. Every call of a function and every iteration of a loop draws its own; in
+    a loop of control flow v1 all iterations draw the same.
 
     Args:
         program: What draws.
         generators: Replace also what draws from a generator whose state is a variable.
     """
-    return map_bodies(program, lambda body: _freeze(body, generators))
+    frozen = FROZEN if generators else FROZEN - _GENERATORS
+    work = _Freezing(program.functions, frozen, _drawing(program.functions, frozen))
+    main = _freeze(program.main, None, work)
+    plain = {name: _freeze(body, None, work) for name, body in program.functions.items()}
+    return Program(main=main, functions={**plain, **work.made})
 
 
 def of_generator(node: Node) -> bool:
     """Whether a node draws from a generator whose state is a variable, or moves that on."""
-    return node.op in _SKIPS or (node.op in _STATELESS and node.op in _SHAPE_AT)
+    return node.op in _GENERATORS
 
 
-def _freeze(body: Body, generators: bool) -> Body:
-    frozen = {n.name for n in body.nodes if n.op in FROZEN and (generators or not of_generator(n))}
-    if not frozen:
-        return body
+def _drawing(functions: Mapping[str, Body], frozen: frozenset[str]) -> frozenset[str]:
+    found = {name for name, body in functions.items() if any(node.op in frozen for node in body.nodes)}
+    while more := {name for name, body in functions.items() if called_names(body) & found} - found:
+        found |= more
+    return frozenset(found)
+
+
+def _freeze(body: Body, stream: str | None, work: _Freezing) -> Body:
     nodes: list[Node] = []
     refs: dict[str, str] = {}
     gone: set[str] = set()
     for node in body.nodes:
-        if node.name not in frozen:
+        if node.op in CALLED and called_names(replace(body, nodes=(node,))) & work.drawing:
+            nodes += _told(node, stream, work)
+        elif node.op not in work.frozen:
             nodes.append(node)
-        elif node.op in _STATELESS:
-            nodes += _stateless(node, refs)
+        elif node.op in STATELESS:
+            new = stateless(node, stream)
+            nodes += new
+            refs[output_of(node)] = output_of(new[-1])
         elif node.op == "RngSkip":
             gone.add(node.name)
         else:
-            nodes += _state(node, refs)
+            nodes += _state(node, refs, stream)
     result = []
     for node in nodes:
         if any(i in refs or i.lstrip("^") in gone for i in node.input):
@@ -102,54 +129,61 @@ def _freeze(body: Body, generators: bool) -> Body:
     return replace(body, nodes=tuple(result), returns=returns, kept=tuple(k for k in body.kept if k not in gone))
 
 
-def _stateless(node: Node, refs: dict[str, str]) -> list[Node]:
-    op, more = _STATELESS[node.op]
-    ins = data_inputs(node)
-    shape_at = _SHAPE_AT.get(node.op, 0)
-    at = beside(ins[shape_at])
-    constants = [
-        _constant(f"{node.name}/key", types_pb2.DT_UINT64, [_key(node.name)], at),
-        _constant(f"{node.name}/counter", types_pb2.DT_UINT64, [0, 0], at),
-        _constant(f"{node.name}/algorithm", types_pb2.DT_INT32, _PHILOX, at),
-    ]
-    inputs = [ins[shape_at], *(f"{c.name}:output:0" for c in constants), *(ins[i] for i in more)]
-    shape_type = node.attr["shape_dtype" if shape_at else "T"].type
-    dtype = node.attr["Tout" if node.op == "RandomUniformInt" else "dtype"].type
-    new = make_node(op, node.name, [*inputs, *control_inputs(node)], dtype=dtype, Tshape=shape_type)
-    for old_ref, new_ref in zip(output_refs(node), output_refs(new), strict=True):
-        refs[old_ref[0]] = new_ref[0]
-    return [*constants, new]
-
-
-def _state(node: Node, refs: dict[str, str]) -> list[Node]:
-    """A constant in place of the state that a generator would have given."""
+def _state(node: Node, refs: dict[str, str], stream: str | None) -> list[Node]:
+    """A constant in place of the state that a generator would have given: two numbers to count with, and a key."""
     at = beside(data_inputs(node)[-1])
-    new = _constant(node.name, types_pb2.DT_INT64, [_key(node.name), 0, _key(node.name)], at)
-    refs[output_refs(node)[0][0]] = f"{node.name}:output:0"
-    return [new]
+    key = key_of(node.name)
+    if stream is None:
+        new = constant(node.name, _I64, [key, 0, key], at)
+        refs[output_of(node)] = output_of(new)
+        return [new]
+    one = constant(f"{node.name}/key", _I64, key, at)
+    pack = make_node("Pack", node.name, [output_of(one), stream, output_of(one)], T=_I64)
+    pack.attr["N"].i = 3
+    refs[output_of(node)] = output_of(pack)
+    return [one, pack]
 
 
-def _key(name: str) -> int:
-    # The node's name alone: a function's name differs from trace to trace, and the same seed must give the same report.
-    return zlib.crc32(name.encode()) * 0x9E3779B97F4A7C15 % 2**62
+# ---------------------------------------------------------------------------------- each call draws its own
 
 
-def _constant(name: str, dtype: int, value: int | Iterable[int], control: Iterable[str]) -> Node:
-    node = make_node("Const", name, control, dtype=dtype)
-    tensor = node.attr["value"].tensor
-    tensor.dtype = dtype
-    values = [value] if isinstance(value, int) else list(value)
-    if isinstance(value, int):
-        tensor.tensor_shape.SetInParent()
-    else:
-        tensor.tensor_shape.dim.add(size=len(values))
-    store = {
-        types_pb2.DT_UINT64: tensor.uint64_val,
-        types_pb2.DT_INT64: tensor.int64_val,
-        types_pb2.DT_INT32: tensor.int_val,
-    }
-    store[dtype].extend(values)
-    return node
+def _told(node: Node, stream: str | None, work: _Freezing) -> list[Node]:
+    """The call with a number more, which differs from call to call and from iteration to iteration."""
+    copy = copy_node(node)
+    loop = node.op.endswith("While")
+    names = {name: _streamed(name, loop, work) for name in called_names(Body(args=(), nodes=(node,), returns=()))}
+    if loop:
+        names[node.attr["cond"].func.name] = _streamed(node.attr["cond"].func.name, False, work)
+    rename_called(copy, names)
+    at = [control for ref in data_inputs(node)[-1:] for control in beside(ref)]
+    added = [constant(f"{node.name}/stream", _I64, key_of(node.name), at)]
+    if stream is not None:
+        spread = constant(f"{node.name}/spread", _I64, _SPREAD, [])
+        product = make_node("Mul", f"{node.name}/mixed", [stream, output_of(spread)], T=_I64)
+        total = make_node("AddV2", f"{node.name}/own", [output_of(product), output_of(added[0])], T=_I64)
+        added += [spread, product, total]
+    set_inputs(copy, [*data_inputs(node), output_of(added[-1])], control_inputs(node))
+    types = "T" if loop else "Tin"
+    copy.attr[types].list.type.append(_I64)
+    if loop and copy.attr["output_shapes"].list.shape:
+        copy.attr["output_shapes"].list.shape.add()
+    return [*added, copy]
+
+
+def _streamed(name: str, loop: bool, work: _Freezing) -> str:
+    """The function taking a stream besides; the body of a loop returns the next one."""
+    key = (name, loop)
+    if key not in work.names:
+        work.names[key] = fresh_name("drawing")
+        body = _freeze(work.functions[name], _STREAM, work)
+        body = replace(body, args=(*body.args, Argument(_STREAM, _I64)))
+        if loop:
+            one = constant(f"{_STREAM}/one", _I64, 1, [])
+            following = make_node("AddV2", f"{_STREAM}/next", [_STREAM, output_of(one)], T=_I64)
+            returned = Return(output_refs(following)[0][0], _I64)
+            body = replace(body, nodes=(*body.nodes, one, following), returns=(*body.returns, returned))
+        work.made[work.names[key]] = body
+    return work.names[key]
 
 
 def with_seed(node: Node) -> Node:
@@ -157,6 +191,6 @@ def with_seed(node: Node) -> Node:
     if node.op not in UNREPEATABLE or "seed" not in node.attr:
         return node
     seeded = copy_node(node)
-    seeded.attr["seed"].i = _key(node.name) % 2**31 + 1
+    seeded.attr["seed"].i = key_of(node.name) % 2**31 + 1
     seeded.attr["seed2"].i = 1
     return seeded

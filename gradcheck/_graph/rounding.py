@@ -13,8 +13,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import numpy as np
+import tensorflow as tf
 from tensorflow.core.framework import types_pb2
-from tensorflow.python.framework import tensor_util
 
 from gradcheck._graph.program import (
     COMPLEX,
@@ -41,6 +41,8 @@ _UNITS = {
     types_pb2.DT_FLOAT: 2.0**-24,
     types_pb2.DT_COMPLEX64: 2.0**-24,
 }
+# Kernels that round more than once: the largest error seen below a parameter of 500, in units of 2 roundoffs.
+_COARSE = {"RandomGammaGrad": 64.0}
 _BITS = {types_pb2.DT_BFLOAT16: 2}  # of its 8: 2 / sqrt(pi) rounds to 1.125, which has few
 # These hand on what they are given, bit by bit.
 _EXACT = frozenset(
@@ -77,7 +79,7 @@ def with_rounding(program: Program, seed: int, *, unit: float | None = None, con
         if own is None or (not _is_long(node) if constants else _is_exact(node) or dtype != _D):
             return None
         draws, drawn = _drawn(ref, seed, dtype)
-        rest, result = _multiplied(ref, drawn, own, dtype)
+        rest, result = _multiplied(ref, drawn, own * _COARSE.get(node.op, 1.0), dtype)
         return draws + rest, result
 
     return _with(program, rounding)
@@ -138,7 +140,7 @@ def _is_long(node: Node) -> bool:
     """Whether a node is a constant of more bits than numbers have that are meant as they are, and so likely rounded."""
     if node.op != "Const" or node.attr["dtype"].type not in (_D, _C):
         return False
-    values = tensor_util.MakeNdarray(node.attr["value"].tensor)
+    values = tf.make_ndarray(node.attr["value"].tensor)
     values = np.stack([values.real, values.imag])
     bits = _BITS.get(node.attr[NARROW].type, 8) if NARROW in node.attr else 8
     mantissas = np.ldexp(np.frexp(values)[0], bits)

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from gradcheck._graph import structure
+from gradcheck._graph import quantiles, structure
+from gradcheck._graph.differentiate import Fault, differentiate
 from gradcheck._graph.evaluate import Runner, returning
 from gradcheck._graph.inline import inline_calls
 from gradcheck._graph.program import (
@@ -78,7 +79,7 @@ class Output:
     cotangents: tuple[str, ...]  # names of the arguments that hold the cotangents, one per tensor
     given: tuple[Any, ...]  # cotangents that the user gave (None where not)
     sliced: tuple[tuple[int, ...] | None, ...]  # per x: positions of the gradient, or of its values and indices
-    failure: str | None = None  # why TensorFlow could not build the gradient
+    faults: Mapping[int, Fault] = field(default_factory=dict)  # per x, why TensorFlow could not use a gradient
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -184,7 +185,7 @@ def finish(
         xs = [_in_graph(graph, x) for _, x in asked.xs]
         stops = [graph.capture(s) if isinstance(s, tf.__internal__.EagerTensor) else s for s in asked.stops]
         outputs = [
-            _differentiated(one, shown, xs, stops, asked.unconnected, returned, cotangent_inputs)
+            _differentiated(graph, one, shown, xs, stops, asked.unconnected, returned, cotangent_inputs)
             for one, shown in zip(asked.outputs, asked.shown or [t for _, t, _ in asked.outputs], strict=True)
         ]
     inner_stops = len(returned)
@@ -230,7 +231,8 @@ def finish(
 
 
 def _differentiated(
-    one: tuple[str, list[Any], list[Any]], shown: list[Any], xs: list[Any], stops: list[Any], unconnected: str,
+    graph: Any, one: tuple[str, list[Any], list[Any]], shown: list[Any], xs: list[Any], stops: list[Any],
+    unconnected: str,
     returned: list[Any], cotangent_inputs: list[Any],
 ) -> Output:  # fmt: skip
     """One output with its gradients; what they return and the cotangents they take are added to the lists."""
@@ -239,14 +241,14 @@ def _differentiated(
     returned += shown
     cotangents = [tf.compat.v1.placeholder(t.dtype, t.shape, name="cotangent") for t in tensors]
     cotangent_inputs += cotangents
-    gradients, failure = _differentiate(tensors, xs, cotangents, stops, unconnected)
+    built = differentiate(graph, tensors, xs, cotangents, stops, unconnected)
     return Output(
         path=path,
         returns=tuple(range(first, first + len(tensors))),
         cotangents=tuple(c.op.name for c in cotangents),
         given=tuple(given),
-        sliced=tuple(_add_parts(g, returned) for g in gradients),
-        failure=failure,
+        sliced=tuple(_add_parts(g, returned) for g in built.gradients),
+        faults=built.faults,
     )
 
 
@@ -313,31 +315,6 @@ def _in_graph(graph: Any, x: Any) -> Any:
     return graph.capture(x) if isinstance(x, tf.__internal__.EagerTensor) else x
 
 
-# What TensorFlow says of a gradient of the wrong form.
-_WRONG_GRADIENTS = ("Incompatible shapes between op input and calculated input gradient", "Num gradients")
-
-
-def _differentiate(
-    ys: list[Any], xs: list[Any], cotangents: list[Any], stops: list[Any], unconnected: str
-) -> tuple[list[Any], str | None]:
-    try:
-        found = tf.gradients(
-            ys, xs, grad_ys=cotangents, stop_gradients=stops or None, unconnected_gradients=unconnected
-        )
-    except LookupError:  # an op that has no gradient at all: the same as None, for those xs that need it
-        if len(xs) == 1:
-            return [None], None
-        each = [_differentiate(ys, [x], cotangents, stops, unconnected) for x in xs]
-        return [found for (found,), _ in each], next((failure for _, failure in each if failure), None)
-    except ValueError as error:
-        if not any(known in str(error) for known in _WRONG_GRADIENTS):
-            raise
-        if "Num gradients" in str(error):
-            return [None] * len(xs), "a tf.custom_gradient gives another number of gradients than it has inputs"
-        return [None] * len(xs), " ".join(str(error).split())
-    return list(found), None
-
-
 def _add_parts(gradient: Any, returned: list[Any]) -> tuple[int, ...] | None:
     if gradient is None:
         return None
@@ -351,6 +328,8 @@ def _settle(
 ) -> tuple[Program, list[str], tuple[str, ...]]:
     """Variables fed, random ops frozen, calls inlined, assertions kept; the values of captures are added to `held`."""
     program = freeze_randomness(inline_calls(program, keep_compiled=True))
+    notes = [quantiles.NOTE] if quantiles.follows(program) else []
+    program = quantiles.follow_quantiles(program)
     handles: dict[str, int] = {}
     for external, inner in captures:
         name = at[id(inner)]
@@ -362,7 +341,6 @@ def _settle(
     program = Program(main=replace(program.main, kept=kept), functions=program.functions)
     writes = _writes(program.main, handles)
     program, dropped = feed_variables(program, handles)
-    notes = []
     if writes:
         notes.append(
             f"the function assigns variables ({writes} assignment{'s' if writes > 1 else ''}); they keep their values: "

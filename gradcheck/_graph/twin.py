@@ -6,8 +6,9 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any
 
+import tensorflow as tf
 from tensorflow.core.framework import types_pb2
-from tensorflow.python.framework import dtypes, kernels, tensor_util
+from tensorflow.python.framework import kernels
 
 from gradcheck._graph.program import (
     Body,
@@ -154,9 +155,9 @@ def _promote_attribute(attribute: Any) -> None:
         for i, dtype in enumerate(attribute.list.type):
             attribute.list.type[i] = _wide(dtype)
     elif kind == "tensor" and attribute.tensor.dtype in WIDER:
-        wide = dtypes.as_dtype(WIDER[attribute.tensor.dtype]).as_numpy_dtype
-        array = tensor_util.MakeNdarray(attribute.tensor)
-        attribute.tensor.CopyFrom(tensor_util.make_tensor_proto(array.astype(wide)))
+        wide = tf.as_dtype(WIDER[attribute.tensor.dtype]).as_numpy_dtype
+        array = tf.make_ndarray(attribute.tensor)
+        attribute.tensor.CopyFrom(tf.make_tensor_proto(array.astype(wide)))
 
 
 def _keeps(node: Node) -> bool:

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
-from tensorflow.python.framework import tensor_util
 from tensorflow.python.ops import handle_data_util
 
 from gradcheck._errors import GraphUnavailable
+from gradcheck._graph.contexts import chain
 from gradcheck._graph.evaluate import eagerly
 
 
@@ -49,7 +49,7 @@ class Values:
             if isinstance(external, tf.__internal__.EagerTensor) or id(external) in self._known:
                 continue
             if external.op.type == "Const":
-                self._keep(external, tensor_util.MakeNdarray(external.op.get_attr("value")))
+                self._keep(external, tf.make_ndarray(external.op.get_attr("value")))
             elif external.graph.building_function:
                 self._keep(external, self._in_function(external))
             else:
@@ -85,9 +85,12 @@ class Values:
         try:
             found = raw_session(session).run(list(fetches), feed_dict=self._feed_dict)
         except tf.errors.FailedPreconditionError as error:
+            valueless = self._valueless(raw_session(session), fetches) or [error.op.name if error.op else name]
+            one = len(valueless) == 1
             raise GraphUnavailable(
-                "a variable has no value in the session: run its initializer first "
-                f"({error.message.splitlines()[0][:200]})"
+                f"{', '.join(map(repr, valueless))} {'has' if one else 'have'} no value in the session: run "
+                f"{'its initializer' if one else 'their initializers'} first, e.g. "
+                "session.run(tf.compat.v1.global_variables_initializer())"
             ) from error
         except tf.errors.InvalidArgumentError as error:
             if "You must feed a value" not in error.message:
@@ -97,6 +100,19 @@ class Values:
                 "check_tf_gradients(ys, xs, feed_dict={placeholder: value})"
             ) from error
         return list(found)
+
+    def _valueless(self, session: Any, fetches: Sequence[Any]) -> list[str]:
+        """The names of the variables without a value that some tensors read, each tensor run alone."""
+        names = []
+        for fetch in fetches:
+            try:
+                session.run(fetch, feed_dict=self._feed_dict)
+            except tf.errors.FailedPreconditionError:
+                handles = [t for t in fetch.op.inputs if variable_dtype(t) is not None]
+                names.append((handles[0] if handles else fetch).op.name)
+            except tf.errors.OpError:
+                continue
+        return names
 
 
 def variable_dtype(tensor: Any) -> Any:
@@ -129,7 +145,7 @@ def raw_session(session: Any) -> Any:
 def read_of(handle: Any) -> Any:
     """A tensor of the graph that reads the variable and waits for nothing; one made in a graph always has one."""
     for op in handle.consumers():
-        if op.type == "ReadVariableOp" and not op.control_inputs and op._get_control_flow_context() is None:
+        if op.type == "ReadVariableOp" and not op.control_inputs and not chain(op):
             return op.outputs[0]
     raise GraphUnavailable(
         f"nothing in the graph reads the variable of {handle.op.name!r}, so its value cannot be had without adding "

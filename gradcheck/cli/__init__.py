@@ -9,10 +9,10 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from gradcheck._report.outcomes import Outcome, outcomes_from_plain, outcomes_to_plain
 from gradcheck._version import __version__
 from gradcheck.cli._misuse import MisuseError
 from gradcheck.cli._named import Named, bundled, resolve
-from gradcheck.cli._outcome import Outcome, outcomes_from_plain, outcomes_to_plain
 from gradcheck.cli._progress import advancing
 from gradcheck.cli._quiet import quiet_logging, quiet_start, wake_devices
 from gradcheck.cli._replayed import replayed
@@ -23,7 +23,7 @@ ALL_OK, FINDINGS, MISUSE, INTERRUPTED = 0, 1, 2, 130
 _EPILOG = """\
 A module:function takes no arguments and returns (fn, inputs), (fn, inputs, options of check_gradients), a
 GradientReport or a Subject. Modules are looked for in the current directory first.
-Exit codes: 0 all ok, 1 findings, 2 misuse.
+Exit codes: 0 all ok, 1 findings, 2 misuse, also of one among many, whose reports are shown all the same.
 """
 
 
@@ -82,21 +82,27 @@ def _run(arguments: argparse.Namespace) -> int:
         quiet_start()
         named = resolve(arguments.specs, mode=arguments.mode, seed=arguments.seed)
         wake_devices()
-        outcomes = _checked(named)
-    if arguments.json:
+        outcomes, unchecked = _checked(named)
+    if outcomes and arguments.json:
         print(json.dumps(outcomes_to_plain(outcomes), allow_nan=False, indent=2))
-    else:
+    elif outcomes:
         print_outcomes(outcomes, met=bool(arguments.specs))
-    return _exit_code(outcomes)
+    for error in unchecked:
+        print(f"gradcheck: {error}", file=sys.stderr)
+    return MISUSE if unchecked else _exit_code(outcomes)
 
 
-def _checked(named: Sequence[Named]) -> list[Outcome]:
-    outcomes = []
+def _checked(named: Sequence[Named]) -> tuple[list[Outcome], list[MisuseError]]:
+    """What the checks gave, and why the others could not be made."""
+    outcomes, unchecked = [], []
     with advancing(len(named)) as advance:
         for each in named:
-            outcomes.append(each.check())
+            try:
+                outcomes.append(each.check())
+            except MisuseError as error:
+                unchecked.append(error)
             advance()
-    return outcomes
+    return outcomes, unchecked
 
 
 def _list(arguments: argparse.Namespace) -> int:

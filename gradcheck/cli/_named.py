@@ -17,8 +17,8 @@ from typing import Any
 import gradcheck
 from gradcheck._errors import GradientMismatch
 from gradcheck._report.gradient import GradientReport
+from gradcheck._report.outcomes import Outcome
 from gradcheck.cli._misuse import MisuseError
-from gradcheck.cli._outcome import Outcome
 
 _RETURNS = "it must return (fn, inputs), (fn, inputs, options), a GradientReport or a Subject"
 

@@ -11,8 +11,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from gradcheck._report.outcomes import Outcome
 from gradcheck._results import Figure, Verdict
-from gradcheck.cli._outcome import Outcome
 
 _NEVER_WRAPPED = 100_000  # columns, where no terminal sets a width
 

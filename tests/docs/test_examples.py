@@ -65,7 +65,8 @@ def blocks_of(page):
 
 
 BLOCKS = [block for page in (README, *sorted(DOCS.glob("*.md"))) for block in blocks_of(page)]
-PYTHON = [block for block in BLOCKS if block.language == "python"]
+BY_PYTEST = DOCS / "testing.md"  # its examples use a fixture: tests/plugin/test_testing_page.py runs them
+PYTHON = [block for block in BLOCKS if block.language == "python" and block.page != BY_PYTEST]
 COMMANDS = [block for block in BLOCKS if block.language == "console"]
 
 

@@ -19,6 +19,7 @@ NEED_TENSORFLOW = [
     "find_nonfinite",
     "optimizers",
     "profile_precision",
+    "strategies",
     "subjects",
 ]
 NEED_NONE = [

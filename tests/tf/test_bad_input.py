@@ -91,6 +91,17 @@ def test_what_cannot_be_called_is_refused(check, fn, found):
 
 
 @CHECKS
+@pytest.mark.parametrize(("inputs", "found"), [(3, "inputs (int)"), ([np.array([1, 2])], "inputs[0] (int64)")])
+def test_a_function_of_integers_alone_is_refused_by_its_inputs(check, inputs, found):
+    message = (
+        "nothing to differentiate with respect to: no input is floating or complex, and no trainable variable is read; "
+        f"found {found}; pass a floating tensor, e.g. tf.constant(1.0)"
+    )
+    with pytest.raises(ValueError, match=exactly(message)):
+        check(square, inputs)
+
+
+@CHECKS
 def test_inputs_without_a_derivative_are_refused(check):
     def fn(i, flag):
         return tf.where(flag, tf.cast(i, tf.float64), 0)
@@ -166,11 +177,13 @@ def test_cotangents_under_unknown_keys_are_refused():
     ("wrt", "found"),
     [
         ("foo", "'foo'"),
-        (3, "a int that is none of them"),
-        (tf.constant(1.0), "a EagerTensor that is none of them"),
+        (1.5, "a float that is none of them"),
+        (tf.constant(1.0), "an EagerTensor that is none of them"),
         (["inputs[0]", "inputs[1]"], "'inputs[1]'"),
+        (1, 'the number 1; the input at a position is written wrt="inputs[1]"'),
+        ([np.int64(0)], 'the number 0; the input at a position is written wrt="inputs[0]"'),
     ],
-    ids=["a name", "a number", "a tensor", "one of two"],
+    ids=["a name", "a number", "a tensor", "one of two", "a position", "a position in a list"],
 )
 def test_wrt_that_names_nothing_is_refused(wrt, found):
     message = f"wrt must name inputs or variables of the function: inputs[0]; found {found}"
@@ -196,6 +209,35 @@ def test_wrt_takes_a_path_an_input_and_a_variable():
     v = tf.Variable([1.0, 2.0], dtype=tf.float64, name="v")
     for wrt, path in (("inputs[0]", "inputs[0]"), (X, "inputs[0]"), (v, "v"), ("v", "v")):
         report = gradcheck.check_gradients(lambda x: v * x, [X], wrt=wrt)
+        assert [f.x for f in report.findings] == [path]
+
+
+def product(a, b):
+    return a * b
+
+
+@pytest.mark.parametrize(
+    ("inputs", "wrt", "paths"),
+    [
+        ({"a": X, "b": X + 1}, "a", ["inputs['a']"]),
+        ({"a": X, "b": X + 1}, ["b", "inputs['a']", "b"], ["inputs['b']", "inputs['a']"]),
+        ([{"w": X, "b": X + 1}, X], "inputs[0]", ["inputs[0]['w']", "inputs[0]['b']"]),
+        ({"a": {"w": X, "b": X + 1}, "b": X}, "a", ["inputs['a']['w']", "inputs['a']['b']"]),
+    ],
+    ids=["a key", "keys and paths", "all of one input", "all under a key"],
+)
+def test_wrt_takes_keys_and_all_that_is_inside_of_an_input(inputs, wrt, paths):
+    report = gradcheck.check_gradients(lambda a, b: sum(tf.nest.flatten([a, b])) ** 2, inputs, wrt=wrt)
+    assert [f.x for f in report.findings] == paths
+
+
+def test_wrt_that_names_an_input_and_a_variable_is_refused():
+    v = tf.Variable([1.0, 2.0], dtype=tf.float64, name="a")
+    message = "wrt='a' names an input and a variable; write wrt=\"inputs['a']\" for the input, or pass the variable"
+    with pytest.raises(ValueError, match=exactly(message)):
+        gradcheck.check_gradients(lambda a: a * v, {"a": X}, wrt="a")
+    for wrt, path in (("inputs['a']", "inputs['a']"), (v, "a")):
+        report = gradcheck.check_gradients(lambda a: a * v, {"a": X}, wrt=wrt)
         assert [f.x for f in report.findings] == [path]
 
 
@@ -265,15 +307,34 @@ def test_an_assertion_that_holds_at_the_point_only_does_not_speak():
     assert gradcheck.check_gradients(asserting, [np.array([-1e-6, -1.0])]).ok
 
 
-def too_many_arguments(x):
-    return x
+@CHECKS
+@pytest.mark.parametrize(
+    ("fn", "inputs", "why", "instead"),
+    [
+        (square, [1.0, 2.0], "too many positional arguments",
+         "inputs is a list of 2, and each entry is one positional argument; for one argument write np.array(inputs), "
+         "or [inputs] where the function takes a list"),
+        (tf.function(square), (X, X), "too many positional arguments",
+         "inputs is a tuple of 2, and each entry is one positional argument; for one argument write np.array(inputs), "
+         "or [inputs] where the function takes a tuple"),
+        (square, {"p": X, "q": X}, "missing a required argument: 'x'",
+         "inputs is a dict, whose keys (p, q) are the names of arguments; for one that is a dict write [inputs]"),
+        (product, X, "missing a required argument: 'b'",
+         "inputs is one argument, found ndarray; for several write a list of them"),
+    ],
+    ids=["a list", "a tuple", "a dict", "one for two"],
+)  # fmt: skip
+def test_inputs_that_do_not_fit_the_function_are_refused(check, fn, inputs, why, instead):
+    with pytest.raises(TypeError, match=exactly(f"mine cannot be called with these inputs ({why}): {instead}")):
+        check(fn, inputs, name="mine")
 
 
-def test_inputs_that_do_not_fit_the_function_are_the_functions_own_error():
-    with pytest.raises(
-        TypeError, match=r"^too_many_arguments\(\) takes 1 positional argument but 2 were given(\ngradcheck: .*)?$"
-    ):
-        gradcheck.check_gradients(too_many_arguments, [X, X])
+def test_a_type_error_inside_the_function_is_its_own():
+    def calling(x):
+        return square(x, x)
+
+    with pytest.raises(TypeError, match=r"^square\(\) takes 1 positional argument but 2 were given(\ngradcheck: .*)?$"):
+        gradcheck.check_gradients(calling, [X])
 
 
 def selecting(x):

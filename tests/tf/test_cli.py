@@ -15,9 +15,9 @@ import pytest
 import gradcheck
 from gradcheck._errors import GradientMismatch
 from gradcheck._report.gradient import Cost, GradientReport
+from gradcheck._report.outcomes import Outcome, outcomes_from_plain, outcomes_to_plain
 from gradcheck._results import Figure, Finding, Verdict
 from gradcheck.cli import _progress, _quiet, main
-from gradcheck.cli._outcome import Outcome, outcomes_from_plain, outcomes_to_plain
 
 NUMBERS = {"analytic": 2.0, "error": 1e-12, "allowed": 1e-6, "dtype": "float64"}
 RIGHT = Finding(verdict=Verdict.MATCH, ok=True, y="output", x="inputs[0]", numeric=2.0, **NUMBERS)
@@ -316,6 +316,18 @@ class TestAUsersFunction:
         assert captured.out == ""
         assert captured.err.startswith(f"gradcheck: {message.format(name=name, file=tmp_path / f'{name}.py')}")
         assert len(captured.err.splitlines()) == 1
+
+    @pytest.mark.parametrize("options", [[], ["--json"]])
+    @pytest.mark.usefixtures("subjects")
+    def test_what_cannot_be_checked_takes_nothing_from_the_others(self, users_module, capsys, options):
+        name = users_module('def raises(): raise ValueError("no data")')
+        assert main(["run", *options, "logistic", f"{name}:raises", "logistic_times_two"]) == 2
+        captured = capsys.readouterr()
+        assert captured.err.startswith(f"gradcheck: {name}:raises could not be checked: ValueError at ")
+        assert "logistic" in captured.out
+        assert "logistic_times_two" in captured.out
+        if options:
+            assert [each.ok for each in outcomes_from_plain(json.loads(captured.out))] == [True, False]
 
     @pytest.mark.parametrize(
         ("source", "message"),

@@ -450,6 +450,27 @@ def test_a_stop_gradient_in_a_loop_of_control_flow_v1_is_refused_and_one_of_v2_h
     assert check_tf_gradients(new, x, feed_dict=feed).verdict is Verdict.MATCH
 
 
+def test_a_stop_gradient_in_a_condition_of_control_flow_v1_is_refused(control_flow_v1, session):
+    x = v1.placeholder(tf.float32, [], name="x")
+    y = tf.cond(x > 0, lambda: tf.stop_gradient(tf.sin(x)) * x, lambda: x)
+    with pytest.raises(GraphUnavailable, match=r"^tf.stop_gradient 'cond/StopGradient' is inside a loop or a cond.*$"):
+        check_tf_gradients(y, x, feed_dict={x: 0.5})
+
+
+def test_a_second_order_through_a_loop_of_control_flow_v1_is_refused(control_flow_v1, session):
+    x = v1.placeholder(tf.float32, [3], name="x")
+    y = looped(x, 1.0, tf.sin)
+    feed = {x: [0.1, 0.2, 0.3]}
+    message = (
+        r"^order=2 needs the gradient of a gradient, and TensorFlow has none for loops of control flow v1 such as "
+        r"the one that 'while/Enter\w*' belongs to; call tf\.compat\.v1\.enable_control_flow_v2\(\) before the "
+        r"graph is built$"
+    )
+    with pytest.raises(GraphUnavailable, match=message):
+        check_tf_gradients(y, x, feed_dict=feed, order=2)
+    assert check_tf_gradients(looped(tf.ones(3), 1.0, tf.sin) * tf.sin(x), x, feed_dict=feed, order=2).ok
+
+
 def test_a_tf_function_called_in_a_loop_is_differentiated_as_in_the_original(session):
     @tf.function
     def inner(t):
@@ -872,11 +893,18 @@ def test_a_variable_without_a_session_is_refused(graph, use_resource):
         check_tf_gradients(y, w)
 
 
-def test_a_variable_that_was_not_initialized_is_refused(session):
-    w = v1.get_variable("w", initializer=[1.0, 2.0])
-    message = r"^a variable has no value in the session: run its initializer first \(.*\)$"
-    with pytest.raises(GraphUnavailable, match=message):
-        check_tf_gradients(tf.sin(w), w)
+@pytest.mark.parametrize("use_resource", [True, False])
+def test_variables_that_were_not_initialized_are_named(session, use_resource):
+    w, v, u = (v1.get_variable(name, initializer=[1.0, 2.0], use_resource=use_resource) for name in "wvu")
+    session.run(u.initializer)
+    advice = r"e\.g\. session\.run\(tf\.compat\.v1\.global_variables_initializer\(\)\)$"
+    with pytest.raises(
+        GraphUnavailable, match=r"^'w' has no value in the session: run its initializer first, " + advice
+    ):
+        check_tf_gradients(tf.sin(w) * u, w)
+    both = r"^'[vw]', '[vw]' have no value in the session: run their initializers first, "
+    with pytest.raises(GraphUnavailable, match=both + advice):
+        check_tf_gradients(w * u * v, [u, w])
 
 
 def test_an_x_made_inside_a_loop_is_refused(control_flow_v1, graph):
@@ -892,8 +920,28 @@ def test_an_x_made_inside_a_loop_is_refused(control_flow_v1, graph):
         check_tf_gradients(y, inner[0])
 
 
-def test_a_state_that_cannot_be_read_from_outside_is_refused(control_flow_v1, session):
+@pytest.mark.parametrize(
+    ("draw", "message"),
+    [
+        (
+            tf.random.shuffle,
+            r"^RandomShuffle 'while/RandomShuffle' is inside a loop .*, where it cannot be held .*$",
+        ),
+        (
+            lambda a: tf.random.gamma([], a),
+            r"^RandomGamma '.*' is inside a loop .*, where it cannot be held .*$",
+        ),
+        (
+            lambda a: tf.raw_ops.ParameterizedTruncatedNormal(
+                shape=[2], means=a[:1], stdevs=[1.0], minvals=[-1.0], maxvals=[1.0]
+            ),
+            r"^ParameterizedTruncatedNormal 'while/ParameterizedTruncatedNormal' has a state, .*$",
+        ),
+    ],
+    ids=["shuffle", "gamma", "a state"],
+)
+def test_draws_of_a_loop_of_control_flow_v1_that_cannot_be_held_are_refused(control_flow_v1, session, draw, message):
     x = tf.constant([1.0, 2.0])
-    y = tf.while_loop(lambda i, a: i < 2, lambda i, a: (i + 1, a * tf.random.shuffle(a)), [0, x])[1]
-    with pytest.raises(GraphUnavailable, match=r"^RandomShuffle 'while/RandomShuffle' has a state, .*$"):
+    y = tf.while_loop(lambda i, a: i < 2, lambda i, a: (i + 1, a * draw(a)), [0, x])[1]
+    with pytest.raises(GraphUnavailable, match=message):
         check_tf_gradients(y, x)

@@ -1,0 +1,78 @@
+"""What a run says of its checks: the header, the summary, and the JSON document."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from typing import TYPE_CHECKING
+
+import pytest
+
+from gradcheck.pytest_plugin._records import TRIP, Record, gravity, read, worst_of
+from gradcheck.pytest_plugin._settings import Settings
+
+if TYPE_CHECKING:
+    from _pytest.terminal import TerminalReporter
+
+
+class Session:
+    """Collects the records of all tests, those of pytest-xdist's workers too, in the process that they report to."""
+
+    def __init__(self, config: pytest.Config, settings: Settings) -> None:
+        self._settings = settings
+        self._is_worker = hasattr(config, "workerinput")
+        self._verbose = config.get_verbosity() > 0
+        self._records: list[Record] = []
+        self._trips: list[str] = []
+
+    def pytest_report_header(self) -> str | None:
+        """The seed, where it was drawn."""
+        drawn = self._settings.drawn and not self._is_worker
+        return f"gradcheck: --gradcheck-seed={self._settings.seed} repeats this run" if drawn else None
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Keep what a test found."""
+        if not self._is_worker:
+            self._records += read(report)
+            if hasattr(report, TRIP):
+                self._trips.append(f"NONFINITE  {getattr(report, TRIP)}: pytest {shlex.quote(report.nodeid)}")
+
+    def pytest_sessionfinish(self) -> None:
+        """Write the JSON document."""
+        if self._settings.json is None or self._is_worker:
+            return
+        from gradcheck._report.outcomes import Outcome, outcomes_to_plain
+
+        outcomes = [Outcome(name=each.test, report=each.report) for each in sorted(self._records, key=_by_test)]
+        self._settings.json.parent.mkdir(parents=True, exist_ok=True)
+        self._settings.json.write_text(
+            json.dumps(outcomes_to_plain(outcomes), allow_nan=False, indent=2), encoding="utf-8"
+        )
+
+    def pytest_terminal_summary(self, terminalreporter: TerminalReporter) -> None:
+        """What failed, worst first, and what the checks cost."""
+        failed = sorted((each for each in self._records if not each.report.ok), key=gravity)
+        if failed:
+            terminalreporter.section(f"gradcheck: {len(failed)} of {len(self._records)} checks are not ok", red=True)
+            for each in failed:
+                terminalreporter.line(f"{each.report.verdict.name}  {worst_of(each)}: {each.again()}")
+        if self._trips:
+            terminalreporter.section(f"gradcheck: a watchdog failed {len(self._trips)} tests", red=True)
+            for line in self._trips:
+                terminalreporter.line(line)
+        costs = sorted(self._records, key=lambda each: -each.report.cost.seconds)
+        if not self._verbose:
+            costs = costs[: self._settings.durations]
+        if costs:
+            slowest = f"the slowest {len(costs)} of {len(self._records)} checks"
+            terminalreporter.section(f"gradcheck: {'what checks cost' if self._verbose else slowest}")
+            for each in costs:
+                cost = each.report.cost
+                terminalreporter.line(
+                    f"{cost.seconds:7.2f} s  {cost.evaluations:6} evaluations  {cost.gradients:4} gradients  "
+                    f"{each.report.verdict.name:<16} {each.test} ({each.report.name})"
+                )
+
+
+def _by_test(record: Record) -> str:
+    return record.test

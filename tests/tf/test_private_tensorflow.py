@@ -1,0 +1,269 @@
+"""What gradcheck uses of TensorFlow that TensorFlow does not promise to keep.
+
+Each test tries one purpose in the way that one file of gradcheck does. Where a new TensorFlow breaks it, the failure
+names the purpose and says what to look at; all other failures of the suite may then have that one cause.
+"""
+
+import gc
+import os
+import sys
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from tensorflow.python.eager import context
+
+from gradcheck._graph import contexts, differentiate, program, quantiles, questions, reads, sources, twin, values
+from gradcheck._graph.copies import Copy
+from gradcheck._graph.evaluate import Runner
+from gradcheck._graph.functions import FuncGraph, trace_function
+from gradcheck._graph.provenance import place
+from gradcheck._graph.randomness import FROM_PARAMETERS
+from gradcheck._graph.stateless import STATELESS
+
+v1 = tf.compat.v1
+X = np.array([0.5, 1.0])
+
+
+@contextmanager
+def purpose(what, look_at):
+    """A scope whose failure says what broke."""
+    try:
+        yield
+    except Exception as error:
+        pytest.fail(f"TensorFlow {tf.__version__} broke this: {what}. Look at {look_at}. It said: {error!r:.300}")
+
+
+@pytest.fixture
+def graph():
+    graph = FuncGraph("test")
+    with graph.as_default():
+        yield graph
+
+
+def test_the_helper_of_these_tests_says_what_broke():
+    said = r"broke this: the impossible\. Look at here\. .*ZeroDivisionError"
+    with pytest.raises(pytest.fail.Exception, match=said), purpose("the impossible", "here"):
+        1 / 0  # noqa: B018
+
+
+def test_a_graph_gives_its_function_definition(graph):
+    what = "a FuncGraph gives the FunctionDef of itself, its outputs under names of our own"
+    with purpose(what, "atomic_function.from_func_graph and FuncGraph._output_names, in _graph/program.py"):
+        x = v1.placeholder(tf.float64, [2], name="x")
+        graph.inputs, graph.outputs = [x], [tf.sin(x), x]
+        main = program.from_func_graph(graph).main
+        assert [a.name for a in main.args] == ["x"]
+        assert [n.op for n in main.nodes if n.op not in ("Identity", "NoOp")] == ["Sin"]
+        assert len(main.returns) == 2
+
+
+def test_the_functions_that_a_graph_calls_are_found(graph):
+    with purpose(
+        "functions are found by name", "Graph._get_function and context.get_function_def, in _graph/program.py"
+    ):
+        x = v1.placeholder(tf.float64, [2], name="x")
+        graph.inputs, graph.outputs = [x], [tf.function(tf.sin)(x)]
+        found = program.from_func_graph(graph)
+        (name,) = found.functions
+        assert "Sin" in {n.op for n in found.functions[name].nodes}
+        assert program.find_function(graph, name).graph is not None
+
+
+def test_op_definitions_are_found():
+    with purpose("the definition of an op type is found by its name", "op_def_registry.get, in _graph/program.py"):
+        assert [a.name for a in program.op_def("MatMul").input_arg] == ["a", "b"]
+        assert program.op_def("no such op") is None
+
+
+def sine():
+    (node,) = [n for n in trace_function(tf.sin, [X]).program.main.nodes if n.op == "Sin"]
+    argument = program.Argument("x", tf.float64.as_datatype_enum)
+    node = program.copy_node(node)
+    program.set_inputs(node, ["x"], [])
+    returned = program.Return(f"{node.name}:y:0", tf.float64.as_datatype_enum)
+    return program.Program(main=program.Body(args=(argument,), nodes=(node,), returns=(returned,)), functions={})
+
+
+def test_a_definition_is_registered_called_and_forgotten():
+    what = "a FunctionDef is registered, called by its name, and removed"
+    with purpose(what, "context.add_function_def, execute.execute and remove_function, in _graph/evaluate.py"):
+        names = set(context.context().list_function_names())
+        runner = Runner(sine())
+        np.testing.assert_allclose(runner.run([X])[0], np.sin(X))
+        del runner
+        gc.collect()
+        assert set(context.context().list_function_names()) <= names
+
+
+def test_a_definition_runs_at_many_points_in_one_call():
+    with purpose("a function is called at many points by one op", "the op MapDefun, in _graph/evaluate.py"):
+        points = np.stack([X, 2 * X, 3 * X])
+        np.testing.assert_allclose(Runner(sine()).run_batch({"x": points}, [X])[0], np.sin(points))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_what_was_called_takes_no_memory_afterwards():
+    """Measured with TensorFlow 2.21: 0.1 kB per function here, 48 kB where it is an attribute of another op."""
+
+    def resident():
+        gc.collect()
+        with open("/proc/self/statm") as file:
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    for _ in range(50):
+        Runner(sine()).run([X])
+    before = resident()
+    for _ in range(300):
+        Runner(sine()).run([X])
+    with purpose("a removed function is forgotten", "how kernels are cached, in _call of _graph/evaluate.py"):
+        assert resident() - before < 300 * 15_000
+
+
+def test_kernels_tell_their_types():
+    with purpose("kernels tell which dtypes they take", "kernels.get_registered_kernels_for_op, in _graph/twin.py"):
+        double, single = tf.float64.as_datatype_enum, tf.float32.as_datatype_enum
+        assert twin._has_kernel("MatMul", "T", double)
+        assert not twin._has_kernel("FusedBatchNormV3", "T", double)
+        assert twin._has_kernel("FusedBatchNormV3", "T", single)
+
+
+@pytest.mark.parametrize("op", sorted(STATELESS))
+def test_a_random_op_has_a_stateless_twin(op):
+    with purpose(f"{op} can be written as a stateless op", "its definition, and the row of _graph/stateless.py"):
+        assert program.op_def(op) is not None
+
+
+@pytest.mark.parametrize("op", sorted(quantiles._PARAMETERS))
+def test_implicit_gradients_are_of_the_parameters_that_are_moved(op):
+    with purpose(f"the parameters of {op} are where they were", "its definition, and _graph/quantiles.py"):
+        assert op in FROM_PARAMETERS
+        names = {"alpha"} if "Gamma" in op else {"means", "stddevs", "minvals", "maxvals"}
+        positions, _ = quantiles._PARAMETERS[op]
+        assert {program.op_def(op).input_arg[k].name for k in positions} == names
+
+
+def test_the_gradient_of_an_op_can_be_replaced(graph):
+    what = "an op's own gradient function goes before the registered one"
+    with purpose(what, "Operation._gradient_function and ops.get_gradient_function, in _graph/differentiate.py"):
+        x = v1.placeholder(tf.float64, [2])
+        y = tf.sin(x)
+        y.op._gradient_function = lambda op, up: 7.0 * up
+        (gradient,) = tf.gradients(y, x)
+        assert gradient.op.type == "Mul"
+        assert differentiate._registered(y.op) is y.op._gradient_function
+
+
+def test_a_gradient_of_a_wrong_form_is_told_from_other_errors(graph):
+    @tf.custom_gradient
+    def wrong(x):
+        return x * x, lambda up: tf.concat([up, up], 0)
+
+    with purpose("TensorFlow refuses a wrong shape in known words", "_WRONG_FORM, in _graph/differentiate.py"):
+        x = v1.placeholder(tf.float64, [2])
+        y = wrong(x)
+        with pytest.raises(ValueError, match=differentiate._WRONG_FORM[0]):
+            tf.gradients(y, x)
+
+
+def test_the_gradient_of_a_function_is_kept_where_it_can_be_set_aside(graph):
+    look = "_DelayedRewriteGradientFunctions (_cached_function_pairs, _func_graph), in _graph/differentiate.py"
+    with purpose("the gradient of a tf.function knows the graph that it is built from", look):
+        x = v1.placeholder(tf.float64, [2])
+        (call,) = [op for op in (tf.function(tf.sin)(x), graph)[1].get_operations() if "PartitionedCall" in op.type]
+        ((body, offset),) = differentiate._bodies(call)
+        assert offset == 0
+        assert "Sin" in {op.type for op in body.get_operations()}
+        assert call._gradient_function.__self__._cached_function_pairs == {}
+
+
+@pytest.mark.parametrize("kind", ["While", "If", "Case"])
+def test_control_flow_knows_its_graphs(graph, kind):
+    look = "the attributes _cond_graph, _true_graph ... of its op, in _graph/contexts.py"
+    with purpose(f"{kind} keeps the graphs that it was built from", look):
+        x = v1.placeholder(tf.float64, [2])
+        if kind == "While":
+            tf.while_loop(lambda i, a: i < 2, lambda i, a: (i + 1, tf.sin(a)), [0, x])
+        elif kind == "If":
+            tf.cond(x[0] > 0, lambda: tf.sin(x), lambda: x)
+        else:
+            tf.switch_case(tf.cast(x[0], tf.int32), [lambda: tf.sin(x), lambda: x])
+        (op,) = [op for op in graph.get_operations() if op.type in (kind, f"Stateless{kind}")]
+        assert len(contexts.python_graphs(op)) == 2
+        assert all(hasattr(op, name) for name in contexts.python_graphs(op))
+
+
+def test_control_flow_v1_is_known_and_copied():
+    look = "WhileContext, its fields, and from_control_flow_context_def, in _graph/contexts.py and _graph/copies.py"
+    with purpose("loops of control flow v1 know their ops, and can be made anew for a copy", look):
+        v1.disable_control_flow_v2()
+        try:
+            with tf.Graph().as_default() as origin:
+                x = v1.placeholder(tf.float64, [2], name="x")
+                y = tf.while_loop(lambda i, a: i < 2, lambda i, a: (i + 1, tf.sin(a)), [0, x])[1]
+                (inner,) = [op for op in origin.get_operations() if op.type == "Sin"]
+                assert len(contexts.chain(inner)) == 1
+                assert contexts.pivots(inner)
+                copy = Copy(origin, {"x:0": X})
+                (copied,) = copy.bring([y])
+                with copy.as_default():
+                    (gradient,) = tf.gradients(copied, copy.x_of(x))
+            assert gradient is not None
+        finally:
+            v1.enable_control_flow_v2()
+
+
+def test_a_graph_tells_which_variables_were_read(graph):
+    with purpose("a FuncGraph knows the variables read in it", "FuncGraph._watched_variables, in _graph/reads.py"):
+        v = tf.Variable(X, name="v")
+        tf.sin(v)
+        assert [(read.path, read.variable is v) for read in reads.variables_read(graph, [])] == [("v", True)]
+
+
+def test_a_handle_tells_the_dtype_of_its_variable():
+    with purpose("a handle knows its variable's dtype", "_handle_data and handle_data_util, in _graph/values.py"):
+        assert values.variable_dtype(tf.Variable(X).handle) is tf.float64
+        with tf.Graph().as_default():
+            assert values.variable_dtype(v1.get_variable("v", [2], use_resource=True).handle) is tf.float32
+        assert values.variable_dtype(tf.constant(1.0)) is None
+
+
+def test_a_monitored_session_gives_the_one_inside():
+    with (
+        purpose("a monitored session has a plain one inside", "_tf_sess, in _graph/values.py"),
+        tf.Graph().as_default(),
+    ):
+        v1.train.create_global_step()
+        with v1.train.MonitoredSession() as session:
+            assert isinstance(values.raw_session(session), v1.Session)
+
+
+def test_reference_variables_are_known():
+    with purpose("variables of TensorFlow 1 are told apart", "_variable and _is_ref_dtype, in _graph/sources.py"):
+        with tf.Graph().as_default():
+            old = v1.get_variable("old", [2], use_resource=False)
+            new = v1.get_variable("new", [2], use_resource=True)
+        assert sources.is_reference(old)
+        assert sources.begin_of(old).dtype._is_ref_dtype
+        assert not sources.is_reference(new)
+
+
+def test_a_variable_gives_the_tensor_that_reads_it_and_a_session_whether_it_is_closed():
+    look = "Variable._graph_element and Session._closed, in _graph/questions.py"
+    with purpose("variables and sessions tell of themselves", look), tf.Graph().as_default() as graph:
+        v = v1.get_variable("v", [2])
+        assert questions.reading(v).graph is graph
+        session = v1.Session()
+        assert questions._open(session) is session
+        session.close()
+        with pytest.raises(ValueError, match="must be open"):
+            questions._open(session)
+
+
+def test_an_op_knows_the_line_that_made_it(graph):
+    with purpose("an op knows its traceback", "Operation.traceback, in _graph/provenance.py"):
+        y = tf.sin(v1.placeholder(tf.float64, [2]))
+        found = place(graph, y.op.name)
+        assert found.file.endswith("test_private_tensorflow.py")
+        assert "tf.sin" in found.source
