@@ -9,7 +9,8 @@ from typing import Any
 from gradcheck._check.options import Options
 from gradcheck._errors import GraphUnavailable
 from gradcheck._graph.graphs import trace_tensors
-from gradcheck._graph.provenance import at_frame, origin
+from gradcheck._graph.provenance import at_frame, operation, origin
+from gradcheck._graph.regions import is_region, region_of
 from gradcheck._graph.trace import Traced
 from gradcheck._graph.units import Frame, Unit, enclosing, units_of
 from gradcheck._results import Finding, Place, Verdict
@@ -47,6 +48,9 @@ def blame(traced: Traced, options: Options, findings: dict[tuple[int, int], Find
         findings: By output and source; those that are wrong get `blame` or, where no op is wrong alone, advice.
         check: What checks a unit.
     """
+    for pair, known in findings.items():
+        if known.blame is not None and known.blame.op_type == "IdentityN":
+            findings[pair] = replace(known, blame=_of_region(traced, known.blame))
     wrong = {pair for pair, found in findings.items() if _is_open(found)}
     for a in sorted({a for a, _ in wrong}):
         sources = sorted(x for b, x in wrong if b == a)
@@ -134,6 +138,14 @@ def _spread(frames: Sequence[Frame]) -> list[Frame]:
         return list(frames)
     step = (len(frames) - 1) / (_ITERATIONS - 1)
     return [frames[round(k * step)] for k in range(_ITERATIONS)]
+
+
+def _of_region(traced: Traced, found: Place) -> Place:
+    """The place of an op that gives the results of a custom gradient, under the name of the decorated function."""
+    op = operation(traced.graph, found.op, found.op_type)
+    if op is None or not is_region(op):
+        return found
+    return replace(found, op=region_of(op).name or found.op, op_type="custom_gradient")
 
 
 def _place(traced: Traced, wrong: _Wrong) -> Place:
