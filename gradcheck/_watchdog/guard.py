@@ -159,7 +159,8 @@ def _in_graph(ledger: Ledger, grads: Any, leaves: Sequence[Any], looked: Guardin
 
         return tf.cond(sound, lambda: tf.constant(True), bad)
 
-    healthy = tf.cond(tf.equal(number % ledger.policy.every, 0), looking, lambda: tf.constant(True))
+    every = ledger.policy.every
+    healthy = looking() if every == 1 else tf.cond(tf.equal(number % every, 0), looking, lambda: tf.constant(True))
     kept = tf.cond(healthy, lambda: [_same(g) for g in present], lambda: [_zero(g) for g in present])
     found = iter(kept)
     return tf.nest.pack_sequence_as(grads, [None if g is None else next(found) for g in leaves])

@@ -141,7 +141,7 @@ def _writes(op: Any) -> bool:
 
 
 def _can_be_asked(op: Any) -> bool:
-    return op._get_control_flow_context() is None and not any(t.dtype._is_ref_dtype for t in op.outputs)
+    return op._get_control_flow_context() is None and all(not t.dtype._is_ref_dtype for t in op.outputs)
 
 
 def _takes_a_batch(op: Any) -> bool:

@@ -10,25 +10,31 @@ import gradcheck
 
 NEED_TENSORFLOW = [
     "Gradients",
+    "Watchdog",
     "assert_gradients",
+    "callbacks",
     "check_gradients",
     "check_model",
     "check_tf_gradients",
     "compare_optimizers",
     "compute_gradient",
     "find_nonfinite",
+    "hooks",
     "optimizers",
     "profile_precision",
     "strategies",
     "subjects",
+    "watch",
 ]
 NEED_NONE = [
     "Finding",
     "GradientMismatch",
     "GradientReport",
     "NonfiniteReport",
+    "NonfiniteTrip",
     "OptimizerReport",
     "PrecisionReport",
+    "TripReport",
     "Verdict",
     "__version__",
 ]

@@ -1,0 +1,169 @@
+"""What watching a training costs, beside the plain step in the same run, `enable_check_numerics` and `TerminateOnNaN`.
+
+Steps are taken in turns, so that what slows the machine down slows all of them: the medians of paired ratios. Time
+decides nothing: the table says which target was missed. What has to hold is that nothing trips.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+import gradcheck
+
+from .outcome import Outcome
+from .outcome import text_of as text_of
+
+BLOCKS, STEPS = 30, 20
+TARGETS = {("mlp", "watch"): 1.05, ("cnn", "watch"): 1.05, ("tiny", "watch"): 1.12, ("mlp", "off-step"): 1.0,
+           ("mlp", "fit, watched"): 1.03}  # fmt: skip
+SLACK = 0.02  # of the plain step beside itself
+
+
+def run(*, quick: bool = False, seed: int = 0) -> Outcome:
+    """Three models, each step beside the plain one; then `fit` of the first."""
+    blocks = 3 if quick else BLOCKS
+    rows = [row for name in MODELS for row in _steps(name, blocks, seed)]
+    rows += _fits("mlp", 2 if quick else 10, seed)
+    missed = [f"{r[0]} {r[1]}" for r in rows if r[-1] and r[3] > r[-1] + SLACK]
+    return Outcome(
+        name="watch",
+        columns=("model", "how", "ms", "ratio", "target"),
+        rows=tuple(rows),
+        summary=f"watch: targets missed: {', '.join(missed) or 'none'}",
+        ok=True,
+        figures={"missed": missed},
+    )
+
+
+def _mlp() -> tuple[Any, tuple[int, ...]]:
+    layers = [keras.layers.Dense(512, activation="relu") for _ in range(2)]
+    return keras.Sequential([keras.Input((784,)), *layers, keras.layers.Dense(10)]), (128, 784)
+
+
+def _cnn() -> tuple[Any, tuple[int, ...]]:
+    layers = [keras.layers.Conv2D(16, 3, strides=2, activation="relu") for _ in range(2)]
+    return keras.Sequential([keras.Input((28, 28, 1)), *layers, keras.layers.Flatten(), keras.layers.Dense(10)]), (
+        64,
+        28,
+        28,
+        1,
+    )
+
+
+def _tiny() -> tuple[Any, tuple[int, ...]]:
+    layers = [keras.layers.Dense(16, activation="tanh") for _ in range(8)]
+    return keras.Sequential([keras.Input((16,)), *layers, keras.layers.Dense(10)]), (32, 16)
+
+
+MODELS: dict[str, Callable[[], tuple[Any, tuple[int, ...]]]] = {"mlp": _mlp, "cnn": _cnn, "tiny": _tiny}
+
+
+def _step(name: str, seed: int) -> tuple[Any, tuple[Any, Any]]:
+    """A new model's training step, not traced yet, and a batch."""
+    keras.utils.set_random_seed(seed)
+    model, shape = MODELS[name]()
+    optimizer = keras.optimizers.SGD(0.001, momentum=0.9)
+    optimizer.build(model.trainable_variables)
+
+    @tf.function
+    def step(x: Any, y: Any) -> Any:
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_mean((model(x, training=True) - y) ** 2)
+        optimizer.apply(tape.gradient(loss, model.trainable_variables), model.trainable_variables)
+        return loss
+
+    batch = tf.random.stateless_normal(shape, (seed, 1)), tf.random.stateless_normal([shape[0], 10], (seed, 2))
+    return step, batch
+
+
+def _steps(name: str, blocks: int, seed: int) -> list[tuple[Any, ...]]:
+    (plain, batch), (again, _), (checked, _) = (_step(name, seed) for _ in range(3))
+    watched = gradcheck.Watchdog().watch(_step(name, seed)[0])
+    off = gradcheck.Watchdog(every=10**9).watch(_step(name, seed)[0])
+    guarding = _guarded(name, seed)
+    ways = {"plain": plain, "plain again": again, "watch": watched, "off-step": off, "guard": guarding}
+    for way in ways.values():
+        way(*batch)
+    tf.debugging.enable_check_numerics()
+    try:
+        checked(*batch)
+    finally:
+        tf.debugging.disable_check_numerics()
+    ways["enable_check_numerics"] = checked  # traced with the checks, which stay in it
+    return _paired(name, {how: _repeated(way, batch) for how, way in ways.items()}, blocks, 1000 / STEPS)
+
+
+def _guarded(name: str, seed: int) -> Any:
+    keras.utils.set_random_seed(seed)
+    model, _ = MODELS[name]()
+    optimizer = keras.optimizers.SGD(0.001, momentum=0.9)
+    optimizer.build(model.trainable_variables)
+    watchdog = gradcheck.Watchdog()
+
+    @tf.function
+    def step(x: Any, y: Any) -> Any:
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_mean((model(x, training=True) - y) ** 2)
+        gradients = tape.gradient(loss, model.trainable_variables)
+        gradients = watchdog.guard(gradients, loss=loss)
+        optimizer.apply(gradients, model.trainable_variables)
+        return loss
+
+    return step
+
+
+def _repeated(way: Callable[..., Any], batch: tuple[Any, Any]) -> Callable[[], None]:
+    def several() -> None:
+        for _ in range(STEPS):
+            way(*batch)
+
+    return several
+
+
+def _fits(name: str, blocks: int, seed: int) -> list[tuple[Any, ...]]:
+    models = []
+    for _ in range(3):
+        keras.utils.set_random_seed(seed)
+        model, shape = MODELS[name]()
+        model.compile(keras.optimizers.SGD(0.001, momentum=0.9), "mse")
+        models.append(model)
+    x = np.random.default_rng(seed).normal(size=(50 * shape[0], *shape[1:])).astype("float32")
+    y = np.zeros((len(x), 10), "float32")
+    batches = tf.data.Dataset.from_tensor_slices((x, y)).batch(shape[0]).cache().prefetch(2)
+    plain, watched, terminated = models
+    with gradcheck.watch(watched) as watchdog:
+        fits = {
+            "fit": lambda: plain.fit(batches, verbose=0),
+            "fit, watched": lambda: watched.fit(batches, verbose=0),
+            "fit, TerminateOnNaN": lambda: terminated.fit(
+                batches, verbose=0, callbacks=[keras.callbacks.TerminateOnNaN()]
+            ),
+        }
+        for fit in fits.values():
+            fit()
+        rows = _paired(name, fits, blocks, 1000 / 50)
+        assert watchdog.trips == 0
+    return rows
+
+
+def _paired(name: str, ways: dict[str, Callable[[], Any]], blocks: int, scale: float) -> list[tuple[Any, ...]]:
+    """Milliseconds of CPU time per step, and the median of its ratio to the first way in the same block."""
+    seconds: dict[str, list[float]] = {how: [] for how in ways}
+    order = np.random.default_rng(0)
+    for _ in range(blocks):
+        for how in order.permutation(list(ways)):
+            started = time.process_time()
+            ways[how]()
+            seconds[how].append(time.process_time() - started)
+    first = np.array(next(iter(seconds.values())))
+    return [
+        (name, how, float(np.median(found)) * scale, float(np.median(np.array(found) / first)),
+         TARGETS.get((name, how), ""))
+        for how, found in seconds.items()
+    ]  # fmt: skip
