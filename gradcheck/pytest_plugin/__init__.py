@@ -91,8 +91,8 @@ def _watch(item: Any) -> Any:
 def no_nans(request: pytest.FixtureRequest) -> Any:
     """The watchdog under which the test runs: it fails with its report where the test writes what is not finite.
 
-    That is a variable; nothing that the test wrote is left then. The marker of the same name does so for a test, a class
-    or a module.
+    That is a variable; nothing that the test wrote is left then. The marker of the same name does so for a test, a
+    class or a module.
     """
     return _watch(request.node)
 

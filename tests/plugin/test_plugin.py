@@ -411,7 +411,7 @@ def test_a_project_without_checks_sees_nothing_of_it_and_loads_no_tensorflow(pro
             assert not {"tensorflow", "numpy"} & set(sys.modules)
         """
     )
-    quiet = ("-p", "no:cacheprovider", "-p", "no:hypothesispytest", "-p", "no:xdist")
+    quiet = ("-p", "no:cacheprovider", "-p", "no:hypothesispytest", "-p", "no:xdist", "-p", "no:randomly")
     with_plugin = project.runpytest_subprocess(*PLUGIN, *quiet)
     with_plugin.assert_outcomes(passed=1)
     without = project.runpytest_subprocess("-p", "no:gradcheck", *quiet)
