@@ -9,6 +9,9 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from gradcheck import callbacks as callbacks
+    from gradcheck import hooks as hooks
+    from gradcheck import optimizers as optimizers
     from gradcheck import strategies as strategies
     from gradcheck import subjects as subjects
     from gradcheck._check.compute import compute_gradient as compute_gradient
@@ -18,16 +21,22 @@ if TYPE_CHECKING:
     from gradcheck._check.model import check_model as check_model
     from gradcheck._check.tf_gradients import assert_tf_gradients as assert_tf_gradients
     from gradcheck._check.tf_gradients import check_tf_gradients as check_tf_gradients
+    from gradcheck._compare.compare import compare_optimizers as compare_optimizers
     from gradcheck._diagnose.nonfinite import find_nonfinite as find_nonfinite
     from gradcheck._diagnose.precision import profile_precision as profile_precision
     from gradcheck._errors import GradientMismatch as GradientMismatch
+    from gradcheck._errors import NonfiniteTrip as NonfiniteTrip
     from gradcheck._graph.trace import Gradients as Gradients
     from gradcheck._report.gradient import GradientReport as GradientReport
     from gradcheck._report.nonfinite import NonfiniteReport as NonfiniteReport
+    from gradcheck._report.optimizer import OptimizerReport as OptimizerReport
     from gradcheck._report.precision import PrecisionReport as PrecisionReport
+    from gradcheck._report.trip import TripReport as TripReport
     from gradcheck._results import Finding as Finding
     from gradcheck._results import Verdict as Verdict
     from gradcheck._version import __version__ as __version__
+    from gradcheck._watchdog.watch import watch as watch
+    from gradcheck._watchdog.watchdog import Watchdog as Watchdog
 
 __all__ = [
     "Finding",
@@ -35,20 +44,29 @@ __all__ = [
     "GradientReport",
     "Gradients",
     "NonfiniteReport",
+    "NonfiniteTrip",
+    "OptimizerReport",
     "PrecisionReport",
+    "TripReport",
     "Verdict",
+    "Watchdog",
     "__version__",
     "assert_gradients",
     "assert_tf_gradients",
+    "callbacks",
     "check_gradients",
     "check_model",
     "check_tf_gradients",
+    "compare_optimizers",
     "compute_gradient",
     "find_nonfinite",
+    "hooks",
     "max_error",
+    "optimizers",
     "profile_precision",
     "strategies",
     "subjects",
+    "watch",
 ]
 
 _HOME = {
@@ -57,20 +75,29 @@ _HOME = {
     "GradientReport": "_report.gradient",
     "Gradients": "_graph.trace",
     "NonfiniteReport": "_report.nonfinite",
+    "NonfiniteTrip": "_errors",
     "PrecisionReport": "_report.precision",
+    "OptimizerReport": "_report.optimizer",
+    "TripReport": "_report.trip",
     "Verdict": "_results",
+    "Watchdog": "_watchdog.watchdog",
     "__version__": "_version",
     "assert_gradients": "_check.gradients",
     "assert_tf_gradients": "_check.tf_gradients",
+    "callbacks": "callbacks",
     "check_gradients": "_check.gradients",
     "check_model": "_check.model",
     "check_tf_gradients": "_check.tf_gradients",
+    "compare_optimizers": "_compare.compare",
     "compute_gradient": "_check.compute",
     "find_nonfinite": "_diagnose.nonfinite",
+    "hooks": "hooks",
     "max_error": "_check.compute",
+    "optimizers": "optimizers",
     "profile_precision": "_diagnose.precision",
     "strategies": "strategies",
     "subjects": "subjects",
+    "watch": "_watchdog.watch",
 }
 
 

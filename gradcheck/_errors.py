@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from gradcheck._report.gradient import GradientReport
+    from gradcheck._report.trip import TripReport
 
 
 class GradientMismatch(AssertionError):
@@ -18,6 +19,20 @@ class GradientMismatch(AssertionError):
     ag_pass_through = True  # where a tf.function is traced, AutoGraph raises it as it is
 
     def __init__(self, report: GradientReport) -> None:
+        super().__init__(str(report))
+        self.report = report
+
+
+class NonfiniteTrip(FloatingPointError):
+    """A training step in which something became NaN or infinite, and that wrote nothing.
+
+    Attributes:
+        report: The `TripReport`; `str(error)` is its text.
+    """
+
+    ag_pass_through = True  # where a tf.function is traced, AutoGraph raises it as it is
+
+    def __init__(self, report: TripReport) -> None:
         super().__init__(str(report))
         self.report = report
 

@@ -46,10 +46,15 @@ class Place:
     line: int | None = None
     function: str | None = None
     source: str | None = None  # the text of the line
+    layer: str | None = None  # path of the Keras layer in whose call it was made
+    iteration: int | None = None  # of the innermost loop around it, from 0 on
 
     def __str__(self) -> str:
         where = f" at {self.file}:{self.line}" if self.file else ""
-        return f"{self.op_type} '{self.op}'{where}" + (f" in {self.function}" if self.file and self.function else "")
+        where += f" in {self.function}" if self.file and self.function else ""
+        where += f", layer {self.layer}" if self.layer else ""
+        where += f", iteration {self.iteration}" if self.iteration is not None else ""
+        return f"{self.op_type} '{self.op}'{where}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,7 +109,8 @@ class Finding:
     reason: str | None = None  # what was seen, in a sentence, where numbers do not say it
     advice: str | None = None  # what to do next
     hint: str | None = None
-    blame: Place | None = None
+    blame: Place | None = None  # the op or custom gradient at fault
+    also: tuple[Place, ...] = ()  # others that are at fault
     cut: Cut | None = None
     held: tuple[Held, ...] = ()
 
@@ -134,3 +140,37 @@ class Figure:
     printed: float
     computed: float
     ok: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VariableDifference:
+    """How far an optimizer and its reference came apart in one variable.
+
+    Steps count from 1. Tuples with a number per step hold, for the whole variable, the largest difference and what
+    was allowed where it was; `optimizer` and `reference` are the weights of one entry, the furthest apart of those
+    that were recorded, with the start in front.
+    """
+
+    variable: str
+    shape: tuple[int, ...]
+    dtype: str
+    first_apart: int | None  # the first step with an entry apart beyond rounding
+    largest: float  # difference, over all steps and entries
+    step: int  # of the largest difference
+    index: tuple[int, ...]  # of the largest difference
+    units: float  # largest difference in units of rounding of the variable's largest weight
+    excess: float  # largest difference in units of what is allowed: above 1 is apart
+    differences: tuple[float, ...]
+    allowed: tuple[float, ...]
+    optimizer: tuple[float, ...]
+    reference: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Explanation:
+    """A change of the reference's rule that was tried on an optimizer's trajectory."""
+
+    text: str
+    rule: str  # that results from the change, as it can be typed
+    steps: int  # that it accounts for to rounding, from the start
+    excess: float  # largest difference that it leaves, in units of what is allowed: at most 1 accounts for all

@@ -21,7 +21,7 @@ class Fault:
     fn: Callable[..., Any]  # or, if `built`, what makes the function
     inputs: Any
     op: str
-    cause: str
+    cause: str | None
     hint: str | None = None  # a pattern; None: no hint of a particular kind is claimed
     forward: str | None = None  # the type of the op that is differentiated
     inside: str | None = None
@@ -70,6 +70,41 @@ def log_one_minus(a):
 
 def log_one_plus(a):
     return 1.0 / tf.math.log(1.0 + a)  # here
+
+
+def log_one_minus_sigmoid(z):
+    return tf.math.log(1.0 - tf.sigmoid(z))  # here
+
+
+def log_one_minus_exp(z):
+    return tf.math.log(1.0 - tf.exp(-z))  # here
+
+
+def log_det(a):
+    return tf.linalg.logdet(a)  # here
+
+
+def in_numpy(a):
+    return tf.numpy_function(lambda v: v * np.float32(np.nan), [a], f32)  # here
+
+
+def vectorized_jacobian(a):
+    with tf.GradientTape() as tape:
+        tape.watch(a)
+        y = tf.sqrt(a)  # here
+    return tape.jacobian(y, a)
+
+
+def recomputed(a):
+    return tf.recompute_grad(lambda v: tf.sqrt(v))(a)  # here  # noqa: PLW0108
+
+
+def lost_before_float64(a):
+    return tf.math.log(tf.cast(1.0 - tf.exp(-a), tf.float64))  # here
+
+
+def complex_exp(z):
+    return tf.exp(z)  # here
 
 
 def log_sum_exp(z):
@@ -365,6 +400,14 @@ FAULTS = [
     Fault("log of a sigmoid", log_of_sigmoid, [x(-200.0, 1.0)], "Log", "lost precision", r"log_sigmoid"),
     Fault("log(1 - x) near 1", log_one_minus, [x(1e-4) + 1 - 1e-4], "Log", "singularity", r"log of 0"),
     Fault("1 / log(1 + x), x small", log_one_plus, [x(1e-9)], "RealDiv", "lost precision", r"log1p"),
+    Fault("log(1 - sigmoid)", log_one_minus_sigmoid, [x(20.0)], "Log", "lost precision", r"log_sigmoid\(-x\)"),
+    Fault("log(1 - exp(-x))", log_one_minus_exp, [x(1e-9)], "Log", "lost precision", r"expm1"),
+    Fault("log of a determinant", log_det, [tf.zeros([2, 2])], "Cholesky", "singularity", r"positive definite"),
+    Fault("in NumPy", in_numpy, [x(1.0)], "PyFunc", None, r"Python function"),
+    Fault("jacobian", vectorized_jacobian, [x(1.0, 0.0)], "SqrtGrad", "singularity", r"root", "Sqrt"),
+    Fault("recomputed", recomputed, [x(1.0, 0.0)], "SqrtGrad", "singularity", None, "Sqrt"),
+    Fault("lost before float64", lost_before_float64, [x(1e-9)], "Log", "lost precision", r"expm1"),
+    Fault("complex exp", complex_exp, [x(100.0 + 1.0j, dtype=tf.complex64)], "Exp", "overflow", r"above 88\.7"),
     Fault("logsumexp by hand", log_sum_exp, [x(0.0, 1000.0, dtype=tf.float64)], "Exp", "overflow", r"reduce_logsumexp"),
     Fault("logsumexp by hand, float32", log_sum_exp, [x(0.0, 100.0)], "Exp", "overflow", r"reduce_logsumexp"),
     Fault("logsumexp from below", log_sum_exp_below, [x(-120.0, -110.0)], "Log", "lost precision", r"reduce_logsumexp"),

@@ -6,7 +6,7 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from gradcheck._results import Place
+from gradcheck._graph.provenance import Origin
 
 FORMAT = 1
 MANIFEST, REPORT, TEXT, VERSIONS, RNG = "manifest.json", "report.json", "report.txt", "versions.json", "rng.json"
@@ -29,10 +29,7 @@ class Named:
     """Where an op of the step comes from, by its full name."""
 
     name: str
-    place: Place
-    own_name: str
-    layer: str | None = None
-    forward: Place | None = None
+    origin: Origin
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +48,7 @@ class Manifest:
     step: int | None
     arguments: tuple[Argument, ...]
     outputs: tuple[str, ...]
-    places: tuple[Named, ...]
+    origins: tuple[Named, ...]
     notes: tuple[str, ...]
     files: tuple[Digest, ...]
     graph: str | None = None  # why there is no graph; None where there is one

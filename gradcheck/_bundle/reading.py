@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,43 +23,15 @@ from gradcheck._bundle.manifest import (
     VARIABLES,
     VERSIONS,
     Manifest,
-    Named,
     sha256_of,
 )
 from gradcheck._errors import BundleDamaged
 from gradcheck._graph.program import RESOURCE, Program
+from gradcheck._graph.provenance import Origin
 from gradcheck._graph.rerun import Given, Rerun
 from gradcheck._report.nonfinite import NonfiniteReport
 from gradcheck._report.plain import from_plain
 from gradcheck._results import Place
-
-
-@dataclass(frozen=True, slots=True)
-class StoredPlaces:
-    """Places as they were when the bundle was written."""
-
-    known: Mapping[str, Named]
-
-    def place(self, name: str, op_type: str) -> Place:
-        """The op, with its line where that was stored."""
-        found = self.known.get(name)
-        return found.place if found is not None and found.place.op_type == op_type else Place(op=name, op_type=op_type)
-
-    def forward(self, name: str, op_type: str) -> Place | None:
-        """The op that an op of a gradient differentiates, where that was stored."""
-        found = self.known.get(name)
-        return found.forward if found is not None and found.place.op_type == op_type else None
-
-    def layer(self, name: str, op_type: str) -> str | None:
-        """The path of the Keras layer that made the op, where that was stored."""
-        found = self.known.get(name)
-        return found.layer if found is not None and found.place.op_type == op_type else None
-
-    def own_name(self, name: str, op_type: str) -> str:
-        """The name of the op in the graph that the user's code made."""
-        del op_type
-        found = self.known.get(name)
-        return name if found is None else found.own_name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,13 +88,19 @@ def read_bundle(path: str | Path) -> Bundle:
             program=program,
             given=given,
             outputs=manifest.outputs,
-            places=StoredPlaces({named.name: named for named in manifest.places}),
+            origin=partial(_stored_origin, {named.name: named.origin for named in manifest.origins}),
             notes=manifest.notes,
         )
     return Bundle(
         name=manifest.name, step=manifest.step, report=report, given=given, outputs=manifest.outputs,
         notes=manifest.notes, rerun=rerun, without=manifest.graph, versions=_json(folder / VERSIONS),
     )  # fmt: skip
+
+
+def _stored_origin(known: Mapping[str, Origin], name: str, op_type: str) -> Origin:
+    """Where an op came from when the bundle was written; its name alone where that was not stored."""
+    plain = Origin(place=Place(op=name, op_type=op_type), own_name=name)
+    return known.get(name, plain)
 
 
 def _json(path: Path) -> Any:

@@ -39,7 +39,6 @@ from gradcheck._errors import BundleNotWritten
 from gradcheck._graph.rerun import Rerun
 from gradcheck._report.nonfinite import NonfiniteReport
 from gradcheck._report.plain import to_plain
-from gradcheck._results import Place
 from gradcheck._version import __version__
 
 PREFIX = "trip-"
@@ -180,7 +179,7 @@ def _fill(
         step=step,
         arguments=arguments,
         outputs=rerun.outputs,
-        places=tuple(_places(rerun, report)) if without is None else (),
+        origins=tuple(_origins(rerun, report)) if without is None else (),
         notes=rerun.notes,
         files=tuple(Digest(file=p.name, sha256=sha256_of(p)) for p in sorted(folder.iterdir())),
         graph=without,
@@ -205,18 +204,16 @@ def _no_graph(rerun: Rerun) -> str | None:
     return f"the step holds {outward[0]}, which cannot be run in another process" if outward else None
 
 
-def _places(rerun: Rerun, report: NonfiniteReport) -> Iterator[Named]:
-    """Where the op of the report comes from, and the names of what it may be inside of."""
+def _origins(rerun: Rerun, report: NonfiniteReport) -> Iterator[Named]:
+    """Where the op of the report comes from, and what it may be inside of."""
     if report.place is None:
         return
     name = report.place.op
-    own = rerun.places.own_name(name, report.place.op_type)
-    yield Named(name=name, place=report.place, own_name=own, layer=report.layer, forward=report.forward)
+    yield Named(name=name, origin=rerun.origin(name, report.place.op_type))
     parts = name.split("/")
     for k in range(1, len(parts)):
         outer = "/".join(parts[:k])
-        own = rerun.places.own_name(outer, "")
-        yield Named(name=outer, place=Place(op=outer, op_type=""), own_name=own)
+        yield Named(name=outer, origin=rerun.origin(outer, ""))
 
 
 def _versions() -> dict[str, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -80,15 +81,21 @@ def compare_blocks(work: Work, mover: Mover, blocks: list[list[int]], *, closely
     """For every output, comparisons of shape [blocks, directions, cotangents]."""
     count, k = len(blocks), work.options.directions
     # Of several sizes, so that no two entries can cancel exactly in all of them; quarters keep steps exact.
-    signs = [rademacher(work.rng, (k, b.size)) * work.rng.integers(4, 8, (k, b.size)) / 4 for b in mover.base]
-    moved = [s * scale for s, scale in zip(signs, mover.scales, strict=True)]
+    quarters = [
+        (rademacher(work.rng, (k, b.size)) * work.rng.integers(4, 8, (k, b.size))).astype(np.int8) for b in mover.base
+    ]
     members = [{mover.xs.index(x) for x in block} for block in blocks]
+
+    def moved(place: int, some: NDArray[np.int64] | slice) -> Reals:
+        """Directions in one source; made when they are needed, for those of a large model fill the memory."""
+        along: Reals = quarters[place][some] * (mover.scales[place] / 4)
+        return along
 
     def directions(groups: NDArray[np.int64]) -> list[Reals | None]:
         result: list[Reals | None] = []
-        for place, along in enumerate(moved):
+        for place in range(len(quarters)):
             inside = np.array([place in members[g // k] for g in groups])
-            result.append(np.where(inside[:, None], along[groups % k], 0.0) if inside.any() else None)
+            result.append(np.where(inside[:, None], moved(place, groups % k), 0.0) if inside.any() else None)
         return result
 
     weights = [work.full_weights(a) for a in range(len(work.cotangents))]
@@ -101,19 +108,24 @@ def compare_blocks(work: Work, mover: Mover, blocks: list[list[int]], *, closely
             for x in block:
                 gradient, place = entrywise.gradient_of(work, a, x), mover.xs.index(x)
                 span = slice(ends[a], ends[a + 1])
-                own[b, :, span] += moved[place] @ gradient.T
+                own[b, :, span] += moved(place, slice(None)) @ gradient.T
                 size[b, :, span] += ((gradient * mover.scales[place]) ** 2).sum(axis=1)
     size = np.sqrt(size)
     magnitude = np.broadcast_to(np.linalg.norm(every * mover.outputs, axis=1), own.shape)
     noise = 0.5 * mover.eps * (magnitude + np.concatenate([work.reach(a) for a in range(len(weights))]))
     target = worthwhile(size, noise, mover.eps, coarsest=1e-9)
-    step, hidden = None, np.zeros(own.shape)
+    step: Any = None
+    grain: Any = None
+    if mover.large:  # samples cost much: no more of them than entries call for, and close, where they tell most
+        target, step = np.maximum(target, 1e-7 * size), mover.first_step / 4
+    hidden = np.zeros(own.shape)
     if closely:
         target = 0.01 * target
         heard = mover.rounding_noise(directions, count * k, reduce=lambda samples, _: samples @ every.T)
         noise = np.maximum(0.5 * mover.eps * magnitude, heard.reshape(own.shape))
-        swings = np.array([sum((mover.swing(p) for p in inside), np.zeros(mover.outputs.size)) for inside in members])
+        swings = np.array([_swing(mover, inside) for inside in members])
         reached = np.linalg.norm(every[None] * swings[:, None], axis=2)[:, None]
+        grain = np.broadcast_to(mover.eps * reached, own.shape).reshape(count * k, len(every))
         hidden = np.broadcast_to(16 * mover.eps * reached, own.shape)
         magnitude = np.maximum(magnitude, np.broadcast_to(reached, own.shape))
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -122,13 +134,20 @@ def compare_blocks(work: Work, mover: Mover, blocks: list[list[int]], *, closely
     flat = (count * k, len(every))
     numeric = mover.derivatives(
         directions, count * k, reduce=lambda samples, _: samples @ every.T, target=target.reshape(flat),
-        argument_noise=noise.reshape(flat), step=step,
+        argument_noise=noise.reshape(flat), step=step, grain=grain,
     )  # fmt: skip
     whole = compare(
         own.reshape(flat), numeric, size.reshape(flat), work.options, dtype=work.dtype(mover.xs[0]),
         eps=work.gradient_eps, magnitude=magnitude.reshape(flat), hidden=hidden.reshape(flat),
     )  # fmt: skip
     return [_part(whole, own.shape, int(ends[a]), int(ends[a + 1])) for a in range(len(weights))]
+
+
+def _swing(mover: Mover, places: set[int]) -> Reals:
+    """How far the outputs swing with some sources: with each alone, in all or, where each costs much, with all."""
+    if mover.large:
+        return mover.swing(*sorted(places))
+    return sum((mover.swing(p) for p in places), np.zeros(mover.outputs.size))
 
 
 def _part(whole: Comparison, shape: tuple[int, ...], first: int, last: int) -> Comparison:

@@ -62,7 +62,9 @@ def compare_entries(work: Work, a: int, x: int, c: int, plan: Plan) -> Compariso
 
 def _target(own: Reals, every: Reals, noise: Reals, eps: float) -> Reals:
     """Errors worth striving for; those far below the typical derivative need not be a small part of a tiny one."""
-    target: Reals = np.maximum(worthwhile(own, noise, eps, coarsest=3e-10), 1e-12 * (eps / 2.0**-52) * rms(every))
+    target: Reals = np.maximum(
+        worthwhile(own, noise, eps, coarsest=3e-10), (1e-12 if eps < 1e-9 else 5e-3) * rms(every)
+    )
     return target
 
 
@@ -103,7 +105,7 @@ def compare_some(work: Work, a: int, x: int, c: int, entries: Integers) -> Compa
     swing = float(np.linalg.norm(weights * mover.swing(place)))
     step = mover.witness_step(place, np.abs(own)[:, None] * weights / (np.linalg.norm(weights) or 1.0))
     numeric = some_entries(
-        mover, place, entries, weights[:, None], target=target[:, None], floor=floor[:, None], step=step
+        mover, place, entries, weights[:, None], target=target[:, None], floor=floor[:, None], swing=swing, step=step
     )
     scatter = work.constant_scatter(a)[x]
     rounded = 0.0 if scatter is None else SCATTER_FACTOR * np.max(np.abs(scatter[:, c][:, entries]), axis=0) * scales

@@ -93,7 +93,7 @@ def measure(work: Work, a: int, x: int, matrix: Reals, reach: Reals) -> Measured
 def _target(own: Reals, noise: Reals, eps: float) -> Reals:
     """Errors worth striving for; those far below the typical derivative need not be a small part of a tiny one."""
     target: Reals = np.maximum(
-        worthwhile(own, noise, eps, coarsest=1e-9), 1e-12 * (eps / 2.0**-52) ** 0.5 * entries.rms(own)
+        worthwhile(own, noise, eps, coarsest=1e-9), (1e-12 if eps < 1e-9 else 2e-5) * entries.rms(own)
     )
     return target
 
@@ -150,6 +150,7 @@ def _columns_alone(
         weights,
         target=target,
         floor=0.5 * mover.eps * magnitude,
+        swing=swing,
         step=mover.witness_step(place, slopes),
     )
     magnitude = np.maximum(magnitude, swing[None])

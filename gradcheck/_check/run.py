@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from gradcheck._check import directional, quality, thorough
+from gradcheck._check.blame import blame
 from gradcheck._check.findings import finding, position
 from gradcheck._check.options import Options
 from gradcheck._check.unconnected import without_gradient, zero_where_it_moves
@@ -33,13 +34,17 @@ class Checked:
     gradients: int
 
 
-def run(traced: Traced, options: Options) -> Checked:
-    """Check every pair of output and x of a traced function."""
+def run(traced: Traced, options: Options, *, blaming: bool = True) -> Checked:
+    """Check every pair of output and x of a traced function, and name the op at fault if `blaming`."""
     with np.errstate(all="ignore"), python_state_kept():
-        return _run(traced, options)
+        return _run(traced, options, blaming)
 
 
-def _run(traced: Traced, options: Options) -> Checked:
+def _alone(traced: Traced, options: Options) -> tuple[Finding, ...]:
+    return run(traced, options, blaming=False).findings
+
+
+def _run(traced: Traced, options: Options, blaming: bool) -> Checked:
     _refuse_nonfinite_inputs(traced)
     work = begin(traced, options)
     findings: dict[tuple[int, int], Finding] = {}
@@ -69,6 +74,8 @@ def _run(traced: Traced, options: Options) -> Checked:
         )
     elif mode == "auto":
         mode = "directional"
+    if blaming:
+        blame(traced, options, findings, _alone)
     return Checked(
         findings=tuple(findings[p] for p in pairs),
         mode=mode,

@@ -31,7 +31,12 @@ def choose_mode(work: Work, pairs: Sequence[Pair]) -> str:
     each = work.point.made("entries", lambda: entries_computed(work.traced.graph))
     allowed = _BUDGET / (each + _PER_OP * len(work.traced.program.main.nodes))
     n, m = sum(mover.base[place].size for mover, place in found), found[0][0].outputs.size
-    groups = sum(work.plan(mover, place).groups for mover, place in found)
+    groups = 0
+    for mover, place in found:
+        # Finding out which entries move together costs an evaluation per slice.
+        if 8 * groups > allowed or (m > 1 and sum(work.traced.sources[mover.xs[place]].shape) > allowed):
+            return "directional"
+        groups += work.plan(mover, place).groups
     if 8 * groups > allowed:
         return "directional"
     return "jacobian" if m * n <= _MATRIX and 8 * groups + 3 * m <= allowed else "elementwise"

@@ -22,7 +22,7 @@ _EPS = {"float16": 2.0**-10, "bfloat16": 2.0**-7, "float32": 2.0**-23, "complex6
 
 
 _SCATTER_RUNS = 6
-SCATTER_FACTOR = 8.0  # times the largest scatter among the runs
+SCATTER_FACTOR = 3.0  # times the largest scatter among the runs
 
 
 def eps_of(dtype: str) -> float:
@@ -245,7 +245,9 @@ def differentiate_outputs(work: Work) -> None:
         factors = np.array([-0.75, work.rng.choice([0.5, 1.25, -2.0])])[: len(weights)]
         c = len(weights)
         combined = (factors @ weights)[None]
-        native = analytic(work.point, a, np.concatenate([weights, combined, weights[:1]]), shapes, wide=False)
+        # The same once more comes last; linearity is tried where the numbers are precise.
+        asked = [weights, weights[:1]] if work.point.narrow else [weights, combined, weights[:1]]
+        native = analytic(work.point, a, np.concatenate(asked), shapes, wide=False)
         tried = native
         if work.point.narrow:
             tried = analytic(work.point, a, np.concatenate([weights, combined]), shapes, wide=True)

@@ -63,9 +63,12 @@ def analytic(
         for k in range(len(cotangents)):
             at = [stacked[n][k] if n in stacked else v for n, v in zip(names, values, strict=True)]
             runs.append(runner.run(at))
-        flat = [
-            np.stack(parts) if len({p.shape for p in parts}) == 1 else list(parts) for parts in zip(*runs, strict=True)
-        ]
+        flat = []
+        for position in range(len(wanted)):
+            parts = [run[position] for run in runs]
+            flat.append(np.stack(parts) if len({p.shape for p in parts}) == 1 else parts)
+            for run in runs:
+                run[position] = None  # two copies of a large model's gradients are too many
     else:
         flat = runner.run_batch(stacked, values)
     by_position = dict(zip(wanted, flat, strict=True))

@@ -237,7 +237,15 @@ def jacobian(
 
 
 def some_entries(
-    mover: Mover, x: int, entries: Sequence[int] | Integers, weights: Reals, *, target: Reals, floor: Reals, step: Any
+    mover: Mover,
+    x: int,
+    entries: Sequence[int] | Integers,
+    weights: Reals,
+    *,
+    target: Reals,
+    floor: Reals,
+    swing: Any,
+    step: Any,
 ) -> Derivatives:
     """Derivatives of the weighted sums of outputs with respect to single entries, each moved alone, [entries, w].
 
@@ -248,6 +256,7 @@ def some_entries(
         weights: Of the sums, [m, w].
         target: Absolute error wanted, [entries, w], in units of the entry's scale.
         floor: Noise that its samples need not show, besides the rounding that is heard inside the function; likewise.
+        swing: How far the sums move with the whole source, [w].
         step: The first step, of all entries or per entry.
     """
     chosen = np.asarray(entries, np.int64)
@@ -263,5 +272,11 @@ def some_entries(
 
     heard = mover.rounding_noise(directions, len(chosen), reduce=reduce)
     return mover.derivatives(
-        directions, len(chosen), reduce=reduce, target=target, argument_noise=np.maximum(floor, heard), step=step
+        directions,
+        len(chosen),
+        reduce=reduce,
+        target=target,
+        argument_noise=np.maximum(floor, heard),
+        step=step,
+        grain=mover.eps * swing,
     )

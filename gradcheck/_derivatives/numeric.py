@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gradcheck._derivatives.branch import Branch, branch_at
 from gradcheck._derivatives.point import Point, Reals, as_reals, from_reals
 from gradcheck._graph.evaluate import RUN_ERRORS, Runner, ShapeChanged, returning
 from gradcheck._graph.held import HeldProgram, hold
 from gradcheck._graph.moves import DISTANCE, Moving, move_along
+from gradcheck._graph.program import Program
 from gradcheck._graph.rounding import with_rounding, with_rounding_by_value
 from gradcheck._numerics.directions import power_of_two_scale
 from gradcheck._numerics.intervals import Derivatives, differentiate
@@ -28,6 +30,7 @@ _SWING_DIRECTIONS, _SWING_OF_MANY, _MANY = 8, 2, 4096  # of many entries, some m
 _LISTENING = (0.2873, -0.3671, 0.4517, -0.5393, 0.6299, -0.7213, 0.8837, -0.9631)
 _MOVING = 4  # so many of them at least must differ, or else rounding hides the function's movement
 _NOISE_RUNS = 6  # runs with random rounding
+_NO_ROUNDING = 1e3  # times the rounding that was heard: more is none
 _COARSER = 8.0  # than the arithmetic itself, which would round the factors away
 _NEAR = 0.77 * 2.0**-12  # of the first step: how far apart two points are that no wave slips between
 SECOND_WITNESS = 0.77  # no ratio of small integers to the first step
@@ -59,8 +62,9 @@ class Mover:
     _runner: Runner
     _values: list[Any]
     _names: list[str]
-    _swings: dict[int, Reals] = field(default_factory=dict)
+    _swings: dict[tuple[int, ...], Reals] = field(default_factory=dict)
     _runs: Reals | None = None
+    _at: Branch | None = None
 
     @property
     def eps(self) -> float:
@@ -68,28 +72,39 @@ class Mover:
         return float(np.finfo(np.float32).eps if self.point.unpromoted else np.finfo(np.float64).eps)
 
     @property
+    def large(self) -> bool:
+        """Whether points are so large that each is made inside the program, and branches are held."""
+        return sum(b.size for b in self.base) + self.outputs.size > _LARGE
+
+    @property
     def first_step(self) -> float:
         """The step to begin with, in units of the scale of the inputs."""
         return FIRST_STEP[bool(self.point.unpromoted)]
 
-    def swing(self, place: int) -> Reals:
-        """How far each output moves while one source moves by a good part of its scale, [m].
+    def swing(self, *places: int) -> Reals:
+        """How far each output moves while some sources move by a good part of their scale, [m].
 
         It shows the size of what a function adds up inside, and so how much can hide in its rounding.
         """
-        if place not in self._swings:
-            rng = np.random.default_rng(place)
+        if places not in self._swings:
+            rng = np.random.default_rng(places)
             total = np.zeros(self.outputs.size)
-            n = self.base[place].size
+            n = sum(self.base[k].size for k in places)
             for _ in range(_SWING_DIRECTIONS if n < _MANY else _SWING_OF_MANY):
-                along = self.scales[place] * rng.choice([-1.0, 1.0], n) * rng.uniform(0.5, 1.0, n)
                 try:
-                    moved = self.along([along if k == place else None for k in range(len(self.base))], _SWING)
+                    moved = self.along(self._anywhere(rng, places), _SWING)
                 except RUN_ERRORS:
                     continue
                 total = np.maximum(total, np.max(np.abs(np.nan_to_num(moved, nan=0.0, posinf=0.0, neginf=0.0)), axis=0))
-            self._swings[place] = total
-        return self._swings[place]
+            self._swings[places] = total
+        return self._swings[places]
+
+    def _anywhere(self, rng: np.random.Generator, places: Collection[int]) -> list[Reals | None]:
+        """A random direction in some sources, in units of their scales."""
+        return [
+            s * rng.choice([-1.0, 1.0], s.size) * rng.uniform(0.5, 1.0, s.size) if k in places else None
+            for k, s in enumerate(self.scales)
+        ]
 
     def rounding_noise(
         self, directions: Callable[[NDArray[np.int64]], list[Reals | None]], groups: int, *,
@@ -130,6 +145,12 @@ class Mover:
                 runs.append(np.concatenate([as_reals(v) for v in flat]) - self.outputs)
             self._runs = np.stack(runs)
         return self._runs
+
+    @property
+    def _opaque(self) -> bool:
+        """Whether Python functions run inside, whose rounding is not heard."""
+        program = self._runner.program
+        return any("PyFunc" in node.op for b in (program.main, *program.functions.values()) for node in b.nodes)
 
     def _running(self, rounded: bool) -> Runner:
         if not rounded:
@@ -178,7 +199,7 @@ class Mover:
     def derivatives(
         self, directions: Callable[[NDArray[np.int64]], list[Reals | None]], groups: int, *,
         reduce: Callable[[Reals, NDArray[np.int64]], Reals], target: Any, argument_noise: Any = 0.0,
-        step: Any = None,
+        step: Any = None, grain: Any = None,
     ) -> Derivatives:  # fmt: skip
         """Derivatives along directions, with their errors.
 
@@ -189,13 +210,16 @@ class Mover:
             target: The absolute error wanted.
             argument_noise: Rounding of the function's value that its samples need not show.
             step: The first step, of all groups or per group; default as the dtype asks for.
+            grain: Where `argument_noise` is what `rounding_noise` gave: what rounding inside of ops may do besides.
         """
 
         def sample(index: NDArray[np.int64], steps: Reals, grid: tuple[int, ...]) -> Reals:
             return self._sample(index, steps, grid, directions, reduce)
 
         first = self.first_step if step is None else step
-        options = {"eps": self.eps, "target": target, "argument_noise": argument_noise}
+        options: dict[str, Any] = {"eps": self.eps, "target": target, "argument_noise": argument_noise}
+        known = grain is not None and not self._opaque
+        options["loudest"] = _NO_ROUNDING * np.maximum(argument_noise, grain) if known else np.inf
         return _unmasked(sample, differentiate(sample, groups, step=first, **options), first, options)
 
     def _sample(
@@ -205,15 +229,15 @@ class Mover:
     ) -> Reals:  # fmt: skip
         offsets = np.array([t for t in grid if t != 0], dtype=np.float64)
         entries = sum(b.size for b in self.base) + self.outputs.size
-        large = entries > _LARGE
-        chunk = 1 if large else max(1, int(MEMORY_BUDGET // (8 * max(1, entries) * len(offsets))))
+        chunk = 1 if self.large else max(1, int(MEMORY_BUDGET // (8 * max(1, entries) * len(offsets))))
         parts = []
         for first in range(0, len(index), chunk):
             some = index[first : first + chunk]
             along = directions(some)
             t = offsets[:, None] * steps[None, first : first + chunk]
-            if large:
-                moved = self.along([None if d is None else d[0] for d in along], t[:, 0], rounded=rounded)[:, None]
+            if self.large:
+                one = [None if d is None else d[0] for d in along]
+                moved = self.along(one, t[:, 0], rounded=rounded, on_branch=True)[:, None]
             else:
                 moves = [None if d is None else (t[:, :, None] * d[None]).reshape(-1, d.shape[1]) for d in along]
                 moved = self.at(moves, rounded=rounded).reshape(len(offsets), len(some), -1)
@@ -222,18 +246,24 @@ class Mover:
             parts.append(reduce(full, some))
         return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
 
-    def along(self, directions: Sequence[Reals | None], distances: Reals, *, rounded: bool = False) -> Reals:
+    def along(
+        self, directions: Sequence[Reals | None], distances: Reals, *, rounded: bool = False, on_branch: bool = False
+    ) -> Reals:
         """Outputs minus their base values at points along one direction, [points, m]; for large inputs.
 
         Args:
             directions: For each moving source, its direction [n], or None.
             distances: How far to go, [points].
             rounded: Whether every op rounds at random besides.
+            on_branch: Go on along the branches on which the base point lies; see `gradcheck._graph.branches`.
         """
         names = [n for n, d in zip(self._names, directions, strict=True) if d is not None]
-        known = dict(zip((a.name for a in self._runner.program.main.args), self._values, strict=True))
-        key = ("along", self.xs, tuple(names), len(self.spans), rounded)
-        moving, runner = self.point.made(key, lambda: self._moving(names, rounded))
+        program, known, key = self._runner.program, self._known(), None
+        if on_branch:
+            branch = self._branch()
+            program, known, key = branch.program, {**known, **branch.values}, branch.key
+        whole_key = ("along", self.xs, tuple(names), len(self.spans), rounded, key)
+        moving, runner = self.point.made(whole_key, lambda: self._moving(program, names, rounded))
         for name, x, d in zip(self._names, self.xs, directions, strict=True):
             if d is not None:
                 shape = self.point.traced.sources[x].shape
@@ -247,9 +277,26 @@ class Mover:
             pieces.append(np.concatenate([as_reals(v, lead=1) for v in flat], axis=1) - self.outputs)
         return np.concatenate(pieces)
 
-    def _moving(self, names: Sequence[str], rounded: bool) -> tuple[Moving, Runner]:
-        moving = move_along(self._running(rounded).program, names)
+    def _known(self) -> dict[str, Any]:
+        """The values of all arguments, by name."""
+        return dict(zip((a.name for a in self._runner.program.main.args), self._values, strict=True))
+
+    def _moving(self, program: Program, names: Sequence[str], rounded: bool) -> tuple[Moving, Runner]:
+        moving = move_along(with_rounding_by_value(program, _COARSER * self.eps) if rounded else program, names)
         return moving, Runner(moving.program, alive=self.point.traced.graph)
+
+    def _branch(self) -> Branch:
+        if self._at is None:
+            known = self._known()
+            somewhere = self._anywhere(np.random.default_rng(0), range(len(self.base)))
+            directions = [
+                from_reals(d, known[name].shape, known[name].dtype)
+                for name, d in zip(self._names, somewhere, strict=True)
+                if d is not None
+            ]
+            key = (self.xs, len(self.spans))
+            self._at = branch_at(self.point, key, self._runner.program, self._names, known, directions)
+        return self._at
 
 
 def mover(point: Point, xs: Sequence[int], outputs: Sequence[int] | None = None) -> Mover:
@@ -318,8 +365,10 @@ def _settled(point: Point, xs: tuple[int, ...], freed: _Freed) -> Mover:
         values[k] = np.asarray(values[k].numpy() if hasattr(values[k], "numpy") else values[k])
         arrays.append(values[k])
     base = [as_reals(a) for a in arrays]
-    twice = {n: np.stack([a, a]) for n, a in zip(names, arrays, strict=True)}
-    flat = runner.run_batch(twice, values) if twice else [np.stack([v, v]) for v in runner.run(values)]
+    if not arrays or sum(a.size for a in arrays) > _LARGE:
+        flat = [np.stack(pair) for pair in zip(runner.run(values), runner.run(values), strict=True)]
+    else:
+        flat = runner.run_batch({n: np.stack([a, a]) for n, a in zip(names, arrays, strict=True)}, values)
     point.evaluations += 2
     reals = [as_reals(v, lead=1) for v in flat]
     both = np.concatenate(reals, axis=1) if reals else np.zeros((2, 0))
@@ -399,6 +448,7 @@ def _resolved(
         eps=options["eps"],
         target=np.broadcast_to(options["target"], masked.shape)[groups],
         argument_noise=np.broadcast_to(options["argument_noise"], masked.shape)[groups],
+        loudest=np.broadcast_to(options["loudest"], masked.shape)[groups],
     )
     merged = {}
     for name in found.__slots__:

@@ -6,13 +6,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from gradcheck._diagnose.ranges import has_nan, is_continuous, is_finite
+from gradcheck._diagnose.paces import UntilNonfinite
+from gradcheck._diagnose.ranges import has_infinity, has_nan, is_continuous, is_finite
 from gradcheck._graph.rerun import Rerun
 from gradcheck._graph.shadows import read
-from gradcheck._graph.visit import Value, Visit, is_write
+from gradcheck._graph.single import is_write
+from gradcheck._graph.visit import Value, Visit
 
 # What asks whether a value is finite: that of which it is asked matters, whatever then becomes of it.
 _TESTS = frozenset({"IsFinite", "IsNan", "IsInf", "CheckNumerics", "CheckNumericsV2"})
+# They keep values behind the handle that is their first input.
+_STORES = ("TensorArray", "StackPush")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -80,12 +84,14 @@ class _Follower:
         self.ops += 1
         lines = [v.note for v in visit.inputs if v.note is not None]
         if visit.node.op in _TESTS and lines and self.tested is None:
-            self.tested = _first([line.nan or line.inf for line in lines])
+            self.tested = _first([b for line in lines for b in (line.nan, line.inf)])
         for k, output in enumerate(visit.outputs):
             if is_continuous(output.tensor):
                 output.note = self._line(visit, k, output.tensor, lines)
             elif output.tensor.dtype.name in ("variant", "resource"):
                 output.note = _merged(lines)
+        if visit.node.op.startswith(_STORES) and lines:
+            visit.inputs[0].note = _merged(lines)
         if is_write(visit.node):
             for value in visit.inputs:
                 if id(value) in self.shadows:
@@ -101,7 +107,7 @@ class _Follower:
         if nan is None:
             # Infinite on purpose is no fault: that they became NaN is.
             nan = inf if inf is not None and not inf.may_be_meant else Birth(self.ops, visit, k, tensor)
-        return _Line(nan=nan, inf=inf)
+        return _Line(nan=nan, inf=inf if has_infinity(tensor) else None)
 
 
 def follow(rerun: Rerun, *, tests: bool = False) -> Found:
@@ -112,7 +118,7 @@ def follow(rerun: Rerun, *, tests: bool = False) -> Found:
         tests: Where all that is finite: look also at what the program itself tested, such as a guard of gradients.
     """
     follower = _Follower()
-    values, visits = rerun.start()
+    values, visits = rerun.start(UntilNonfinite(_merged, _is_fault))
     for value, given in zip(values, rerun.given, strict=True):
         if value.tensor is not None:
             follower.begin(value, given.label, given.variable)
@@ -130,10 +136,15 @@ def follow(rerun: Rerun, *, tests: bool = False) -> Found:
         for value, given in zip(values, rerun.given, strict=True)
         if id(value) in follower.shadows and value.note is not None and value.note is not before[id(value)]
     ]
-    births = [value.note.nan or value.note.inf for _, value in sinks]
-    birth = min(births, key=_rank, default=follower.tested if tests else None)
+    birth = _first([b for _, value in sinks for b in (value.note.nan, value.note.inf)])
+    if birth is None and tests:
+        birth = follower.tested
     reaches = tuple(dict.fromkeys(label for label, _ in sinks))
     return Found(birth, reaches, tuple(value.tensor for value in returned))
+
+
+def _is_fault(line: _Line) -> bool:
+    return any(birth is not None and not birth.may_be_meant for birth in (line.nan, line.inf))
 
 
 def _rank(birth: Birth) -> tuple[bool, int]:

@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from gradcheck._diagnose.births import Birth
+from gradcheck._diagnose.paces import Towards
 from gradcheck._diagnose.ranges import is_continuous, wide_array
 from gradcheck._graph.evaluate import RUN_ERRORS, eagerly
 from gradcheck._graph.program import (
@@ -22,7 +23,7 @@ from gradcheck._graph.program import (
     set_inputs,
 )
 from gradcheck._graph.rerun import Rerun
-from gradcheck._graph.twin import WIDER, promote
+from gradcheck._graph.twin import WIDER, is_narrow, promote
 from gradcheck._graph.visit import Value, visit
 
 OVERFLOW, LOST, SINGULAR, INPUT = "overflow", "lost precision", "singularity", "input"
@@ -37,27 +38,34 @@ _SINGULAR = frozenset(
         "Qr", "Svd", "SelfAdjointEigV2", "Eig", "Mod", "FloorMod", "TruncateMod", "Mean", "AcosGrad", "AsinGrad",
     }
 )  # fmt: skip
+_OF_MANY = ("MatMul", "BatchMatMul", "Conv", "Sum", "Prod", "Einsum", "AddN", "Cum", "SparseTensorDense", "Xla")
 # The same, where the position of what must not be zero is known: only there is the point singular.
 _DIVISOR = {
     "RealDiv": 1, "Div": 1, "TruncateDiv": 1, "FloorDiv": 1, "Xdivy": 1, "Reciprocal": 0, "Inv": 0, "SqrtGrad": 0,
 }  # fmt: skip
+# Python functions, of which no other dtype can be asked.
+_OPAQUE = frozenset({"PyFunc", "PyFuncStateless", "EagerPyFunc"})
+# Numbers of which the functions that are left overflow, if not by adding or multiplying many.
+_LARGE = 100.0
 # Their second input is 1/x or 1/sqrt(x): finite, unless x was singular; what is too large is the product.
 _PRODUCTS = frozenset({"RsqrtGrad", "ReciprocalGrad", "InvGrad"})
 
 
-def cause_of(birth: Birth, rerun: Rerun) -> str:
-    """ "overflow", "lost precision", "singularity", or "input" where it came from outside.
+def cause_of(birth: Birth, rerun: Rerun) -> str | None:
+    """ "overflow", "lost precision", "singularity", "input" where it came from outside, None where it cannot be told.
 
     The op alone, in float64 on the inputs that it had, tells what is too large for its dtype only. The whole program
     in float64 tells whether the inputs were rounded into a singular point.
     """
     if birth.visit is None or birth.was_given:
         return INPUT
+    if birth.visit.node.op in _OPAQUE:
+        return None
     bad = ~np.isfinite(wide_array(birth.tensor))
     alone = _alone_in_float64(birth)
     if alone is not None and np.all(np.isfinite(alone[bad])):
         return OVERFLOW
-    if _is_narrow(birth):
+    if is_narrow(rerun.program):
         exact = _in_twin(birth, rerun)
         if exact is not None and exact.shape == bad.shape and np.all(np.isfinite(exact[bad])):
             return LOST
@@ -114,7 +122,7 @@ def _in_twin(birth: Birth, rerun: Rerun) -> Any:
     """What the op gives when the whole program runs in float64, or None where that run never comes to it."""
     seen = birth.visit
     assert seen is not None
-    _, walk = rerun.widened().start()
+    _, walk = rerun.widened().start(Towards(seen.path))
     try:
         for twin in walk:
             if twin.node.name == seen.node.name and twin.path == seen.path:
@@ -138,9 +146,7 @@ def _is_singular(birth: Birth) -> bool:
     if seen.node.op == "Pow":
         base, power = (wide_array(t) for t in inputs)
         return bool(np.any((base == 0) & (power < 0)) or np.any((base < 0) & (power != np.round(power))))
-    return seen.node.op in _SINGULAR or (bool(np.any(np.isnan(wide_array(birth.tensor)))) and not _sums(seen.node.op))
-
-
-def _sums(op: str) -> bool:
-    """Whether an op adds, so that NaN comes from infinities of both signs inside."""
-    return op.startswith(("MatMul", "BatchMatMul", "Conv", "Sum", "Einsum", "AddN", "Mean", "Cum", "SparseTensorDense"))
+    if seen.node.op in _SINGULAR:
+        return True
+    largest = max((np.max(np.abs(wide_array(t)), initial=0.0) for t in inputs if is_continuous(t)), default=0.0)
+    return not seen.node.op.startswith(_OF_MANY) and bool(largest < _LARGE)

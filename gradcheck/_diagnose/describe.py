@@ -37,16 +37,16 @@ def describe(rerun: Rerun, found: Found) -> NonfiniteReport:
             output=range_of(birth.label, birth.tensor), **common,
         )  # fmt: skip
     seen, node, cause = birth.visit, birth.visit.node, cause_of(birth, rerun)
-    forward = rerun.places.forward(seen.name, node.op)
+    origin = rerun.origin(seen.name, node.op)
     return NonfiniteReport(
-        place=rerun.places.place(seen.name, node.op),
-        forward=forward,
-        layer=rerun.places.layer(seen.name, node.op),
+        place=origin.place,
+        forward=origin.forward,
+        layer=origin.layer,
         output=range_of(f"{node.name}:{birth.output}", birth.tensor),
         inputs=_inputs(seen, index, birth.tensor.shape.as_list()),
         inside=tuple(inside(seen, rerun)),
         cause=cause,
-        hint=hint_of(birth, cause, forward, rerun),
+        hint=hint_of(birth, cause, origin.forward, rerun),
         **common,
     )
 

@@ -27,7 +27,7 @@ class _Case:
     """A birth, for the rules to look at."""
 
     birth: Birth
-    cause: str
+    cause: str | None
     gradient: bool  # of a gradient; then `around` is around the forward op
     around: Surroundings
     index: tuple[int, ...]
@@ -48,7 +48,7 @@ class _Case:
         return array if entry is None else entry
 
 
-def hint_of(birth: Birth, cause: str, forward: Place | None, rerun: Rerun) -> str | None:
+def hint_of(birth: Birth, cause: str | None, forward: Place | None, rerun: Rerun) -> str | None:
     """What to write at that line, or None where nothing more than the cause can be said."""
     index = first_nonfinite(birth.tensor)
     if birth.visit is None:
@@ -128,13 +128,20 @@ def _logarithm(case: _Case) -> str | None:
 
 
 def _one_plus(case: _Case) -> str | None:
-    """The logarithm of 1 + x, as the op or as what it takes, where 1 + x was rounded to 1."""
+    """The logarithm of 1 + x, as the op or as what it takes, where 1 + x was rounded to 1, or to 0."""
     around = case.around
-    if case.cause == LOST:
-        for log in [around.node, *around.makers(around.node, "Log")]:
-            made = around.maker(log, 0)
-            if log.op == "Log" and made is not None and _adds_one(around, made):
-                return "1 + x lost x: tf.math.log1p(x) (for 1 - x: tf.math.log1p(-x)) keeps it"
+    if case.cause != LOST:
+        return None
+    for log in [around.node, *around.makers(around.node, "Log")]:
+        made = around.maker(log, 0)
+        if log.op != "Log" or made is None or not _adds_one(around, made):
+            continue
+        if any(around.makers(made, "Sigmoid")):
+            return "log(1 - sigmoid(x)) is tf.math.log_sigmoid(-x)"
+        if any(around.makers(made, "Exp")) and made.op == "Sub":
+            return "log(1 - exp(x)) is tf.math.log(-tf.math.expm1(x)) near 0, tf.math.log1p(-tf.exp(x)) far from it"
+        if log is not around.node:
+            return "1 + x lost x: tf.math.log1p(x) (for 1 - x: tf.math.log1p(-x)) keeps it"
     return None
 
 
@@ -174,7 +181,7 @@ def _exponential(case: _Case) -> str | None:
             return "log(1 + exp(x)): tf.math.softplus(x) does not overflow"
         if around.taken_by(one_more, "Reciprocal", *_DIVISIONS):
             return "1 / (1 + exp(-x)): tf.sigmoid(x) does not overflow"
-    limit = float(np.log(float(case.dtype.max)))
+    limit = float(np.log(float(case.dtype.real_dtype.max)))
     return (
         f"{node.op.lower()} overflows {case.dtype.name} above {limit:.4g}: bound its input, tf.minimum(x, {limit:.3g})"
     )
@@ -268,6 +275,18 @@ def _arc(case: _Case) -> str | None:
     return None
 
 
+def _not_definite(case: _Case) -> str | None:
+    if case.op != "Cholesky" or case.gradient:
+        return None
+    return "the matrix is not positive definite: add to its diagonal, a + epsilon * tf.eye(n)"
+
+
+def _python(case: _Case) -> str | None:
+    if case.op not in ("PyFunc", "PyFuncStateless", "EagerPyFunc"):
+        return None
+    return "made in a Python function: np.seterr(all='raise') tells where, or write it with TensorFlow's ops"
+
+
 def _empty_mean(case: _Case) -> str | None:
     if case.op != "Mean" or case.gradient:
         return None
@@ -286,7 +305,7 @@ def _overflow(case: _Case) -> str | None:
     around, node, name = case.around, case.around.node, case.dtype.name
     if name == "float16":
         return f"{name} ends at 65504: compute this in float32, tf.cast(x, tf.float32)"
-    root = float(np.sqrt(float(case.dtype.max)))
+    root = float(np.sqrt(float(case.dtype.real_dtype.max)))
     if (
         _is_square(node)
         or _sums_squares(around, node)
@@ -315,5 +334,5 @@ def _lost(case: _Case) -> str | None:
 
 _RULES: tuple[Callable[[_Case], str | None], ...] = (
     _double_where, _meant_infinities, _one_plus, _logarithm, _exponential, _root, _division, _power, _arc, _empty_mean,
-    _overflow, _lost,
+    _not_definite, _python, _overflow, _lost,
 )  # fmt: skip

@@ -14,9 +14,12 @@ def inside(seen: Visit, rerun: Rerun) -> Iterator[str]:
     body = rerun.program.main
     names: list[str] = []
     for step in seen.path:
+        if step.part == "frame":
+            yield f"{step.node.removesuffix('/while_context').removesuffix('_context')} ({', '.join(_taken(step))})"
+            continue
         call = _called(body, step)
         names.append(step.node)
-        own = rerun.places.own_name("/".join(names), call.op)
+        own = rerun.origin("/".join(names), call.op).own_name
         yield f"{own} ({', '.join(_taken(step))})" if _taken(step) else own
         body = rerun.program.functions[_function_of(call, step.part)]
 
@@ -33,6 +36,8 @@ def body_around(program: Program, path: tuple[Step, ...]) -> Body:
     """The body that a path leads to."""
     body = program.main
     for step in path:
+        if step.part == "frame":  # its nodes stand among those around it
+            continue
         body = program.functions[_function_of(_called(body, step), step.part)]
     return body
 

@@ -8,6 +8,8 @@ from typing import Any
 from gradcheck._diagnose.births import follow
 from gradcheck._diagnose.describe import describe
 from gradcheck._diagnose.parts import gradients_of, outputs_of
+from gradcheck._errors import GraphUnavailable
+from gradcheck._graph.evaluate import RUN_ERRORS
 from gradcheck._graph.functions import trace_function
 from gradcheck._graph.rerun import Rerun, of_concrete, of_traced
 from gradcheck._graph.trace import Traced
@@ -17,7 +19,9 @@ from gradcheck._report.nonfinite import NonfiniteReport
 def of_values(
     traced: Traced, positions: Sequence[int], labels: Sequence[str], cotangents: Mapping[str, object]
 ) -> NonfiniteReport:
-    """The report on some of the values that a traced program returns.
+    """The report on some of the values that a traced program returns, which are not finite.
+
+    Where the program cannot be run op by op, for it takes a data set's next element, say, the report has no op.
 
     Args:
         traced: The function.
@@ -25,7 +29,10 @@ def of_values(
         labels: What to call them.
         cotangents: Values of the cotangent arguments.
     """
-    return report_on(of_traced(traced, positions, labels, cotangents))
+    try:
+        return report_on(of_traced(traced, positions, labels, cotangents))
+    except (GraphUnavailable, *RUN_ERRORS) as error:
+        return NonfiniteReport(name=traced.name, ok=False, notes=(f"the op could not be located: {error}",))
 
 
 def find_nonfinite(fn: Callable[..., Any], inputs: Any) -> NonfiniteReport:

@@ -128,7 +128,7 @@ def _kept(label: str, value: Value) -> Kept:
 def _loss(rerun: Rerun, found: Lost, seen: Visit) -> Loss:
     op = seen.node.op
     return Loss(
-        place=rerun.places.place(seen.name, op),
+        place=rerun.origin(seen.name, op).place,
         digits=found.digits,
         kind=found.kind,
         dtype=seen.outputs[0].tensor.dtype.name,

@@ -35,6 +35,11 @@ def has_nan(tensor: Any) -> bool:
     return bool(np.any(np.isnan(array_of(tensor))))
 
 
+def has_infinity(tensor: Any) -> bool:
+    """Whether an entry is infinite."""
+    return bool(np.any(np.isinf(array_of(tensor))))
+
+
 def wide_array(tensor: Any) -> Any:
     """The entries in float64 or complex128; integers and bools too."""
     array = array_of(tensor)

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import Any
 
 from gradcheck._diagnose.inside import body_around
+from gradcheck._diagnose.paces import Towards
 from gradcheck._diagnose.ranges import array_of, wide_array
 from gradcheck._graph.evaluate import RUN_ERRORS
 from gradcheck._graph.program import CALLED, Body, Node, Program, data_inputs, map_bodies, node_of
 from gradcheck._graph.rerun import Rerun
-from gradcheck._graph.visit import Visit
+from gradcheck._graph.visit import Step, Visit
 
 # They change no entry but by a shape, a dtype or a sign.
 _SEEN_THROUGH = frozenset(
     {"Identity", "Cast", "Reshape", "Squeeze", "ExpandDims", "StopGradient", "CheckNumerics", "CheckNumericsV2"}
 )
 _FAR = 6
+# How many ops are run for one value: a hint is not worth more.
+_MOST = 20_000
 
 
 @dataclass(slots=True)
@@ -27,6 +31,7 @@ class Surroundings:
     node: Node
     body: Body
     rerun: Rerun
+    path: tuple[Step, ...] | None = None  # the way to the run of it that is meant
     _takers: dict[str, list[tuple[Node, int]]] = field(default_factory=dict)
     _makers: dict[str, Node] = field(default_factory=dict)
     _seen: dict[str, Visit | None] = field(default_factory=dict)
@@ -103,9 +108,10 @@ class Surroundings:
     def _run(self, node: Node) -> Visit | None:
         if node.name not in self._seen:
             self._seen[node.name] = None
-            _, walk = replace(self.rerun, program=self._keeping(node)).start()
+            pace = None if self.path is None else Towards(self.path)
+            _, walk = replace(self.rerun, program=self._keeping(node)).start(pace)
             try:
-                for visit in walk:
+                for visit in islice(walk, _MOST):
                     if visit.node is node:
                         self._seen[node.name] = visit
             except RUN_ERRORS:
@@ -123,7 +129,7 @@ class Surroundings:
 
 def of_visit(rerun: Rerun, visit: Visit) -> Surroundings:
     """Around an op that ran."""
-    return Surroundings(visit.node, body_around(rerun.program, visit.path), rerun)
+    return Surroundings(visit.node, body_around(rerun.program, visit.path), rerun, visit.path)
 
 
 def of_forward(rerun: Rerun, name: str, op_type: str) -> Surroundings | None:

@@ -69,9 +69,12 @@ class Copy(FuncGraph):  # type: ignore[misc]
         self._begins: dict[str, Any] = {}  # name of a source -> the placeholder that stands for it
 
     def capture(self, tensor: Any, name: str | None = None, shape: Any = None) -> Any:
-        """The copy of a tensor of the original graph; anything else as in any FuncGraph."""
-        if not isinstance(tensor, tf.__internal__.EagerTensor) and tensor.graph is self.origin:
-            return self.bring([tensor])[0]
+        """The copy of a tensor of the original graph, or around it; anything else as in any FuncGraph."""
+        if not isinstance(tensor, tf.__internal__.EagerTensor):
+            around = self.origin.captures if self.origin.building_function else ()
+            tensor = next((inner for outer, inner in around if outer is tensor), tensor)
+            if tensor.graph is self.origin:
+                return self.bring([tensor])[0]
         return super().capture(tensor, name, shape)
 
     def find(self, tensor: Any) -> Any:
@@ -222,10 +225,11 @@ class Copy(FuncGraph):  # type: ignore[misc]
             self._copies.update({op.name: copied for op, copied in zip(ops, copies, strict=True)})
             self._originals.update({copied.name: op for op, copied in zip(ops, copies, strict=True)})
             recreate(contexts_of(ops), self._new_name)
-        for op, copied in zip(ops, copies, strict=True):
-            # How a tf.function wants to be differentiated is known to the op in Python alone.
-            copied._gradient_function = op._gradient_function
-            own_graphs(copied)
+        with self._clean():  # function calls inside of functions are looked up in the default graph
+            for op, copied in zip(ops, copies, strict=True):
+                # How a tf.function wants to be differentiated is known to the op in Python alone.
+                copied._gradient_function = op._gradient_function
+                own_graphs(copied)
 
     def _new_name(self, name: str) -> str | None:
         """The name in the copy of a tensor or op of the original, None where it was not copied."""

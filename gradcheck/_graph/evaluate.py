@@ -61,7 +61,8 @@ def unconverted(fn: F) -> F:
     return cast(F, tf.autograph.experimental.do_not_convert(fn))
 
 
-def _release(names: Sequence[str]) -> None:
+def release(names: Sequence[str]) -> None:
+    """Take functions out of TensorFlow's registry."""
     ctx = context.context()
     for name in names:
         if ctx.has_function(name):
@@ -151,16 +152,16 @@ class Runner:
                 self._names.update({name: fresh_name("inner") for name in self.program.functions})
                 for name, body in self.program.functions.items():
                     ctx.add_function_def(definition_of(self._names[name], call_as(body, self._names)))
-                weakref.finalize(self, _release, list(self._names.values()))
+                weakref.finalize(self, release, list(self._names.values()))
             main = call_as(self.program.main, self._names)
             first = [a for m in moving for a in main.args if a.name == m]
             rest = [a for a in main.args if a.name not in moving]
             name = fresh_name("run")
             ctx.add_function_def(definition_of(name, replace(main, args=(*first, *rest))))
-            weakref.finalize(self, _release, [name])
+            weakref.finalize(self, release, [name])
             if moving:
                 name = _register_map(name, first, rest, main.returns)
-                weakref.finalize(self, _release, [name])
+                weakref.finalize(self, release, [name])
             self._registered[moving] = name
         return self._registered[moving]
 

@@ -15,6 +15,8 @@ _SCOPE = re.compile(r"(?:^|/)gradients(?:_\d+)?/")  # what tf.gradients opens, i
 _TAPE = "gradient_tape/"  # what a tf.GradientTape opens
 # What calls the gradient that the user wrote for a tf.custom_gradient: its ops are the user's own.
 _GRADIENT_CODE = ("actual_grad_fn", "internal_grad_fn", "tape_grad_fn")
+# What tf.vectorized_map and jacobians put behind the name of an op that they run on all rows at once.
+_VECTORIZED = "/pfor/"
 # How far up from an op of a gradient the forward pass is looked for.
 _NEAR = 8
 
@@ -30,16 +32,18 @@ def forward_op(graph: Any, op: Any) -> Any:
         graph: The outermost FuncGraph.
         op: An op of that graph, or of a function that it calls.
     """
-    if any(f.name in _GRADIENT_CODE and f.filename.endswith("custom_gradient.py") for f in op.traceback or ()):
-        return None
     found, seen = op, {id(op)}
     while True:
-        before = _by_name(graph, found)
+        before = None if _is_users_gradient(found) else _by_name(graph, found)
         before = _by_form(found) if before is None else before
         if before is None or id(before) in seen:
             return None if found is op else found
         found = before
         seen.add(id(found))
+
+
+def _is_users_gradient(op: Any) -> bool:
+    return any(f.name in _GRADIENT_CODE and f.filename.endswith("custom_gradient.py") for f in op.traceback or ())
 
 
 def called_graphs(call: Any) -> Iterator[Any]:
@@ -64,7 +68,9 @@ def _by_name(graph: Any, op: Any) -> Any:
     if not wanted:
         return None
     graphs = [op.graph, *_graphs(graph, set())]
-    graphs.sort(key=lambda g: (g is not op.graph, _stem(g.name) != _stem(op.graph.name)))
+    graphs.sort(
+        key=lambda g: (g is not op.graph, _stem(getattr(g, "name", "")) != _stem(getattr(op.graph, "name", "")))
+    )
     for name in wanted:
         for each in graphs:
             try:
@@ -94,7 +100,7 @@ def _stem(name: str) -> str:
 def _by_form(op: Any) -> Any:
     if not op.name.startswith(_TAPE):
         return None
-    scope = op.name.removeprefix(_TAPE)
+    scope = op.name.removeprefix(_TAPE).partition(_VECTORIZED)[0]
     best, most = _of_scope(op.graph, scope), 0
     for candidate in op.graph.get_operations():
         if candidate is op:

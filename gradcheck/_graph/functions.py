@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import logging
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -24,6 +23,7 @@ from gradcheck._graph.asked import (
 )
 from gradcheck._graph.copies import Copy
 from gradcheck._graph.memory import fingerprint, recall, remember
+from gradcheck._graph.quiet import errors_only
 from gradcheck._graph.reads import kept_variables, variables_read
 from gradcheck._graph.trace import Asked, Gradients, Traced, finish, place_inputs, with_values
 from gradcheck._graph.values import Values
@@ -120,14 +120,8 @@ def python_state_kept() -> Iterator[None]:
 @contextmanager
 def _tracing() -> Iterator[None]:
     """A scope for calling fn: random states are kept, and TensorFlow's logger speaks of errors only."""
-    logger = tf.get_logger()
-    level = logger.level
-    logger.setLevel(logging.ERROR)  # AutoGraph warns of what is then run eagerly, and so reported by us
-    try:
-        with python_state_kept():
-            yield
-    finally:
-        logger.setLevel(level)
+    with errors_only(), python_state_kept():  # AutoGraph warns of what is then run eagerly, and so reported by us
+        yield
 
 
 def _side_by_side(fn: Callable[..., Any], surrogate: Callable[..., Any], inputs: Any) -> Callable[..., Any]:

@@ -37,7 +37,7 @@ class HeldProgram:
     sources: tuple[Return, ...]  # references in the unheld main body whose base values they take
 
 
-def hold(program: Program, moving: Iterable[str], refs: Iterable[str] = ()) -> HeldProgram:
+def hold(program: Program, moving: Iterable[str], refs: Iterable[str] = (), *, stem: str = "held") -> HeldProgram:
     """The program with held tensors turned into arguments.
 
     Held are the outputs of every `tf.stop_gradient` that depends on something moving, and `refs`. A loop or a
@@ -48,6 +48,7 @@ def hold(program: Program, moving: Iterable[str], refs: Iterable[str] = ()) -> H
         program: What to rewrite; nested calls should be inlined.
         moving: Names of the arguments, and references, whose values will change between runs.
         refs: References in the main body to hold besides.
+        stem: What the names of the arguments that are added begin with.
     """
     body = program.main
     wanted = list(refs)
@@ -56,10 +57,10 @@ def hold(program: Program, moving: Iterable[str], refs: Iterable[str] = ()) -> H
     types.update({a.name: a.dtype for a in body.args})
     held = [*dict.fromkeys([*wanted, *stops])]
     work = _Pairing(program.functions)
-    sources = {ref: f"held_{k}" for k, ref in enumerate(held)}
+    sources = {ref: f"{stem}_{k}" for k, ref in enumerate(held)}
     # Base values have arguments of their own: an inner x is held so that it can be moved, and its base is not.
     bases: dict[str, str] = {}
-    nodes = [_paired_call(n, bases, moved, work) if n.name in paired else n for n in body.nodes]
+    nodes = [_paired_call(n, bases, moved, work, f"{stem}_base") if n.name in paired else n for n in body.nodes]
     changed = redirect(replace(body, nodes=tuple(nodes)), sources)
     added = [*sources.items(), *bases.items()]
     arguments = [Argument(name, types[ref]) for ref, name in added]
@@ -132,13 +133,13 @@ class _Pairing:
     names: dict[tuple[str, bool], str] = field(default_factory=dict)
 
 
-def _paired_call(node: Node, bases: dict[str, str], moved: set[str], work: _Pairing) -> Node:
+def _paired_call(node: Node, bases: dict[str, str], moved: set[str], work: _Pairing, stem: str) -> Node:
     """The call in the main body, taking the base values of its inputs as further arguments."""
     ins = data_inputs(node)
     offset = min(CALLED[node.op].values()) if node.op in _CONDITIONALS else 0
     base = []
     for ref in ins[offset:]:
-        base.append(bases.setdefault(ref, f"base_{len(bases)}") if ref in moved else ref)
+        base.append(bases.setdefault(ref, f"{stem}_{len(bases)}") if ref in moved else ref)
     return _double(node, ins, base, work)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any
@@ -82,11 +82,11 @@ def from_concrete(function: Any) -> Program:
 
 def _with_library(main: Body, graph: Any) -> Program:
     library: dict[str, Body] = {}
-    pending = set(_called_names(main.nodes))
+    pending = called_names(main)
     while pending:
         name = pending.pop()
         library[name] = _body(_definition(name, graph), graph)
-        pending |= set(_called_names(library[name].nodes)) - library.keys()
+        pending |= called_names(library[name]) - library.keys()
     return Program(main=main, functions=library)
 
 
@@ -158,25 +158,18 @@ def _with_calls(body: Body, named: list[Node], graph: Any) -> Body:
     return redirect(replace(body, nodes=tuple(calls.get(n.name, n) for n in body.nodes)), refs)
 
 
-def _called_names(nodes: Iterable[Node]) -> Iterator[str]:
-    for node in nodes:
-        for value in node.attr.values():
-            kind = value.WhichOneof("value")
-            if kind == "func":
-                yield value.func.name
-            elif kind == "list":
-                for func in value.list.func:
-                    yield func.name
-
-
 def functions_named(node: Node) -> list[str]:
     """The functions that a node names."""
-    return list(_called_names([node]))
+    found = []
+    for value in node.attr.values():
+        kind = value.WhichOneof("value")
+        found += [value.func.name] if kind == "func" else [func.name for func in value.list.func]
+    return found
 
 
 def called_names(body: Body) -> set[str]:
     """The functions that the nodes of a body name."""
-    return set(_called_names(body.nodes))
+    return {name for node in body.nodes for name in functions_named(node)}
 
 
 def called_functions(node: Node) -> list[tuple[str, int]]:
@@ -208,7 +201,7 @@ def call_as(body: Body, names: Mapping[str, str]) -> Body:
     """The body with the functions that it calls known by other names."""
     nodes = []
     for node in body.nodes:
-        if any(name in names for name in _called_names([node])):
+        if any(name in names for name in functions_named(node)):
             node = copy_node(node)
             rename_called(node, names)
         nodes.append(node)

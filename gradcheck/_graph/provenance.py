@@ -6,11 +6,12 @@ import linecache
 import os
 import re
 import sysconfig
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
 from gradcheck._graph.forward import called_graphs, forward_op
+from gradcheck._graph.generated import users_line
 from gradcheck._graph.held import HeldProgram, held_inside
 from gradcheck._graph.program import CALLED, node_of
 from gradcheck._graph.quantiles import AT_BASE
@@ -43,61 +44,70 @@ def _is_users(path: str) -> bool:
     return not path.startswith(standard) or f"{os.sep}site-packages{os.sep}" in path
 
 
-def place(graph: Any, name: str, op_type: str = "") -> Place:
-    """The place of a node of the program traced from a FuncGraph; for an op of a gradient, that of its forward op."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Origin:
+    """Where an op comes from.
+
+    Attributes:
+        place: The op, with the user's line; for an op of a gradient, the line of its forward op.
+        own_name: The name that the op has in the graph of the function that made it.
+        forward: For an op of a gradient, the op that it differentiates.
+        layer: The path of the Keras layer in whose call the op, or its forward op, was made.
+    """
+
+    place: Place
+    own_name: str
+    forward: Place | None = None
+    layer: str | None = None
+
+
+def origin(graph: Any, name: str, op_type: str = "") -> Origin:
+    """Where a node of the program traced from a FuncGraph comes from."""
     op = operation(graph, name, op_type)
     if op is None:
-        return Place(op=name, op_type=op_type)
+        return Origin(place=Place(op=name, op_type=op_type), own_name=name)
     forward = forward_op(graph, op)
-    return place_of(op, name, op_type, op if forward is None else forward)
+    source = op if forward is None else _original(forward.graph, forward)
+    found = place_of(op, name, op_type, source)
+    return Origin(
+        place=found,
+        own_name=str(op.name),
+        forward=None if forward is None else replace(found, op=forward.name, op_type=forward.type),
+        layer=_keras_layer(source),
+    )
+
+
+def place(graph: Any, name: str, op_type: str = "") -> Place:
+    """The place of a node of the program traced from a FuncGraph; for an op of a gradient, that of its forward op."""
+    return origin(graph, name, op_type).place
 
 
 def place_of(op: Any, name: str, op_type: str = "", maker: Any = None) -> Place:
     """The place of an op, by the line that made it or, where it is given, its maker."""
-    frame = _users_frame(op if maker is None else maker)
+    return at_frame(users_frame(op if maker is None else maker), name, op_type or op.type)
+
+
+def at_frame(frame: Any, name: str, op_type: str) -> Place:
+    """The place of what was made at a frame of a stack; without a line where there is none."""
+    found = Place(op=name, op_type=op_type)
     if frame is None:
-        return Place(op=name, op_type=op_type or op.type)
+        return found
     source = linecache.getline(frame.filename, frame.lineno).strip()
-    return Place(
-        op=name,
-        op_type=op_type or op.type,
-        file=_short(frame.filename),
-        line=frame.lineno,
-        function=frame.name,
-        source=source or None,
-    )
+    return replace(found, file=_short(frame.filename), line=frame.lineno, function=frame.name, source=source or None)
 
 
-def own_name(graph: Any, name: str, op_type: str = "") -> str:
-    """The name that an op has in the graph of the function that made it."""
-    op = operation(graph, name, op_type)
-    return name if op is None else str(op.name)
-
-
-def forward_place(graph: Any, name: str, op_type: str = "") -> Place | None:
-    """The place of the op that an op of a gradient differentiates; None for other ops."""
-    op = operation(graph, name, op_type)
-    forward = None if op is None else forward_op(graph, op)
-    if forward is None:
-        return None
-    found = place(graph, name, op_type)
-    return replace(found, op=forward.name, op_type=forward.type)
-
-
-def keras_layer(graph: Any, name: str, op_type: str = "") -> str | None:
-    """The path of the Keras layer in whose call an op, or the op that it differentiates, was made; None outside."""
-    op = operation(graph, name, op_type)
-    op = op if op is None else forward_op(graph, op) or op
-    if op is None:
-        return None
+def _keras_layer(op: Any) -> str | None:
     calls = [f for f in op.traceback or () if f.name == "__call__" and f.filename.endswith(_LAYER_CALL)]
     # Each call opens a scope named like the layer, made unique by a number of its own.
     scopes = op.name.split("/")[: len(calls)]
     return "/".join(re.sub(r"_\d+$", "", scope) for scope in scopes) or None
 
 
-def _users_frame(op: Any) -> Any:
-    return next((f for f in reversed(list(op.traceback or ())) if _is_users(f.filename)), None)
+def users_frame(op: Any) -> Any:
+    """The innermost frame of the user's in which an op was made; None where only those are left that called us."""
+    frames = [users_line(frame) for frame in op.traceback or ()]
+    ours = [k for k, f in enumerate(frames) if f.filename.startswith(_OURS + os.sep) and not _is_users(f.filename)]
+    return next((f for f in reversed(frames[max(ours, default=-1) + 1 :]) if _is_users(f.filename)), None)
 
 
 def _short(path: str) -> str:

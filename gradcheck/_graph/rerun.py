@@ -2,59 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from functools import partial
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 from tensorflow.python.eager.polymorphic_function import function_type_utils
 
-from gradcheck._graph import provenance, structure
+from gradcheck._graph import structure
 from gradcheck._graph.evaluate import eagerly
 from gradcheck._graph.program import Program, from_concrete
+from gradcheck._graph.provenance import Origin, origin
 from gradcheck._graph.randomness import FROZEN, freeze_randomness, of_generator
+from gradcheck._graph.replicas import sum_replicas
 from gradcheck._graph.shadows import empty_shadow, read, shadow
 from gradcheck._graph.trace import Traced
 from gradcheck._graph.twin import WIDER, promote
 from gradcheck._graph.values import variable_dtype
-from gradcheck._graph.visit import Inward, Value, visit
-from gradcheck._results import Place
-
-
-class Places(Protocol):
-    """Tells where in the user's code the ops of a program come from, by their full names and types."""
-
-    def place(self, name: str, op_type: str) -> Place: ...
-
-    def forward(self, name: str, op_type: str) -> Place | None: ...
-
-    def layer(self, name: str, op_type: str) -> str | None: ...
-
-    def own_name(self, name: str, op_type: str) -> str: ...
-
-
-@dataclass(frozen=True, slots=True)
-class GraphPlaces:
-    """Places looked up in the FuncGraph that a program was made from."""
-
-    graph: Any
-
-    def place(self, name: str, op_type: str) -> Place:
-        """The op, with the line that made it or its forward op."""
-        return provenance.place(self.graph, name, op_type)
-
-    def forward(self, name: str, op_type: str) -> Place | None:
-        """The op that an op of a gradient differentiates."""
-        return provenance.forward_place(self.graph, name, op_type)
-
-    def layer(self, name: str, op_type: str) -> str | None:
-        """The path of the Keras layer that made the op."""
-        return provenance.keras_layer(self.graph, name, op_type)
-
-    def own_name(self, name: str, op_type: str) -> str:
-        """The name of the op in the graph that the user's code made."""
-        return provenance.own_name(self.graph, name, op_type)
+from gradcheck._graph.visit import Inward, Pace, Value, visit
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,14 +41,14 @@ class Rerun:
     program: Program
     given: tuple[Given, ...]  # one per argument of the main body
     outputs: tuple[str, ...]  # what the user knows the returned values by
-    places: Places
+    origin: Callable[[str, str], Origin]  # where an op comes from, by its full name and type
     alive: Any = None
     notes: tuple[str, ...] = ()
 
-    def start(self) -> tuple[list[Value], Inward]:
+    def start(self, pace: Pace | None = None) -> tuple[list[Value], Inward]:
         """The values of the arguments, variables being copies made now, and the visits of a run."""
         values = [Value(_fresh(each)) for each in self.given]
-        return values, visit(self.program, values, alive=self.alive)
+        return values, visit(self.program, values, alive=self.alive, pace=pace)
 
     def widened(self) -> Rerun:
         """The same in float64; what cannot be promoted keeps its dtype."""
@@ -129,7 +96,7 @@ def of_traced(traced: Traced, positions: Sequence[int], labels: Sequence[str], m
         program=Program(main=main, functions=traced.program.functions),
         given=tuple(given),
         outputs=tuple(labels),
-        places=GraphPlaces(traced.graph),
+        origin=partial(origin, traced.graph),
         alive=traced.graph,
     )
 
@@ -153,6 +120,8 @@ def of_concrete(
     names = {id(v.handle): v.name.removesuffix(":0") for v in function.graph.variables if hasattr(v, "handle")}
     program = from_concrete(function)
     labels = [a.name for a in program.main.args]
+    numbers = {n: int(v) for n, v in zip(labels, flat, strict=True) if v.dtype == tf.int32 and v.shape.rank == 0}
+    program = sum_replicas(program, numbers)
     given = tuple(_given(label, value, names, before) for label, value in zip(labels, flat, strict=True))
     nodes = [n for body in (program.main, *program.functions.values()) for n in body.nodes]
     frozen = sorted({n.op for n in nodes if n.op in FROZEN and not of_generator(n)})
@@ -161,7 +130,7 @@ def of_concrete(
         program=freeze_randomness(program, generators=False),
         given=given,
         outputs=_output_paths(function),
-        places=GraphPlaces(function.graph),
+        origin=partial(origin, function.graph),
         alive=function,
         notes=(f"{', '.join(frozen)} drew other numbers than in the step itself",) if frozen else (),
     )

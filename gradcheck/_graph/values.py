@@ -117,13 +117,19 @@ class Values:
 
 def variable_dtype(tensor: Any) -> Any:
     """The dtype of the variable that a tensor is the handle of, or None where it is no such handle."""
+    known = variable_type(tensor)
+    return None if known is None else known[1]
+
+
+def variable_type(tensor: Any) -> Any:
+    """The shape and the dtype of the variable that a tensor is the handle of, or None where it is no such handle."""
     if tensor.dtype != tf.resource:
         return None
     eager = isinstance(tensor, tf.__internal__.EagerTensor)
     data = tensor._handle_data if eager else handle_data_util.get_resource_handle_data(tensor)
     if data is None or not data.is_set or not data.shape_and_type:
         return None
-    return tf.as_dtype(data.shape_and_type[0].dtype)
+    return tf.TensorShape(data.shape_and_type[0].shape), tf.as_dtype(data.shape_and_type[0].dtype)
 
 
 def is_symbolic(value: Any) -> bool:

@@ -3,43 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
 
-import tensorflow as tf
-from tensorflow.python import pywrap_tfe
-from tensorflow.python.eager import context, core
-from tensorflow.python.framework import tensor_util
+from tensorflow.core.framework import types_pb2
 
-from gradcheck._errors import GraphUnavailable
-from gradcheck._graph.evaluate import Runner, eagerly
+from gradcheck._graph.frames import V1, Frames
 from gradcheck._graph.program import (
     CALLED,
-    Argument,
+    COMPLEX,
     Body,
     Node,
     Program,
-    Return,
-    copy_node,
     data_inputs,
     functions_named,
-    input_types,
-    node_of,
     op_def,
     output_refs,
-    reached_library,
-    set_inputs,
+    prune,
     topological,
 )
-
-# What watches a value and raises: here the watching is ours.
-_PASSES = frozenset({"CheckNumerics", "CheckNumericsV2", "DebugIdentity", "DebugIdentityV2", "DebugIdentityV3"})
-# What changes variables.
-_WRITES = ("Assign", "ResourceApply", "ResourceSparseApply", "ResourceScatter", "ResourceStridedSliceAssign",
-           "ResourceCountUpTo", "Rng", "Stateful", "NonDeterministicInts")  # fmt: skip
-# What gives another value each time, out of something of the user's.
-_ONCE = ("Iterator", "MultiDeviceIterator", "QueueDequeue", "Reader", "Unstage", "Collective", "Nccl")
-_V1 = frozenset({"Switch", "Merge", "Enter", "Exit", "NextIteration", "LoopCond"})
+from gradcheck._graph.single import Ops, attributes_of, is_write, kind_of
+from gradcheck._graph.skim import Skimmer
 
 
 @dataclass(slots=True, eq=False)
@@ -59,7 +43,7 @@ class Step:
     """One step inwards: the node that calls, which of its functions, and for a loop the iteration, from 0 on."""
 
     node: str
-    part: str  # "call", "then", "else", "branch 2", "body" or "cond"
+    part: str  # "call", "then", "else", "branch 2", "body", "cond" or, for a loop of control flow v1, "frame"
     iteration: int | None = None
 
 
@@ -75,13 +59,29 @@ class Visit:
     @property
     def name(self) -> str:
         """The names of the calls and of the op, joined by / as they are in an inlined program."""
-        return "/".join([*(step.node for step in self.path), self.node.name])
+        return "/".join([*(step.node for step in self.path if step.part != "frame"), self.node.name])
 
 
 Inward = Generator[Visit, None, tuple[Value, ...]]  # visits, and in the end the values that are returned
 
 
-def visit(program: Program, arguments: Sequence[Value], *, alive: Any = None) -> Inward:
+class Pace(Protocol):
+    """Where loops may be run in one piece instead of being looked into."""
+
+    def target(self, loop: Node, path: tuple[Step, ...], iteration: int, state: Sequence[Value]) -> int | None:
+        """The iteration before which to look again, or None to look into this one."""
+        ...
+
+    def watches(self) -> bool:
+        """Whether to stop before an iteration in which an op gives NaN or an infinity."""
+        ...
+
+    def arrived(self, before: Sequence[Value], after: Sequence[Value], loop: Node, skipped: int) -> None:
+        """Told of the values that a loop carried before and after it was run in one piece."""
+        ...
+
+
+def visit(program: Program, arguments: Sequence[Value], *, alive: Any = None, pace: Pace | None = None) -> Inward:
     """Run a program op by op and show each op after it ran, in the order in which they ran.
 
     Calls, conditionals and loops are not shown themselves: what they call is entered, with the branch that is taken,
@@ -93,6 +93,7 @@ def visit(program: Program, arguments: Sequence[Value], *, alive: Any = None) ->
         program: Any program; nothing needs to be inlined.
         arguments: One value per argument of the main body.
         alive: What must not be collected meanwhile, such as the graph that holds Python functions.
+        pace: Which iterations to pass over; by default none.
 
     Returns:
         An iterator of visits; its return value (`yield from`) is the tuple of values that the main body returns.
@@ -101,8 +102,7 @@ def visit(program: Program, arguments: Sequence[Value], *, alive: Any = None) ->
         GraphUnavailable: If an op takes a value from outside that cannot be had twice, such as a data set's next.
         tf.errors.OpError: If an op fails, as it does in the user's run.
     """
-    walk = _Walk(program.functions, alive)
-    walk.context.ensure_initialized()
+    walk = _Walk(program.functions, Ops(program.functions, alive), pace, Skimmer(program.functions, alive))
     return walk.body(program.main, list(arguments), ())
 
 
@@ -114,22 +114,24 @@ class _Planned:
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
     kind: str  # "op", "const", "pass", "native", "skip" or the op type of what calls
-    attributes: tuple[Any, ...]
+    attributes: tuple[Any, ...]  # as `Ops.run` takes them
     last: tuple[str, ...]  # references that nothing takes afterwards
 
 
 @dataclass(slots=True)
 class _Walk:
     functions: Mapping[str, Body]
-    alive: Any
-    context: Any = field(default_factory=context.context)
+    ops: Ops
+    pace: Pace | None
+    skimmer: Skimmer
     plans: dict[int, tuple[Body, list[_Planned]]] = field(default_factory=dict)
-    constants: dict[int, Any] = field(default_factory=dict)
-    runners: dict[int, Runner] = field(default_factory=dict)
+    skimming: dict[int, bool] = field(default_factory=dict)
     writing: dict[str, bool] = field(default_factory=dict)
 
     def body(self, body: Body, arguments: Sequence[Value], path: tuple[Step, ...]) -> Inward:
         values = dict(zip((a.name for a in body.args), arguments, strict=True))
+        if any(node.op in V1 for node in body.nodes):
+            return (yield from self._by_frames(body, values, path))
         for planned in self._plan(body):
             inputs = tuple(values[i] for i in planned.inputs)
             if planned.kind in CALLED:
@@ -137,14 +139,34 @@ class _Walk:
             elif planned.kind == "skip":
                 continue
             else:
-                outputs = tuple(Value(t) for t in self._run(planned, inputs))
+                outputs = self._run(planned, inputs)
                 yield Visit(planned.node, path, inputs, outputs)
             values.update(zip(planned.outputs, outputs, strict=True))
             for ref in planned.last:
                 del values[ref]
         return tuple(values[r.ref] for r in body.returns)
 
+    def _run(self, planned: _Planned, inputs: Sequence[Value]) -> tuple[Value, ...]:
+        tensors = [value.tensor for value in inputs]
+        found = self.ops.run(planned.node, planned.kind, planned.attributes, tensors, len(planned.outputs))
+        return tuple(Value(tensor) for tensor in found)
+
     # ------------------------------------------------------------------------------------------ control flow
+
+    def _by_frames(self, body: Body, values: Mapping[str, Value], path: tuple[Step, ...]) -> Inward:
+        """A body with loops or conditions of control flow v1."""
+        plan = {planned.node.name: planned for planned in self._plan(body)}
+        frames = Frames([p.node for p in plan.values()], values, [r.ref for r in body.returns], _is_true)
+        while (due := frames.next()) is not None:
+            planned = plan[due.node.name]
+            within = (*path, *(Step(frame, "frame", iteration) for frame, iteration in due.tag))
+            if planned.kind in CALLED:
+                outputs = yield from self._enter(planned, due.inputs, within)
+            else:
+                outputs = self._run(planned, due.inputs)
+                yield Visit(due.node, within, due.inputs, outputs)
+            frames.give(due, outputs)
+        return tuple(frames.returned[r.ref] if r.ref in frames.returned else values[r.ref] for r in body.returns)
 
     def _enter(self, planned: _Planned, inputs: tuple[Value, ...], path: tuple[Step, ...]) -> Inward:
         node = planned.node
@@ -166,46 +188,42 @@ class _Walk:
         condition, body = self._named(node, "cond"), self._named(node, "body")
         iteration = 0
         while True:
+            if self.pace is not None and self._can_skim(node):
+                target = self.pace.target(node, path, iteration, state)
+                if target is not None and target > iteration:
+                    tensors = [value.tensor for value in state]
+                    watch = self.pace.watches()
+                    found = self.skimmer.run(node, tensors, iteration, target, watch=watch)
+                    after = tuple(Value(tensor) for tensor in found.state)
+                    self.pace.arrived(state, after, node, found.iteration - iteration)
+                    state, iteration = after, found.iteration
+                    if found.ended:
+                        return state
             (go_on,) = yield from self.body(condition, state, (*path, Step(node.name, "cond", iteration)))
             if not truth(go_on.tensor):
                 return state
             state = yield from self.body(body, state, (*path, Step(node.name, "body", iteration)))
             iteration += 1
 
+    def _can_skim(self, node: Node) -> bool:
+        """Whether a loop, run in one piece, does what it does op by op."""
+        if id(node) not in self.skimming:
+            bodies = [self._named(node, key) for key in ("cond", "body")]
+            plain = bodies[0].returns[0].dtype == types_pb2.DT_BOOL and all(self._is_plain(body) for body in bodies)
+            self.skimming[id(node)] = plain
+        return self.skimming[id(node)]
+
+    def _is_plain(self, body: Body) -> bool:
+        return all(self._is_plain_node(node) for node in body.nodes)
+
+    def _is_plain_node(self, node: Node) -> bool:
+        if node.op in CALLED:
+            return all(self._is_plain(self.functions[name]) for name in functions_named(node))
+        watched = node.op in V1 or kind_of(node) == "pass" or op_def(node.op).is_stateful
+        return not watched and not any(dtype in COMPLEX for _, dtype in output_refs(node))
+
     def _named(self, node: Node, key: str) -> Body:
         return self.functions[node.attr[key].func.name]
-
-    # ------------------------------------------------------------------------------------------ one op
-
-    def _run(self, planned: _Planned, inputs: Sequence[Value]) -> Sequence[Any]:
-        if planned.kind == "const":
-            return (self._constant(planned.node),)
-        tensors = [value.tensor for value in inputs]
-        if planned.kind == "pass":
-            return tensors[:1]
-        if planned.kind == "native":
-            return self._natively(planned, tensors)
-        try:
-            found: list[Any] = pywrap_tfe.TFE_Py_Execute(
-                self.context._handle, None, planned.node.op, tensors, planned.attributes, len(planned.outputs)
-            )
-        except core._NotOkStatusException as error:
-            raise core._status_to_exception(error) from None
-        return found
-
-    def _constant(self, node: Node) -> Any:
-        if id(node) not in self.constants:
-            with eagerly():
-                self.constants[id(node)] = tf.constant(tensor_util.MakeNdarray(node.attr["value"].tensor))
-        return self.constants[id(node)]
-
-    def _natively(self, planned: _Planned, tensors: Sequence[Any]) -> Sequence[Any]:
-        """Run an op that calls functions which are not entered, such as one that maps over a data set."""
-        node = planned.node
-        if id(node) not in self.runners:
-            self.runners[id(node)] = Runner(_alone(node, planned.inputs, self.functions), alive=self.alive)
-        with eagerly():
-            return [tf.convert_to_tensor(v) for v in self.runners[id(node)].run(tensors)]
 
     # ------------------------------------------------------------------------------------------ preparation
 
@@ -215,37 +233,26 @@ class _Walk:
         return self.plans[id(body)][1]
 
     def _planned(self, body: Body) -> list[_Planned]:
-        if any(node.op in _V1 for node in body.nodes):
-            raise GraphUnavailable("loops and conditions of control flow v1 cannot be looked into")
         nodes = self._live(body)
         outputs = [tuple(ref for ref, _ in output_refs(node)) for node in nodes]
         last: list[list[str]] = [[] for _ in nodes]
         seen = {r.ref for r in body.returns}
         for k in range(len(nodes) - 1, -1, -1):
-            kind = _kind(nodes[k])
-            if kind != "skip":
+            if kind_of(nodes[k]) != "skip":
                 for ref in (*data_inputs(nodes[k]), *outputs[k]):
                     if ref not in seen:
                         seen.add(ref)
                         last[k].append(ref)
         return [
-            _Planned(n, tuple(data_inputs(n)), refs, _kind(n), _attributes(n), tuple(gone))
+            _Planned(n, tuple(data_inputs(n)), refs, kind_of(n), attributes_of(n), tuple(gone))
             for n, refs, gone in zip(nodes, outputs, last, strict=True)
-            if _kind(n) != "skip"
+            if kind_of(n) != "skip"
         ]
 
     def _live(self, body: Body) -> list[Node]:
         """The nodes that what is returned or kept takes, and those that change variables, in an order that runs."""
-        producers = {node.name: node for node in body.nodes}
-        pending = [node_of(r.ref) for r in body.returns] + [n.name for n in body.nodes if self._writes(n)]
-        pending += body.kept
-        live: set[str] = set()
-        while pending:
-            name = pending.pop()
-            if name not in live and name in producers:
-                live.add(name)
-                pending += [node_of(i) for i in producers[name].input]
-        return [node for node in topological(body) if node.name in live]
+        writing = tuple(node.name for node in body.nodes if self._writes(node))
+        return topological(prune(replace(body, kept=(*body.kept, *writing))))
 
     def _writes(self, node: Node) -> bool:
         """Whether running a node may change a variable."""
@@ -260,64 +267,11 @@ class _Walk:
         return self.writing[name]
 
 
-def _kind(node: Node) -> str:
-    if node.op in CALLED:
-        return str(node.op)
-    if node.op == "Const":
-        return "const"
-    if node.op in _PASSES:
-        return "pass"
-    if node.op.startswith(_ONCE):
-        raise GraphUnavailable(
-            f"{node.op} {node.name!r} takes its value from outside, where it cannot be had a second time; let the "
-            "function take that value as an argument"
-        )
-    if op_def(node.op).is_stateful and not output_refs(node) and not is_write(node):
-        return "skip"
-    return "native" if functions_named(node) else "op"
-
-
-def is_write(node: Node) -> bool:
-    """Whether an op, which calls nothing, changes variables that it takes."""
-    return str(node.op).startswith(_WRITES)
+def _is_true(value: Value) -> bool:
+    return truth(value.tensor)
 
 
 def truth(tensor: Any) -> bool:
     """What TensorFlow's conditionals and loops take a tensor for: itself, or whether it holds anything."""
     value = tensor.numpy()
     return bool(value) if tensor.shape.rank == 0 else value.size > 0
-
-
-def _attributes(node: Node) -> tuple[Any, ...]:
-    """The attributes of a node as TensorFlow's eager execution takes them: names and values in turn."""
-    definition = op_def(node.op)
-    flat: list[Any] = []
-    for attr in definition.attr if definition is not None else ():
-        if attr.name in node.attr and not functions_named(node):
-            value = node.attr[attr.name]
-            kind = value.WhichOneof("value")
-            flat += [attr.name, _listed(value.list, attr.type) if kind == "list" else getattr(value, kind)]
-    return tuple(flat)
-
-
-def _listed(values: Any, kind: str) -> list[Any]:
-    fields = {
-        "string": "s",
-        "int": "i",
-        "float": "f",
-        "bool": "b",
-        "type": "type",
-        "shape": "shape",
-        "tensor": "tensor",
-    }
-    found = list(getattr(values, fields[kind[5:-1]]))  # kind is such as "list(type)"
-    return [None if s.unknown_rank else tf.TensorShape(s).as_list() for s in found] if kind == "list(shape)" else found
-
-
-def _alone(node: Node, inputs: Sequence[str], functions: Mapping[str, Body]) -> Program:
-    """A program that runs one node."""
-    args = tuple(Argument(f"a{k}", dtype) for k, dtype in enumerate(input_types(node)))
-    copy = copy_node(node)
-    set_inputs(copy, [a.name for a in args], [])
-    returns = tuple(Return(ref, dtype) for ref, dtype in output_refs(node))
-    return reached_library(Program(main=Body(args=args, nodes=(copy,), returns=returns), functions=functions))

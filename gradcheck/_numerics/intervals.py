@@ -75,6 +75,7 @@ def differentiate(
     target: float | Floats,
     argument_noise: float | Floats = 0.0,
     rounds: int = 8,
+    loudest: float | Floats = np.inf,
 ) -> Derivatives:
     """Differentiate functions of one variable t at t = 0.
 
@@ -95,6 +96,8 @@ def differentiate(
         target: Error wanted, absolute; broadcast to [groups, channels].
         argument_noise: Noise of the function caused by the rounding of its argument; broadcast likewise.
         rounds: At most so many calls of `sample` for each grid.
+        loudest: The most that rounding inside of a function can do to it, where that is known; broadcast likewise. What
+            is louder is a feature too fine for the step, and no noise, be the function constant at small steps or not.
     """
     steps = np.full(groups, np.asarray(step, np.float64) * DETUNED)
     samples = np.asarray(sample(np.arange(groups), steps, NINE), np.float64)
@@ -102,6 +105,7 @@ def differentiate(
     limits = np.broadcast_to(np.asarray(target, np.float64), shape).reshape(-1)
     limits = np.maximum(limits, _NEGLIGIBLE * smallest_normal(eps))
     roughness = np.broadcast_to(np.asarray(argument_noise, np.float64), shape).reshape(-1)
+    limit = np.broadcast_to(np.asarray(loudest, np.float64), shape).reshape(-1)
     flat, first_steps = samples.reshape(len(NINE), -1), np.repeat(steps, shape[1])
     results, satisfied = _look_once(flat, first_steps, eps, limits, roughness)
     evaluations = len(NINE) * groups
@@ -109,7 +113,13 @@ def differentiate(
     def search(rest: Integers, grid: tuple[int, ...]) -> Search:
         group, channel = np.divmod(rest, shape[1])
         return Search(
-            group=group, channel=channel, target=limits[rest], argument_noise=roughness[rest], eps=eps, grid=grid
+            group=group,
+            channel=channel,
+            target=limits[rest],
+            argument_noise=roughness[rest],
+            eps=eps,
+            grid=grid,
+            loudest=limit[rest],
         )
 
     rest = np.flatnonzero(~satisfied & np.isfinite(results.base))

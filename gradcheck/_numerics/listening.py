@@ -46,8 +46,9 @@ class Listener:
     smoothly by less than the noise that was heard, which no staircase does.
     """
 
-    def __init__(self, size: int, least: float) -> None:
+    def __init__(self, size: int, least: float, loudest: Floats) -> None:
         self.least = least  # no step below this one
+        self.loudest = loudest  # no grain is louder than this: what is, is a feature
         self.grain = np.zeros(size)
         self.hum = np.zeros(size)  # noise no louder than rounding may be
         self.noise, self.step = np.zeros(size), np.full(size, np.inf)  # loud noise at the smallest step
@@ -73,8 +74,10 @@ class Listener:
         same = heard & found.settled & finite & ~shaped & (high <= _SAME * low)
         apart = np.maximum(step, before) / np.minimum(step, before)
         certain = (same & (apart >= _FAR / 2)) | ((step <= self.awaited[at]) & (stuck | (same & loud)))
+        certain &= high <= self.loudest[at]
         to = at[certain]
         self.grain[to] = np.where(stuck, noise, high)[certain]
+        self.believed[at] |= loud & (measured > self.loudest[at])
         self.believed[to] = False
         quiet = heard & finite & ~loud & (step < before)
         moves = np.abs(found.value) * step

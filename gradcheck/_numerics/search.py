@@ -49,6 +49,7 @@ class Search:
         argument_noise: Floats,
         eps: float,
         grid: tuple[int, ...],
+        loudest: Floats,
     ) -> None:
         size = group.size
         self.group, self.channel, self.target, self.argument_noise = group, channel, target, argument_noise
@@ -57,7 +58,7 @@ class Search:
         self.lowest = np.full(size, np.inf)  # smallest step seen
         self.good, self.bad, self.wall = np.zeros(size), np.full(size, np.inf), np.full(size, np.inf)
         self.closer, self.look = np.zeros(size), np.zeros(size)  # where to go if no step is good; before all others
-        self.listener = Listener(size, smallest_step(eps))
+        self.listener = Listener(size, smallest_step(eps), loudest)
         self.quiet, self.noisy = Records.unknown(size), Records.unknown(size)
         self.left, self.right = Records.unknown(size), Records.unknown(size)
         self.firm = np.zeros(size, np.bool_)  # nothing speaks against the quiet record

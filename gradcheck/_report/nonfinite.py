@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from gradcheck._report.plain import FORMAT, fields_of, from_plain, require_format, to_plain
+from gradcheck._report.plain import from_document, to_document
 from gradcheck._results import Place
 
 
@@ -38,7 +38,8 @@ class NonfiniteReport:
         forward: Where the op belongs to a gradient: the op that it differentiates, with its line.
         kind: "NaN", "+Inf" or "-Inf": the first such entry of the op's output.
         cause: "overflow" (too large for the dtype), "lost precision" (finite in float64, where the inputs were not
-            rounded to a singular point), "singularity" (of the function itself) or "input" (it came from outside).
+            rounded to a singular point), "singularity" (of the function itself) or "input" (it came from outside);
+            None in a Python function.
         hint: What to write at that line.
         output: What the op gave; its name is "op:output".
         index: The first entry that is not finite.
@@ -91,7 +92,7 @@ class NonfiniteReport:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain dicts, lists, strings and numbers: what `json.dumps` takes; NaN and infinities as strings."""
-        return {"format": FORMAT, **to_plain(self)}
+        return to_document(self)
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> NonfiniteReport:
@@ -100,16 +101,13 @@ class NonfiniteReport:
         Raises:
             ValueError: If a field is missing, unknown or of the wrong kind.
         """
-        fields = dict(fields_of(data, "report"))
-        require_format(fields, "report")
-        report: NonfiniteReport = from_plain(cls, fields, "report")
-        return report
+        return from_document(cls, data)
 
 
 _CAUSES = {
     "overflow": "too large for {dtype}",
-    "lost precision": "finite in float64: rounding in {dtype} made it singular",
-    "singularity": "not finite in float64 either",
+    "lost precision": "finite if all is computed in float64; rounding on the way made it singular",
+    "singularity": "not finite there, however exactly it is computed",
     "input": "it was not finite when it came in",
 }
 
@@ -119,8 +117,9 @@ def _text(report: NonfiniteReport) -> str:
         return f"{report.name}: {'all values and gradients are finite' if report.ok else 'not finite'}" + _notes(report)
     output = report.output
     index = list(report.index or ())
-    born = f"{report.place.op_type} '{report.place.op}' gives {report.kind} at {index}"
-    lines = [f"{report.name}: {born}", f"  output   {_range(output)}; {_counts(output)}"]
+    own = output.name.partition(":")[0]  # without the calls around it, which "inside" tells
+    born = f"{report.place.op_type} '{own}' gives {report.kind} at {index}"
+    lines = [f"{report.name}: {born}", f"  output   {_range(output)}; {counts_text(output)}"]
     lines += [f"  input    {_range(each)}" for each in report.inputs[:3]]
     lines += [f"  inside   {' > '.join(report.inside)}"] if report.inside else []
     lines += [f"  layer    {report.layer}"] if report.layer else []
@@ -128,7 +127,7 @@ def _text(report: NonfiniteReport) -> str:
     shown = report.forward if report.forward and report.forward.file else report.place
     lines += [f"  where    {_line(shown)}"] if shown.file else []
     if report.cause:
-        lines.append(f"  cause    {report.cause}: {_CAUSES[report.cause].format(dtype=output.dtype)}")
+        lines.append(f"  cause    {report.cause}: {_CAUSES.get(report.cause, '').format(dtype=output.dtype)}")
     lines += [f"  hint     {report.hint}"] if report.hint else []
     if report.reaches:
         more = f" and {len(report.reaches) - 3} more" if len(report.reaches) > 3 else ""
@@ -153,7 +152,8 @@ def _range(found: Range) -> str:
     return f"{found.name} {shape} in [{found.low:.6g}, {found.high:.6g}]{there}"
 
 
-def _counts(found: Range) -> str:
+def counts_text(found: Range) -> str:
+    """How many entries are NaN, +Inf and -Inf, of how many."""
     counts = [(found.nan, "NaN"), (found.posinf, "+Inf"), (found.neginf, "-Inf")]
     size = 1
     for length in found.shape:

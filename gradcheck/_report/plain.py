@@ -43,6 +43,23 @@ def report_from_dict(cls: type[GradientReport], data: Mapping[str, Any]) -> Grad
     return report
 
 
+def to_document(value: object) -> dict[str, Any]:
+    """The fields of a report, with the format's number before them."""
+    return {"format": FORMAT, **to_plain(value)}
+
+
+def from_document(cls: type[T], data: Mapping[str, Any]) -> T:
+    """The report that `to_document` wrote.
+
+    Raises:
+        ValueError: If a field is missing, unknown or of the wrong kind.
+    """
+    fields = dict(fields_of(data, "report"))
+    require_format(fields, "report")
+    report: T = from_plain(cls, fields, "report")
+    return report
+
+
 def require_format(fields: dict[str, Any], path: str) -> None:
     """Takes the format's number out of `fields`; ValueError unless it is the one that is read here."""
     if "format" not in fields:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from gradcheck._report.plain import FORMAT, fields_of, from_plain, require_format, to_plain
+from gradcheck._report.plain import from_document, to_document
 from gradcheck._results import Place
 
 _SHOWN = 10
@@ -99,7 +99,7 @@ class PrecisionReport:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain dicts, lists, strings and numbers: what `json.dumps` takes; NaN and infinities as strings."""
-        return {"format": FORMAT, **to_plain(self)}
+        return to_document(self)
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> PrecisionReport:
@@ -108,10 +108,7 @@ class PrecisionReport:
         Raises:
             ValueError: If a field is missing, unknown or of the wrong kind.
         """
-        fields = dict(fields_of(data, "report"))
-        require_format(fields, "report")
-        report: PrecisionReport = from_plain(cls, fields, "report")
-        return report
+        return from_document(cls, data)
 
 
 def _text(report: PrecisionReport) -> str:

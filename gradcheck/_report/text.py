@@ -57,7 +57,7 @@ def finding_text(finding: Finding, report: GradientReport) -> str:
         *_numbers(finding),
         *_labelled("reason", finding.reason),
         *_labelled("hint", finding.hint),
-        *_labelled("blame", _place(finding.blame) if finding.blame else None),
+        *(line for each in _blamed(finding) for line in _labelled("blame", _place(each))),
         *_cut(finding),
         *_extent(finding, report),
         *_labelled("next", finding.advice or (None if finding.ok else _NEXT.get(finding.verdict))),
@@ -154,6 +154,10 @@ def _cut(finding: Finding) -> Iterator[str]:
     if finding.cut is not None:
         yield from _labelled("cut", _place(finding.cut.place))
         yield from _labelled("why", finding.cut.reason)
+
+
+def _blamed(finding: Finding) -> list[Place]:
+    return [] if finding.blame is None else [finding.blame, *finding.also[: MOST_FAILURES - 1]]
 
 
 def _place(place: Place) -> str:

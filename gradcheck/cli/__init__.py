@@ -51,7 +51,9 @@ def _parser() -> argparse.ArgumentParser:
     run = commands.add_parser(
         "run", help="check subjects", epilog=_EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    run.add_argument("specs", nargs="*", metavar="NAME | module:function", help="none: every bundled subject")
+    run.add_argument(
+        "specs", nargs="*", metavar="NAME | module:function", help="none: every bundled subject, without its figures"
+    )
     run.add_argument("--json", action="store_true", help="write one JSON document, as `show` reads it")
     run.add_argument("--mode", choices=("auto", "directional", "elementwise", "jacobian"))
     run.add_argument("--seed", type=_seed, metavar="N", help="of the random directions; 0 unless given")
@@ -84,7 +86,7 @@ def _run(arguments: argparse.Namespace) -> int:
     if outcomes and arguments.json:
         print(json.dumps(outcomes_to_plain(outcomes), allow_nan=False, indent=2))
     elif outcomes:
-        print_outcomes(outcomes)
+        print_outcomes(outcomes, met=bool(arguments.specs))
     for error in unchecked:
         print(f"gradcheck: {error}", file=sys.stderr)
     return MISUSE if unchecked else _exit_code(outcomes)

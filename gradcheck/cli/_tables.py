@@ -17,13 +17,13 @@ from gradcheck._results import Figure, Verdict
 _NEVER_WRAPPED = 100_000  # columns, where no terminal sets a width
 
 
-def print_outcomes(outcomes: Sequence[Outcome]) -> None:
-    """One line per subject, the full text of what failed, and the count."""
+def print_outcomes(outcomes: Sequence[Outcome], *, met: bool = False) -> None:
+    """One line per subject, the full text of what failed, and the count; with `met`, the figures that are met too."""
     console = _console()
     _print_table(console, ("subject", "verdict", "worst", "figures", "evaluations"), map(_row, outcomes))
     for outcome in outcomes:
-        if not outcome.ok:
-            _print_failure(console, outcome)
+        if not outcome.ok or (met and outcome.figures):
+            _print_in_full(console, outcome, met)
     failed = sum(not outcome.ok for outcome in outcomes)
     _print(console, Text(f"{len(outcomes) - failed} ok, {failed} failed", style="red" if failed else "green"))
 
@@ -62,14 +62,14 @@ def _print(console: Console, text: Text) -> None:
     console.print(text, soft_wrap=True)
 
 
-def _print_failure(console: Console, outcome: Outcome) -> None:
+def _print_in_full(console: Console, outcome: Outcome, met: bool) -> None:
     _print(console, Text(f"\n{outcome.name}", style="bold"))
     if not outcome.report.ok:
         _print(console, Text(str(outcome.report)))
     for figure in outcome.figures:
-        if not figure.ok:
-            numbers = f"printed {figure.printed!r}, computed {figure.computed!r}"
-            _print(console, Text(f"  figure      {figure.label}: {numbers}"))
+        if met or not figure.ok:
+            numbers = f"printed {figure.printed:.9g}, computed {figure.computed:.9g}"
+            _print(console, Text(f"  {'met' if figure.ok else 'figure':<11} {figure.label}: {numbers}"))
 
 
 def _row(outcome: Outcome) -> tuple[Text, ...]:

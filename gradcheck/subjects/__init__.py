@@ -6,8 +6,15 @@ Its graphs are built as it writes them, and the numbers that it prints are figur
 
 from __future__ import annotations
 
-from gradcheck.subjects import _arguments, _checking, _descent
+import functools
+
+import tensorflow as tf
+
+from gradcheck import optimizers
+from gradcheck.subjects import _arguments, _checking, _descent, _printed, _trajectories
 from gradcheck.subjects._subject import Subject, SubjectResult
+
+_v1 = tf.compat.v1
 
 __all__ = ["Subject", "SubjectResult", "get", "names", "wrong_names"]
 
@@ -61,6 +68,74 @@ _RIGHT = (
         experiment=_descent.one_weight_loss,
     ),
     Subject(
+        name="gradient-descent-small-rate",
+        section="gradient descent",
+        summary="twelve steps at a rate that their figures tell; gradients through five",
+        experiment=_trajectories.gradient_descent_at_a_small_rate,
+    ),
+    Subject(
+        name="momentum-optimizer",
+        section="momentum",
+        summary="ten steps of MomentumOptimizer; gradients through five of the rule",
+        experiment=_trajectories.by_optimizer(
+            functools.partial(optimizers.Momentum, learning_rate_in="update"),
+            {"learning_rate": 0.01, "momentum": 0.8},
+            lambda: _v1.train.MomentumOptimizer(tf.constant(0.01), 0.8),
+            _printed.MOMENTUM_BY_OPTIMIZER,
+        ),
+    ),
+    Subject(
+        name="momentum-by-hand",
+        section="momentum",
+        summary="ten steps in two assignments, velocity first; gradients through five",
+        experiment=_trajectories.momentum_by_hand("state"),
+    ),
+    Subject(
+        name="nesterov",
+        section="momentum",
+        summary="gradients through five steps of Nesterov's momentum",
+        experiment=_trajectories.through(
+            functools.partial(optimizers.Momentum, nesterov=True), learning_rate=0.01, momentum=0.8
+        ),
+    ),
+    Subject(
+        name="adagrad-by-hand",
+        section="adagrad",
+        summary="twenty steps, accumulator from 0; gradients through five",
+        experiment=_trajectories.adagrad_by_hand,
+    ),
+    Subject(
+        name="adagrad-optimizer",
+        section="adagrad",
+        summary="twenty steps of AdagradOptimizer; gradients through five of the rule",
+        experiment=_trajectories.by_optimizer(
+            optimizers.Adagrad,
+            {"learning_rate": 0.6, "initial_accumulator_value": 0.1},
+            lambda: _v1.train.AdagradOptimizer(tf.constant(0.6)),
+            _printed.ADAGRAD_BY_OPTIMIZER,
+        ),
+    ),
+    Subject(
+        name="rmsprop",
+        section="beyond the document",
+        summary="gradients through five steps of RMSProp",
+        experiment=_trajectories.through(
+            optimizers.RMSProp, learning_rate=0.1, rho=0.9, momentum=0.5, initial_accumulator_value=0.1
+        ),
+    ),
+    Subject(
+        name="adam",
+        section="beyond the document",
+        summary="gradients through five steps of Adam",
+        experiment=_trajectories.through(optimizers.Adam, learning_rate=0.1, beta_1=0.9, beta_2=0.99),
+    ),
+    Subject(
+        name="adamw",
+        section="beyond the document",
+        summary="gradients through five steps of AdamW",
+        experiment=_trajectories.through(optimizers.AdamW, learning_rate=0.1, beta_1=0.9, weight_decay=0.01),
+    ),
+    Subject(
         name="keras-cnn",
         section="gradient checking",
         summary="a small convolutional network in Keras, by its images and all its weights",
@@ -73,6 +148,12 @@ _WRONG = (
         section="gradient checking",
         summary="a custom gradient that is twice too large",
         experiment=_checking.wrong_square,
+    ),
+    Subject(
+        name="momentum-wrong-order",
+        section="momentum",
+        summary="momentum by hand in the wrong order, as tf.group may run it",
+        experiment=_trajectories.momentum_by_hand("params"),
     ),
 )
 
@@ -94,7 +175,7 @@ def wrong_names() -> tuple[str, ...]:
     Example:
         >>> import gradcheck
         >>> gradcheck.subjects.wrong_names()
-        ('wrong-square',)
+        ('wrong-square', 'momentum-wrong-order')
     """
     return tuple(subject.name for subject in _WRONG)
 

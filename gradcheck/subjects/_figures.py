@@ -13,9 +13,9 @@ _ROUNDINGS = 4
 _EPS = 2.0**-23
 
 
-def figure(label: str, printed: float, computed: Any) -> Figure:
-    """A figure that is met to float32 rounding of the printed number; a printed zero by zero alone."""
-    value, allowed = float(computed), _ROUNDINGS * _EPS * abs(printed)
+def figure(label: str, printed: float, computed: Any, *, allowed: float | None = None) -> Figure:
+    """A figure that is met to `allowed`, by default float32 rounding of the printed number: a zero by zero alone."""
+    value, allowed = float(computed), _ROUNDINGS * _EPS * abs(printed) if allowed is None else allowed
     return Figure(label=label, printed=printed, computed=value, ok=abs(value - printed) <= allowed)
 
 

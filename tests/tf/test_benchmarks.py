@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
-from benchmarks import others, power, smooth, truth
+from benchmarks import optimizers, others, power, smooth, truth
 from benchmarks.correct import CORRECT, Correct
 from benchmarks.outcome import Outcome, text_of
 
@@ -95,6 +95,13 @@ def test_a_judgement_other_than_expected_is_noticed():
         assert not others.is_as_expected(replace(case, **wrong), report)
 
 
+@pytest.mark.slow
+def test_optimizers_agree_with_their_rules_and_what_is_planted_is_explained():
+    outcome = optimizers.run(quick=True)
+    assert outcome.ok, text_of(outcome)
+    assert outcome.figures == {"agrees": "13/13", "explained": "13/13", "no_claim": "7/7"}
+
+
 def test_the_command_runs_from_the_root_and_writes_what_it_found(tmp_path):
     file = tmp_path / "found.json"
     done = subprocess.run(
@@ -112,7 +119,7 @@ def test_an_unknown_benchmark_is_refused_with_the_names_there_are():
         [sys.executable, "-m", "tests.benchmarks", "beauty"], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert done.returncode == 2
-    assert "no benchmark is called beauty; there are figures, truth, power, others, speed" in done.stderr
+    assert "no benchmark is called beauty; there are figures, truth, power, others, speed, resnet" in done.stderr
 
 
 def test_a_table_shows_failures_and_ends_with_the_summary():

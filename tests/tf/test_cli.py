@@ -185,6 +185,12 @@ class TestRun:
             "0 ok, 1 failed",
         ]
 
+    def test_a_subject_that_is_named_shows_the_figures_that_are_met(self, capsys):
+        assert main(["run", "logistic"]) == 0
+        lines = capsys.readouterr().out.splitlines()
+        assert lines[2:4] == ["", "logistic"]
+        assert "  met         loss: printed 0.5, computed 0.5" in lines
+
     def test_mode_and_seed_reach_the_subject(self, capsys):
         assert main(["run", "--json", "--mode", "jacobian", "--seed", "7", "softmax"]) == 0
         (subject,) = json.loads(capsys.readouterr().out)["subjects"]

@@ -4,6 +4,7 @@ import json
 import re
 
 import pytest
+import tensorflow as tf
 
 import gradcheck
 from gradcheck import NonfiniteReport
@@ -61,3 +62,10 @@ def test_a_report_with_a_field_of_the_wrong_kind_is_refused():
     for change, says in (({"ok": 1}, "report.ok"), ({"extra": 1}, "report.extra"), ({"format": 7}, "report.format")):
         with pytest.raises(ValueError, match=says):
             NonfiniteReport.from_dict({**data, **change})
+
+
+def test_a_check_of_what_cannot_be_run_op_by_op_still_says_nonfinite():
+    batches = iter(tf.data.Dataset.from_tensors(tf.constant(0.0, tf.float64)).repeat())
+    report = gradcheck.check_gradients(lambda a: tf.math.log(next(batches) * a), tf.constant(1.0, tf.float64))
+    assert report.verdict is gradcheck.Verdict.NONFINITE
+    assert report.worst.blame is None

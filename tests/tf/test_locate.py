@@ -1,8 +1,14 @@
 """A traced training step is run again on copies: the op is named, and nothing of the user's changes."""
 
 import gc
+import os
+import subprocess
+import sys
+import tempfile
+import textwrap
 import time
 import weakref
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -313,3 +319,46 @@ def test_a_step_is_searched_within_the_time_promised(layers, seconds):
     took = time.process_time() - start
     assert len(concrete.graph.get_operations()) > {3: 130, 13: 390}[layers]
     assert took < 2 * seconds  # the machine that runs tests may be busy
+
+
+def test_a_step_of_two_replicas_is_run_on_one_device():
+    code = textwrap.dedent(
+        """
+        import tensorflow as tf
+        from gradcheck._diagnose.nonfinite import locate
+
+        cpus = tf.config.list_physical_devices("CPU")
+        tf.config.set_logical_device_configuration(cpus[0], [tf.config.LogicalDeviceConfiguration()] * 2)
+        strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+        with strategy.scope():
+            v = tf.Variable([1.0, 2.0], name="v")
+
+        @tf.function
+        def step(x):
+            def replica(x):
+                with tf.GradientTape() as tape:
+                    loss = tf.reduce_sum(tf.sqrt(x * v))  # here
+                gradient = tape.gradient(loss, v)
+                total = tf.distribute.get_replica_context().all_reduce("SUM", gradient)
+                v.assign_sub(0.1 * total)
+                return loss
+
+            return strategy.reduce("SUM", strategy.run(replica, args=(x,)), axis=None)
+
+        x = tf.constant([0.0, 1.0])
+        report = locate(step.get_concrete_function(x), [x])
+        assert report.op_type == "SqrtGrad", report
+        assert report.place.source.endswith("# here"), report
+        assert v.numpy().tolist() == [1.0, 2.0]
+        healthy = tf.constant([1.0, 1.0])
+        assert locate(step.get_concrete_function(healthy), [healthy]).ok
+        """
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        script = Path(folder) / "replicas.py"
+        script.write_text(code)
+        done = subprocess.run(
+            [sys.executable, str(script)], check=False, capture_output=True, text=True, timeout=200,
+            env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+        )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]

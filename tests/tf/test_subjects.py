@@ -1,8 +1,10 @@
+from itertools import chain
+
 import pytest
 import tensorflow as tf
 
 from gradcheck import Verdict, subjects
-from gradcheck.subjects import _arguments, _descent
+from gradcheck.subjects import _arguments, _descent, _printed
 from gradcheck.subjects._figures import figure
 
 UNIT = 2.0**-23
@@ -15,14 +17,29 @@ PRINTED = {
     "stop-gradients-inside": [1, 1],
     "stop-gradients-gradients": [1, 1],
     "one-weight-loss": [2, -2, 1, 4, 2, 1, 2, -2, 1, 4, 2, 1, 2, -2, 1],
+    "gradient-descent-small-rate": [0.033, *chain.from_iterable(_printed.SMALL_RATE)],
+    "momentum-optimizer": [*chain.from_iterable(_printed.MOMENTUM_BY_OPTIMIZER)],
+    "momentum-by-hand": [*chain.from_iterable(_printed.MOMENTUM_BY_HAND + _printed.MOMENTUM_AT_REST)],
+    "nesterov": [],
+    "adagrad-by-hand": [*chain.from_iterable(_printed.ADAGRAD_BY_HAND)],
+    "adagrad-optimizer": [*chain.from_iterable(_printed.ADAGRAD_BY_OPTIMIZER)],
+    "rmsprop": [],
+    "adam": [],
+    "adamw": [],
     "keras-cnn": [],
 }
+RATE, MOMENTUM, START = "inputs['learning_rate']", "inputs['momentum']", "inputs['initial_accumulator_value']"
 XS = {
     "linear-regression": ["weight", "biases"],
     "one-weight-loss": ["w"],
     "keras-cnn": ["inputs['images']", "cnn/conv/kernel", "cnn/conv/bias", "cnn/logits/kernel", "cnn/logits/bias"],
     "sum-over-ys": ["w1", "w2", "w3", "w4"],
     "grad-ys": ["w1", "w2", "w3", "w4"],
+    "gradient-descent-small-rate": ["inputs['w']", RATE],
+    "momentum-optimizer": ["inputs['w']", RATE, MOMENTUM],
+    "momentum-by-hand": ["inputs['w']", RATE, MOMENTUM],
+    "adagrad-by-hand": ["inputs['w']", RATE, START],
+    "adagrad-optimizer": ["inputs['w']", RATE, START],
 }
 
 
@@ -47,13 +64,42 @@ def test_a_subject_is_checked_by_all_that_it_depends_on(name):
 
 
 def test_what_is_wrong_on_purpose_is_caught():
-    assert subjects.wrong_names() == ("wrong-square",)
+    assert subjects.wrong_names() == ("wrong-square", "momentum-wrong-order")
     result = subjects.get("wrong-square").check()
     worst = result.report.worst
     assert not result.ok
     assert worst.verdict is Verdict.MISMATCH
     assert worst.analytic == pytest.approx(2 * worst.numeric, rel=4 * UNIT)
     assert (worst.wrong, worst.size) == (6, 6)
+
+
+def test_the_wrong_order_of_two_assignments_has_right_gradients_and_another_trajectory():
+    result = subjects.get("momentum-wrong-order").check()
+    assert result.report.verdict is Verdict.MATCH
+    assert not result.ok
+    found = {each.label: each for each in result.figures}
+    assert (found["w at step 2"].printed, found["w at step 2"].computed) == (2.02, 2.0)
+    assert not any(found[f"w at step {step}"].ok for step in range(2, 10))
+
+
+@pytest.mark.parametrize(("rows", "column"), [("MOMENTUM_BY_HAND", 2), ("ADAGRAD_BY_HAND", 2), ("SMALL_RATE", 0)])
+def test_a_printed_row_that_is_a_little_off_is_not_met(rows, column, monkeypatch):
+    name = {"MOMENTUM_BY_HAND": "momentum-by-hand", "ADAGRAD_BY_HAND": "adagrad-by-hand"}
+    printed = [list(row) for row in getattr(_printed, rows)]
+    printed[-1][column] *= 1 + 1e-5
+    monkeypatch.setattr(_printed, rows, tuple(map(tuple, printed)))
+    result = subjects.get(name.get(rows, "gradient-descent-small-rate")).check()
+    assert [each.printed for each in result.figures if not each.ok] == [printed[-1][column]]
+
+
+def test_the_rate_in_the_documents_comment_does_not_give_its_figures(monkeypatch):
+    """The comment says 0.11, the figures 0.033: with rows that shrink as 0.11 has them the figure is not met."""
+    rows = [(3 - 0.003 * 0.78**k / 2, -0.003 * 0.78**k, (0.0015 * 0.78**k) ** 2) for k in range(12)]
+    monkeypatch.setattr(_printed, "SMALL_RATE", tuple(rows))
+    found = {each.label: each for each in subjects.get("gradient-descent-small-rate").check().figures}
+    rate = found["learning rate that the gradients imply"]
+    assert not rate.ok
+    assert rate.computed == pytest.approx(0.11)
 
 
 def test_mode_and_seed_reach_the_check():

@@ -1,0 +1,153 @@
+"""The op or custom gradient whose own gradient is wrong, found by checking each alone at the values it had."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from gradcheck._check.options import Options
+from gradcheck._errors import GraphUnavailable
+from gradcheck._graph.graphs import trace_tensors
+from gradcheck._graph.provenance import at_frame, origin
+from gradcheck._graph.trace import Traced
+from gradcheck._graph.units import Frame, Unit, enclosing, units_of
+from gradcheck._results import Finding, Place, Verdict
+
+_ITERATIONS = 12  # runs of an op in a loop that are checked
+_MOST = 600  # ops of TensorFlow's own that are checked where no custom gradient is wrong
+_FAULTS = (Verdict.MISMATCH, Verdict.CUT)
+_NONE_ALONE = (
+    "each op's own gradient is right at the values it had, so that the fault lies between them: a state that changes "
+    "between runs, an input changed in place, or Python code that runs while the function is traced and not after"
+)
+_OTHERS = "no op that can be checked alone is wrong alone; not looked into: {ops}"
+_UNSEEN = "no op could be checked alone: {why}"
+
+Check = Callable[[Traced, Options], Sequence[Finding]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Wrong:
+    """A unit that is wrong alone."""
+
+    unit: Unit
+    frame: Frame
+    finding: Finding
+    checked: int
+    wrong: int
+
+
+def blame(traced: Traced, options: Options, findings: dict[tuple[int, int], Finding], check: Check) -> None:
+    """Name the ops at fault in findings that disagree.
+
+    Args:
+        traced: The function.
+        options: Of the check.
+        findings: By output and source; those that are wrong get `blame` or, where no op is wrong alone, advice.
+        check: What checks a unit.
+    """
+    wrong = {pair for pair, found in findings.items() if _is_open(found)}
+    for a in sorted({a for a, _ in wrong}):
+        sources = sorted(x for b, x in wrong if b == a)
+        try:
+            units, others = units_of(traced, a, sources)
+        except GraphUnavailable as error:
+            _advise(findings, a, sources, _UNSEEN.format(why=str(error)))
+            continue
+        found, complete = _culprits(units, options, check)
+        for x in sources:
+            own = [each for each in found if x in each.unit.reached]
+            if own:
+                places = [_place(traced, each) for each in own]
+                findings[a, x] = replace(findings[a, x], blame=places[0], also=tuple(places[1:]))
+            elif complete and units and not (found or others):
+                _advise(findings, a, [x], _NONE_ALONE)
+            elif others and not found:
+                _advise(findings, a, [x], _OTHERS.format(ops=", ".join(others[:5])))
+
+
+def _is_open(found: Finding) -> bool:
+    if found.ok or found.blame is not None or found.cut is not None:
+        return False
+    return found.verdict in _FAULTS
+
+
+def _advise(findings: dict[tuple[int, int], Finding], a: int, sources: Sequence[int], text: str) -> None:
+    for x in sources:
+        if findings[a, x].advice is None:
+            findings[a, x] = replace(findings[a, x], advice=text)
+
+
+def _culprits(units: Sequence[Unit], options: Options, check: Check) -> tuple[list[_Wrong], bool]:
+    """The units that are wrong alone, those first whose gradient the user wrote; and whether all were looked at."""
+    known: dict[int, _Wrong | None] = {}
+
+    def looked(unit: Unit) -> _Wrong | None:
+        if id(unit) not in known:
+            known[id(unit)] = _look(unit, options, check)
+        return known[id(unit)]
+
+    def at_fault(some: Sequence[Unit]) -> list[_Wrong]:
+        wrong = [each for unit in some if (each := looked(unit)) is not None]
+        # What lies inside a custom gradient is not differentiated where that brings its own.
+        wrong = [w for w in wrong if all(looked(outer) is not None for outer in enclosing(w.unit, units))]
+        inner = {id(outer) for w in wrong for outer in enclosing(w.unit, units)}
+        return [w for w in wrong if id(w.unit) not in inner]
+
+    found = at_fault([unit for unit in units if not unit.trusted])
+    if found:
+        return found, True
+    rest = [unit for unit in units if unit.trusted and not any(enclosing(unit, units))]
+    return at_fault(rest[-_MOST:]), len(rest) <= _MOST
+
+
+def _look(unit: Unit, options: Options, check: Check) -> _Wrong | None:
+    """Check one unit where it ran; its gravest disagreement."""
+    frames = _spread(unit.frames)
+    own = replace(options, mode="directional", order=1, forward=False)
+    found: list[tuple[float, Finding, Frame]] = []
+    traced = None
+    for frame in frames:
+        try:
+            traced = trace_tensors(unit.question(frame), unit.name)
+            findings = check(traced, own)
+        except Exception:  # whatever an op alone may raise, the report on the whole must not be lost
+            continue
+        bad = [each for each in findings if not each.ok and each.verdict in _FAULTS]
+        if bad:
+            worst = max(bad, key=_size)
+            found.append((_size(worst), worst, frame))
+    if not found:
+        return None
+    _, finding, frame = max(found, key=lambda each: each[0])
+    return _Wrong(unit, frame, finding, len(frames), len(found))
+
+
+def _size(found: Finding) -> float:
+    return found.difference if found.difference is not None else float("inf")
+
+
+def _spread(frames: Sequence[Frame]) -> list[Frame]:
+    """Some of the frames, the first and the last among them."""
+    if len(frames) <= _ITERATIONS:
+        return list(frames)
+    step = (len(frames) - 1) / (_ITERATIONS - 1)
+    return [frames[round(k * step)] for k in range(_ITERATIONS)]
+
+
+def _place(traced: Traced, wrong: _Wrong) -> Place:
+    unit = wrong.unit
+    where = origin(traced.graph, unit.name, unit.op.type)
+    found = where.place
+    if found.file is None and unit.region is not None and not unit.region.trusted:
+        found = at_frame(unit.region.frame, unit.name, unit.op.type)  # called by a library: where it is written
+    iterations = [step for step in wrong.frame.path if step.iteration is not None]
+    name: Any = unit.region.name if unit.region is not None else None
+    return replace(
+        found,
+        op=name or found.op,
+        op_type=unit.op_type,
+        layer=where.layer,
+        iteration=iterations[-1].iteration if iterations else None,
+    )

@@ -1,0 +1,137 @@
+"""Rules run on NumPy arrays: in any dtype, and for many hyperparameters at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+from numpy.typing import NDArray
+
+from gradcheck.optimizers._around import Around
+from gradcheck.optimizers._clipped import Clipped
+from gradcheck.optimizers._rule import Rule
+
+Array = NDArray[Any]
+PLACES = ("number", "wide")  # where hyperparameters enter: as factors, and in corrections made in float64
+
+Adjust = Callable[[float], float]
+
+
+def rounded_to(dtype: Any) -> Adjust:
+    """The nearest number of a dtype."""
+    return lambda number: float(np.asarray(number).astype(dtype))
+
+
+def nudged_in(dtype: Any) -> Adjust:
+    """A number as far off as rounding to a dtype can bring it."""
+    half = eps_of(dtype) / 2
+    return lambda number: number + (half * 2.0 ** np.floor(np.log2(abs(number))) if number else 0.0)
+
+
+def eps_of(dtype: Any) -> float:
+    """The distance from 1 to the next number of a NumPy dtype, bfloat16 included."""
+    found: Any = ml_dtypes.finfo(dtype)  # type: ignore[no-untyped-call]
+    return float(found.eps)
+
+
+@dataclass(frozen=True, slots=True)
+class ArrayMoment:
+    """A step in NumPy's arithmetic.
+
+    Hyperparameters are numbers, or arrays of shape [k, 1] beside entries of shape [k, n]. Numbers are adjusted by `by`
+    in the places of `adjusted`: some optimizers hold a number in the dtype of the weights here and not there.
+    """
+
+    count: int
+    adjusted: tuple[str, ...] = ()
+    by: Adjust | None = None
+
+    def number(self, value: Any) -> Any:
+        return self._value(value, "number")
+
+    def wide(self, value: Any) -> Any:
+        return self._value(value, "wide")
+
+    def narrow(self, value: Any) -> Any:
+        return float(value) if np.ndim(value) == 0 else value
+
+    def root(self, value: Any) -> Any:
+        return np.sqrt(value)
+
+    def clip(self, value: Any, limit: Any) -> Any:
+        limit = self.number(limit)
+        return np.clip(value, -limit, limit)
+
+    def choose(self, first: Any, otherwise: Any) -> Any:
+        return first if self.count == 1 else otherwise
+
+    def _value(self, value: Any, where: str) -> Any:
+        found = value(self.count - 1) if callable(value) else value
+        found = np.asarray(found)
+        if found.ndim:
+            return found
+        number = float(found)
+        return self.by(number) if self.by and where in self.adjusted else number
+
+
+class Replay:
+    """A rule on the entries of all variables, laid end to end.
+
+    Args:
+        rule: The rule; a hyperparameter may be an array of shape [k, 1], for k runs at once.
+        start: The weights before the first step, of shape [n].
+        leaf: The variable that each entry belongs to, of shape [n].
+        dtype: To compute in.
+        adjusted: Where hyperparameters are adjusted, of `PLACES`.
+        by: How they are.
+    """
+
+    def __init__(
+        self, rule: Rule, start: Array, leaf: Array, dtype: Any = np.float64, *, adjusted: Sequence[str] = (),
+        by: Adjust | None = None,
+    ) -> None:  # fmt: skip
+        self._rule, self._leaf, self._dtype = rule, leaf, np.dtype(dtype)
+        self._adjusted, self._by, self._count = tuple(adjusted), by, 0
+        self.weights = start.astype(self._dtype)
+        self._slots = {name: self._filled(value) for name, value in rule.slots().items()}
+
+    def step(self, gradient: Array, norms: Array) -> Array:
+        """The weights after a step.
+
+        Args:
+            gradient: Of shape [n].
+            norms: The Euclidean norm of the whole gradient of each variable.
+        """
+        self._count += 1
+        moment = ArrayMoment(self._count, self._adjusted, self._by)
+        seen = gradient.astype(self._dtype)
+        factors = _clipping(self._rule, norms, moment)
+        if factors is not None:
+            seen = (seen * factors[..., self._leaf].astype(self._dtype)).astype(self._dtype)
+        with np.errstate(all="ignore"):  # a hypothesis may divide by zero: it then explains nothing
+            weights, self._slots = self._rule.update(moment, self.weights, seen, self._slots)
+        self.weights = np.asarray(weights)
+        return self.weights
+
+    def _filled(self, value: Any) -> Array:
+        start = ArrayMoment(1, self._adjusted, self._by).number(value)
+        filled: Array = np.zeros_like(self.weights) + np.asarray(start, self._dtype)
+        return filled
+
+
+def _clipping(rule: Any, norms: Array, moment: ArrayMoment) -> Array | None:
+    """For each variable the factor by which clipping by norm scales its gradient, or None where there is none."""
+    factors = None
+    while isinstance(rule, Around):
+        if isinstance(rule, Clipped) and rule.by != "value":
+            now = norms if factors is None else norms * factors
+            size = np.sqrt((now**2).sum(-1, keepdims=True)) if rule.by == "global norm" else now
+            limit = np.asarray(moment.number(rule.limit))
+            above = np.maximum(size, limit)
+            scale = np.divide(limit, above, out=np.zeros(np.shape(above)), where=above > 0) + np.zeros_like(norms)
+            factors = scale if factors is None else factors * scale
+        rule = rule.rule
+    return factors

@@ -1,0 +1,287 @@
+"""The ways in which optimizers of one name are known to differ: conventions, and numbers to be fitted."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import numpy as np
+
+from gradcheck import optimizers
+from gradcheck._compare.arrays import Array
+from gradcheck.optimizers._around import Around
+from gradcheck.optimizers._rule import Assignments, Rule
+
+SAME = "{what} {new} instead of {old}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Convention:
+    """A change of a rule that has no number to fit."""
+
+    text: str
+    change: Callable[[Rule], Rule]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Number:
+    """A change of a rule by a number that has to be found; `grid` is where to look for it first, in order."""
+
+    text: Callable[[float], str]
+    change: Callable[[Rule, Any], Rule]
+    grid: Array
+    neutral: float = 0.0  # what changes nothing
+    least: float = 0.0
+    most: float = np.inf
+
+
+def conventions(rule: Rule) -> Iterator[Convention]:
+    """Those that the rule does not follow already."""
+    core = core_of(rule)
+    if isinstance(core, optimizers.Momentum):
+        yield _flag(core, "nesterov", "Nesterov's momentum", "classical momentum")
+        yield _choice(core, "learning_rate_in", ("velocity", "update"), "the learning rate in the {} of momentum")
+    if isinstance(core, (optimizers.Adagrad, optimizers.RMSProp)):
+        yield _choice(core, "epsilon_in", ("denominator", "root"), "epsilon in the {}")
+    if isinstance(core, optimizers.Adam):
+        for place in ("uncorrected", "denominator", "root"):
+            if place != core.epsilon_in:
+                yield _place("epsilon_in", place, f"epsilon in the {_PLACES[place]}", _PLACES[core.epsilon_in])
+        yield _flag(core, "bias_correction", "bias correction", "none")
+    if isinstance(core, optimizers.AdamW):
+        yield Convention(text="no weight decay", change=lambda r: with_core(r, weight_decay=0.0))
+    yield Convention(text="a gradient that is stale by one step, and zero at first", change=optimizers.Stale)
+    yield Convention(
+        text="a gradient that is stale by one step, and fresh at first",
+        change=lambda r: optimizers.Stale(r, first="fresh"),
+    )
+    if rule is core:
+        yield Convention(
+            text="the weights assigned before the state", change=lambda r: optimizers.TwoAssignments(r, first="params")
+        )
+    for kind, text in ((optimizers.Clipped, "no clipping"), (optimizers.Decayed, "no weight decay")):
+        if any(isinstance(each, kind) for each in _nest(rule)):
+            yield Convention(text=text, change=lambda r, kind=kind: _without(r, kind))  # type: ignore[misc]
+
+
+def libraries(rule: Rule) -> Iterator[Convention]:
+    """The rule as libraries have it, where that differs from it in more than one field."""
+    core = core_of(rule)
+    for kind, library, theirs in _LIBRARIES:
+        changes = {name: value for name, value in theirs.items() if getattr(core, name, None) != value}
+        if type(core) is kind and len(changes) > 1:
+            said = " and ".join(_said(name, value, getattr(core, name)) for name, value in changes.items())
+            yield Convention(
+                text=f"{said}, as {library} has it",
+                change=lambda r, changes=changes: with_core(r, **changes),  # type: ignore[misc]
+            )
+
+
+def numbers(rule: Rule, variables: int) -> Iterator[Number]:
+    """The numbers of the rule and of what may stand around it."""
+    core = core_of(rule)
+    yield _rate(core)
+    for name, most in _FIELDS:
+        if name in {field.name for field in fields(core)}:
+            yield _field(core, name, most)
+    if isinstance(core, optimizers.Momentum):
+        yield Number(
+            text=lambda x: f"dampening {x:.9g} from the second step on",
+            change=lambda r, x: with_core(r, dampening=x, dampening_from=2),
+            grid=_NEAR_ONE,
+            most=1.0,
+        )
+    if isinstance(core, optimizers.GradientDescent):
+        for nesterov in (False, True):
+            yield Number(
+                text=lambda x, nesterov=nesterov: f"{'Nesterov ' * nesterov}momentum {x:.9g} instead of none",  # type: ignore[misc]
+                change=lambda r, x, nesterov=nesterov: _around_core(  # type: ignore[misc]
+                    r, optimizers.Momentum(core.learning_rate, x, nesterov)
+                ),
+                grid=_NEAR_ONE,
+                most=1.0,
+            )
+    if not callable(core.learning_rate):
+        yield from _schedules(core)
+    for by in ("value", "norm", "global norm")[: 3 if variables > 1 else 2]:
+        yield Number(
+            text=lambda x, by=by: f"gradients clipped by {by} at {x:.9g}",  # type: ignore[misc]
+            change=lambda r, x, by=by: optimizers.Clipped(r, x, by),  # type: ignore[misc]
+            grid=_WIDE,
+        )
+    for into in ("gradient", "weights", "weights, unscaled"):
+        yield Number(
+            text=lambda x, into=into: f"weight decay {x:.9g} into the {into}",  # type: ignore[misc]
+            change=lambda r, x, into=into: optimizers.Decayed(r, x, into),  # type: ignore[misc]
+            grid=_WIDE[_WIDE <= 100],
+        )
+    for held in _nest(rule)[:-1]:
+        yield from _held(held)
+
+
+def core_of(rule: Any) -> Any:
+    """The plain rule inside all that stands around it."""
+    return _nest(rule)[-1]
+
+
+def with_core(rule: Any, **changes: Any) -> Any:
+    """The rule with fields of the plain one changed."""
+    return _around_core(rule, replace(core_of(rule), **changes))
+
+
+def _nest(rule: Any) -> list[Any]:
+    found = [rule]
+    while isinstance(found[-1], Around):
+        found.append(found[-1].rule)
+    return found
+
+
+def _inside(rule: Any, change: Callable[[Any], Any]) -> Any:
+    return replace(rule, rule=change(rule.rule))
+
+
+def _around_core(rule: Any, core: Assignments) -> Any:
+    return _inside(rule, lambda inner: _around_core(inner, core)) if isinstance(rule, Around) else core
+
+
+def _without(rule: Any, kind: type) -> Any:
+    if isinstance(rule, kind):
+        return rule.rule  # type: ignore[attr-defined]
+    return _inside(rule, lambda inner: _without(inner, kind)) if isinstance(rule, Around) else rule
+
+
+_PLACES = {
+    "uncorrected": "uncorrected denominator", "denominator": "corrected denominator", "root": "corrected root",
+}  # fmt: skip
+_WIDE = 10.0 ** np.linspace(-9, 4, 53)
+_NEAR_ONE = np.sort(np.concatenate([np.linspace(0, 1, 21), 1 - 10.0 ** np.linspace(-5, -1.5, 15)]))
+_FIELDS = (
+    ("momentum", 1.0), ("dampening", 1.0), ("initial_accumulator_value", np.inf), ("rho", 1.0), ("beta_1", 1.0),
+    ("beta_2", 1.0), ("weight_decay", np.inf), ("epsilon", np.inf),
+)  # fmt: skip
+
+
+# What the libraries take where nothing is said, without learning rates.
+_LIBRARIES: tuple[tuple[type, str, dict[str, Any]], ...] = (
+    (optimizers.Adagrad, "Keras", {"initial_accumulator_value": 0.1, "epsilon": 1e-7, "epsilon_in": "root"}),
+    (optimizers.Adagrad, "TensorFlow", {"initial_accumulator_value": 0.1, "epsilon": 0.0}),
+    (optimizers.Adagrad, "PyTorch", {"initial_accumulator_value": 0.0, "epsilon": 1e-10, "epsilon_in": "denominator"}),
+    (optimizers.RMSProp, "Keras", {"initial_accumulator_value": 0.0, "epsilon": 1e-7, "epsilon_in": "root"}),
+    (optimizers.RMSProp, "TensorFlow", {"initial_accumulator_value": 1.0, "epsilon": 1e-10, "epsilon_in": "root"}),
+    (optimizers.RMSProp, "PyTorch", {
+        "rho": 0.99, "initial_accumulator_value": 0.0, "epsilon": 1e-8, "epsilon_in": "denominator"
+    }),
+    (optimizers.Adam, "Keras", {"epsilon": 1e-7, "epsilon_in": "uncorrected", "bias_correction": True}),
+    (optimizers.Adam, "TensorFlow", {"epsilon": 1e-8, "epsilon_in": "uncorrected", "bias_correction": True}),
+    (optimizers.Adam, "PyTorch", {"epsilon": 1e-8, "epsilon_in": "denominator", "bias_correction": True}),
+)  # fmt: skip
+
+
+def _said(name: str, new: Any, old: Any) -> str:
+    if isinstance(new, str):
+        what = _PLACES if {new, old} <= set(_PLACES) and "uncorrected" in (new, old) else {}
+        return f"epsilon in the {what.get(new, new)} instead of the {what.get(old, old)}"
+    if isinstance(new, bool):
+        return "bias correction instead of none"
+    return SAME.format(what=_label(name), new=f"{new:.9g}", old=f"{_number(old):.9g}")
+
+
+def _label(name: str) -> str:
+    return name.removesuffix("_value").replace("_", " ")
+
+
+def _place(name: str, new: str, text: str, old: str) -> Convention:
+    return Convention(text=f"{text} instead of the {old}", change=lambda r: with_core(r, **{name: new}))
+
+
+def _choice(core: Any, name: str, choices: tuple[str, str], text: str) -> Convention:
+    old = getattr(core, name)
+    new = choices[1 - choices.index(old)]
+    return _place(name, new, text.format(new), old)
+
+
+def _flag(core: Any, name: str, text: str, other: str) -> Convention:
+    on = getattr(core, name)
+    said = f"{other if on else text} instead of {text if on else other}"
+    return Convention(text=said.replace("none instead of", "no"), change=lambda r: with_core(r, **{name: not on}))
+
+
+def _field(core: Any, name: str, most: float) -> Number:
+    old, label = _number(getattr(core, name)), _label(name)
+    near_one = name not in ("epsilon", "initial_accumulator_value", "weight_decay")
+    return Number(
+        text=lambda x: SAME.format(what=label, new=f"{x:.9g}", old=f"{old:.9g}"),
+        change=lambda r, x: with_core(r, **{name: x}),
+        grid=_NEAR_ONE if near_one else np.concatenate([[0.0], _WIDE]),
+        neutral=old,
+        most=most,
+    )
+
+
+def _rate(core: Any) -> Number:
+    held = core.learning_rate
+    if callable(held):
+        return Number(
+            text=lambda x: f"learning rate off by the constant factor {x:.9g}",
+            change=lambda r, x: with_core(r, learning_rate=optimizers.Scaled(held, x)),
+            grid=10.0 ** np.linspace(-4, 4, 49),
+            neutral=1.0,
+        )
+    old = _number(held)
+    return Number(
+        text=lambda x: f"learning rate {x:.9g} instead of {old:.9g}" + (f", {x / old:.6g} times it" if old else ""),
+        change=lambda r, x: with_core(r, learning_rate=x),
+        grid=(old or 1.0) * 10.0 ** np.linspace(-4, 4, 49),
+        neutral=old,
+    )
+
+
+def _schedules(core: Any) -> Iterator[Number]:
+    rate = _number(core.learning_rate)
+    yield Number(
+        text=lambda x: f"learning rate that decays as {rate:.9g} / (1 + {x:.9g} step)",
+        change=lambda r, x: with_core(r, learning_rate=optimizers.InverseTimeDecay(rate, x)),
+        grid=_WIDE[_WIDE <= 100],
+    )
+    yield Number(
+        text=lambda x: f"learning rate that decays as {rate:.9g} * {x:.9g} ** step",
+        change=lambda r, x: with_core(r, learning_rate=optimizers.ExponentialDecay(rate, x)),
+        grid=_NEAR_ONE[1:],
+        neutral=1.0,
+        most=2.0,
+    )
+
+
+def _held(held: Any) -> Iterator[Number]:
+    """The number of what already stands around a rule."""
+    names = {optimizers.Clipped: ("limit", "limit of clipping"), optimizers.Decayed: ("decay", "weight decay")}
+    if type(held) in names:
+        name, label = names[type(held)]
+        old = _number(getattr(held, name))
+        yield Number(
+            text=lambda x: SAME.format(what=label, new=f"{x:.9g}", old=f"{old:.9g}"),
+            change=lambda r, x: _replaced(r, held, {name: x}),
+            grid=_WIDE,
+            neutral=old,
+        )
+
+
+def _replaced(rule: Any, held: Any, changes: dict[str, Any]) -> Any:
+    if rule is held or (type(rule) is type(held) and rule == held):
+        return replace(rule, **changes)
+    return _inside(rule, lambda inner: _replaced(inner, held, changes)) if isinstance(rule, Around) else rule
+
+
+def _number(value: Any) -> float:
+    return float(value.numpy() if hasattr(value, "numpy") else value)
+
+
+def pairs(rule: Rule, variables: int) -> Iterator[tuple[Convention | Number, ...]]:
+    """Two changes at once: a convention and a number, or two numbers; the number's change comes second."""
+    fitted = list(numbers(rule, variables))
+    for convention in conventions(rule):
+        for number in numbers(convention.change(rule), variables):
+            yield convention, number
+    yield from itertools.combinations(fitted, 2)

@@ -1,0 +1,103 @@
+"""The rule that an optimizer of Keras or of TensorFlow's `train` is documented to follow."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import tensorflow as tf
+
+from gradcheck import optimizers
+from gradcheck.optimizers._rule import Rule
+
+_v1 = tf.compat.v1.train
+_keras = tf.keras.optimizers
+
+
+def rule_of(optimizer: Any) -> Rule | None:
+    """The rule with the optimizer's hyperparameters, or None for an optimizer that is not known.
+
+    A subclass may do anything, so that only the classes themselves are known; what they do besides, such as moving
+    averages of the weights, is not part of the rule.
+    """
+    if isinstance(optimizer, Rule):
+        return optimizer
+    make = _KNOWN.get(type(optimizer))
+    return make(optimizer) if make else None
+
+
+def _rate(optimizer: Any) -> Any:
+    held = optimizer._learning_rate
+    return held if callable(held) else float(str(held.numpy()))  # of a float32, the number that was written
+
+
+def _momentum(rate: Any, momentum: Any, nesterov: bool, learning_rate_in: str) -> Rule:
+    if isinstance(momentum, (int, float)) and momentum == 0 and not nesterov:
+        return optimizers.GradientDescent(rate)
+    return optimizers.Momentum(rate, momentum, nesterov, learning_rate_in=learning_rate_in)
+
+
+def _around(optimizer: Any, rule: Rule) -> Rule:
+    """The options that every optimizer of Keras takes."""
+    for option, by in (("clipvalue", "value"), ("clipnorm", "norm"), ("global_clipnorm", "global norm")):
+        if getattr(optimizer, option):
+            rule = optimizers.Clipped(rule, getattr(optimizer, option), by)
+    if optimizer.weight_decay and not isinstance(rule, optimizers.AdamW):
+        rule = optimizers.Decayed(rule, optimizer.weight_decay, into="weights")
+    return rule
+
+
+def _sgd(o: Any) -> Rule:
+    return _around(o, _momentum(_rate(o), o.momentum, bool(o.nesterov), "velocity"))
+
+
+def _adagrad(o: Any) -> Rule:
+    return _around(o, optimizers.Adagrad(_rate(o), o.initial_accumulator_value, o.epsilon, epsilon_in="root"))
+
+
+def _rmsprop(o: Any) -> Rule | None:
+    return None if o.centered else _around(o, optimizers.RMSProp(_rate(o), o.rho, o.momentum, o.epsilon))
+
+
+def _adam(o: Any) -> Rule | None:
+    return None if o.amsgrad else _around(o, optimizers.Adam(_rate(o), o.beta_1, o.beta_2, o.epsilon))
+
+
+def _adamw(o: Any) -> Rule | None:
+    numbers = (_rate(o), o.beta_1, o.beta_2, o.epsilon)
+    if o.amsgrad:
+        return None
+    decay, clipped = o.weight_decay, _around(o, optimizers.AdamW(*numbers, weight_decay=o.weight_decay))
+    return clipped if decay else _around(o, optimizers.Adam(*numbers))
+
+
+def _number(held: Any) -> float:
+    return float(held() if callable(held) else held)
+
+
+def _v1_adam(o: Any) -> Rule:
+    return optimizers.Adam(_number(o._lr), _number(o._beta1), _number(o._beta2), _number(o._epsilon))
+
+
+def _v1_rmsprop(o: Any) -> Rule | None:
+    if o._centered:
+        return None
+    numbers = (_number(x) for x in (o._learning_rate, o._decay, o._momentum, o._epsilon))
+    return optimizers.RMSProp(*numbers, initial_accumulator_value=1.0)
+
+
+_KNOWN: dict[type, Any] = {
+    _keras.SGD: _sgd,
+    _keras.Adagrad: _adagrad,
+    _keras.RMSprop: _rmsprop,
+    _keras.Adam: _adam,
+    _keras.AdamW: _adamw,
+    _v1.GradientDescentOptimizer: lambda o: optimizers.GradientDescent(_number(o._learning_rate)),
+    _v1.MomentumOptimizer: lambda o: _momentum(
+        _number(o._learning_rate), _number(o._momentum), bool(o._use_nesterov), "update"
+    ),
+    _v1.AdagradOptimizer: lambda o: optimizers.Adagrad(
+        _number(o._learning_rate), o._initial_accumulator_value, epsilon=0.0
+    ),
+    _v1.RMSPropOptimizer: _v1_rmsprop,
+    _v1.AdamOptimizer: _v1_adam,
+}

@@ -1,0 +1,188 @@
+"""Branches held: ops that choose by the size of their input go on choosing as they do at the base point.
+
+Where no input of such an op lies exactly at its kink, the function with its choices held is the function itself close
+to the point, has the same derivative there, and is smooth far beyond: millions of kinks nearby do no harm.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, replace
+
+from tensorflow.core.framework import types_pb2
+
+from gradcheck._graph.program import (
+    Node,
+    Program,
+    Return,
+    beside,
+    copy_node,
+    data_inputs,
+    make_node,
+    output_refs,
+    redirect,
+)
+
+_BOOL, _I32, _I64 = types_pb2.DT_BOOL, types_pb2.DT_INT32, types_pb2.DT_INT64
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Branches:
+    """A program whose choices can be held.
+
+    Attributes:
+        program: Computes the same, each choice by a tensor of its own.
+        choices: Those tensors: hold them at their base values, and the branches are held.
+        differs: Per op, whether it gives anything else than its held branch does.
+        names: Of the ops.
+    """
+
+    program: Program
+    choices: tuple[Return, ...]
+    differs: tuple[Return, ...]
+    names: tuple[str, ...]
+
+
+def branches(program: Program, without: Collection[str] = ()) -> Branches:
+    """Rewrite the ops that choose in the main body of a float64 program.
+
+    Args:
+        program: What to rewrite.
+        without: Names of ops to leave as they are.
+    """
+    nodes: list[Node] = []
+    refs: dict[str, str] = {}
+    choices, differs, names = [], [], []
+    for node in program.main.nodes:
+        nodes.append(node)
+        write = _WRITERS.get(node.op)
+        if write is None or node.name in without or not _can_be_held(node):
+            continue
+        added, choice, kept = write(node)
+        (out, dtype), *_ = output_refs(node)
+        nodes += [*added, *_differs(node.name, out, kept, dtype)]
+        refs[out] = kept
+        choices.append(choice)
+        differs.append(Return(f"{node.name}/differs:output:0", _BOOL))
+        names.append(node.name)
+    changed = redirect(replace(program.main, nodes=tuple(nodes)), refs)
+    # What was put in place of an op reads what the op read, and the comparison reads the op itself.
+    own = {f"{name}/unequal": name for name in names}
+    restored = tuple(_reading(node, own, refs) if node.name in own else node for node in changed.nodes)
+    return Branches(
+        program=Program(main=replace(changed, nodes=restored), functions=program.functions),
+        choices=tuple(choices), differs=tuple(differs), names=tuple(names),
+    )  # fmt: skip
+
+
+def _reading(node: Node, own: dict[str, str], refs: dict[str, str]) -> Node:
+    copy = copy_node(node)
+    copy.input[0] = next(out for out in refs if out.split(":")[0] == own[node.name])
+    return copy
+
+
+def _can_be_held(node: Node) -> bool:
+    if output_refs(node)[0][1] != types_pb2.DT_DOUBLE:
+        return False
+    return node.op != "MaxPool" or (
+        node.attr["data_format"].s in (b"", b"NHWC") and node.attr["padding"].s in (b"SAME", b"VALID")
+    )
+
+
+def _differs(name: str, out: str, kept: str, dtype: int) -> list[Node]:
+    unequal = make_node("NotEqual", f"{name}/unequal", [out, kept], T=dtype)
+    unequal.attr["incompatible_shape_error"].b = True
+    flat = make_node("Reshape", f"{name}/flat", [f"{name}/unequal:z:0", f"{name}/all:output:0"], T=_BOOL, Tshape=_I32)
+    some = make_node("Any", f"{name}/differs", [f"{name}/flat:output:0", f"{name}/axis:output:0"], Tidx=_I32)
+    some.attr["keep_dims"].b = False
+    return [unequal, _vector(f"{name}/all", [-1], out), _vector(f"{name}/axis", [0], out), flat, some]
+
+
+def _vector(name: str, values: list[int], at: str) -> Node:
+    node = make_node("Const", name, beside(at), dtype=_I32)
+    tensor = node.attr["value"].tensor
+    tensor.dtype = _I32
+    tensor.tensor_shape.dim.add(size=len(values))
+    tensor.int_val.extend(values)
+    return node
+
+
+def _number(name: str, value: float, dtype: int, at: str) -> Node:
+    node = make_node("Const", name, beside(at), dtype=dtype)
+    node.attr["value"].tensor.dtype = dtype
+    node.attr["value"].tensor.tensor_shape.SetInParent()
+    node.attr["value"].tensor.double_val.append(value)
+    return node
+
+
+Written = tuple[list[Node], Return, str]  # the nodes, the choice, and what is chosen
+
+
+def _select(node: Node, test: str, tested: list[str], chosen: list[str], before: list[Node]) -> Written:
+    """Choose between two tensors by a comparison."""
+    dtype = output_refs(node)[0][1]
+    choice = make_node(test, f"{node.name}/choice", tested, T=dtype)
+    kept = make_node("SelectV2", f"{node.name}/kept", [f"{choice.name}:z:0", *chosen], T=dtype)
+    return [*before, choice, kept], Return(f"{choice.name}:z:0", _BOOL), f"{kept.name}:output:0"
+
+
+def _relu(node: Node) -> Written:
+    (x,), zero = data_inputs(node), f"{node.name}/zero"
+    of_zero = _number(zero, 0.0, output_refs(node)[0][1], x)
+    return _select(node, "Greater", [x, f"{zero}:output:0"], [x, f"{zero}:output:0"], [of_zero])
+
+
+def _leaky_relu(node: Node) -> Written:
+    (x,), dtype = data_inputs(node), output_refs(node)[0][1]
+    zero, slope = f"{node.name}/zero", f"{node.name}/slope"
+    alpha = node.attr["alpha"].f if "alpha" in node.attr else 0.2
+    low = make_node("Mul", f"{node.name}/low", [x, f"{slope}:output:0"], T=dtype)
+    before = [_number(zero, 0.0, dtype, x), _number(slope, alpha, dtype, x), low]
+    return _select(node, "Greater", [x, f"{zero}:output:0"], [x, f"{low.name}:z:0"], before)
+
+
+def _abs(node: Node) -> Written:
+    (x,), dtype, zero = data_inputs(node), output_refs(node)[0][1], f"{node.name}/zero"
+    minus = make_node("Neg", f"{node.name}/minus", [x], T=dtype)
+    before = [_number(zero, 0.0, dtype, x), minus]
+    return _select(node, "Greater", [x, f"{zero}:output:0"], [x, f"{minus.name}:y:0"], before)
+
+
+def _maximum(node: Node) -> Written:
+    a, b = data_inputs(node)
+    return _select(node, "GreaterEqual", [a, b], [a, b], [])
+
+
+def _minimum(node: Node) -> Written:
+    a, b = data_inputs(node)
+    return _select(node, "LessEqual", [a, b], [a, b], [])
+
+
+def _max_pool(node: Node) -> Written:
+    """The largest of each window, taken from where it lies at the base point."""
+    (x,), dtype = data_inputs(node), output_refs(node)[0][1]
+    where = make_node("MaxPoolWithArgmax", f"{node.name}/choice", [x], T=dtype, Targmax=_I64)
+    for key in ("ksize", "strides", "padding"):
+        where.attr[key].CopyFrom(node.attr[key])
+    where.attr["include_batch_in_index"].b = True
+    flat = make_node("Reshape", f"{node.name}/row", [x, f"{node.name}/rows:output:0"], T=dtype, Tshape=_I32)
+    axis = _vector(f"{node.name}/along", [0], x)
+    axis.attr["value"].tensor.tensor_shape.ClearField("dim")
+    kept = make_node(
+        "GatherV2", f"{node.name}/kept",
+        [f"{flat.name}:output:0", f"{where.name}:argmax:0", f"{axis.name}:output:0"],
+        Tparams=dtype, Tindices=_I64, Taxis=_I32,
+    )  # fmt: skip
+    kept.attr["batch_dims"].i = 0
+    nodes = [where, _vector(f"{node.name}/rows", [-1], x), flat, axis, kept]
+    return nodes, Return(f"{where.name}:argmax:0", _I64), f"{kept.name}:output:0"
+
+
+_WRITERS: dict[str, Callable[[Node], Written]] = {
+    "Relu": _relu,
+    "LeakyRelu": _leaky_relu,
+    "Abs": _abs,
+    "Maximum": _maximum,
+    "Minimum": _minimum,
+    "MaxPool": _max_pool,
+}

@@ -1,0 +1,251 @@
+"""The ops and custom gradients through which an output depends on inputs, each with the values that it had."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from gradcheck._errors import GraphUnavailable
+from gradcheck._graph import structure
+from gradcheck._graph.evaluate import RUN_ERRORS
+from gradcheck._graph.program import output_refs
+from gradcheck._graph.provenance import operation, users_frame
+from gradcheck._graph.questions import Question
+from gradcheck._graph.regions import Region, gradient_function, gradient_name, is_library, is_region, region_of
+from gradcheck._graph.rerun import Rerun, of_traced
+from gradcheck._graph.trace import Traced
+from gradcheck._graph.values import Values
+from gradcheck._graph.visit import Step, Value, Visit
+
+_MEMORY = 2**31  # bytes of values that are kept
+_NO_GRADIENT = frozenset({"StopGradient", "PreventGradient", "Const", "Placeholder"})
+# They hand on gradients as they are.
+_PLAIN = frozenset({"Identity", "ReadVariableOp", "Reshape", "Squeeze", "ExpandDims", "Snapshot"})
+
+
+@dataclass(slots=True, eq=False)
+class Frame:
+    """One run of one body: the values of the tensors of its graph, by their names."""
+
+    path: tuple[Step, ...]
+    values: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(slots=True, eq=False)
+class Unit:
+    """An op, or a custom gradient, that has a gradient to be checked.
+
+    Attributes:
+        op: The op in its graph; of a custom gradient, the one that gives the results.
+        name: Its full name, as places are looked up by.
+        region: The custom gradient, or None.
+        xs: What it is differentiated with respect to: tensors of its graph, and variables.
+        reached: Positions of the traced function's sources that come in.
+        frames: Where it ran; several times in a loop.
+        trusted: Whether its gradient is TensorFlow's own.
+    """
+
+    op: Any
+    name: str
+    region: Region | None
+    xs: tuple[Any, ...]
+    reached: set[int]
+    frames: list[Frame]
+    trusted: bool
+
+    @property
+    def op_type(self) -> str:
+        """What it is called in a report."""
+        return "custom_gradient" if self.region is not None else str(self.op.type)
+
+    def question(self, frame: Frame) -> Question:
+        """The gradient of what it gives, as a question to be traced and checked, at the values of a frame."""
+        inside = {self.op.name} if self.region is None else {*self.region.inside, self.op.name}
+        given = {id(x) for x in self.xs}
+        fed = {
+            name: np.asarray(value.numpy())
+            for name, value in frame.values.items()
+            if _op_name(name) not in inside or any(id(x) in given and x.name == name for x in self.xs)
+        }
+        outputs = self.region.outputs if self.region is not None else self.op.outputs
+        taken = [t for t in outputs if t.consumers() or any(t is each for each in self.op.graph.outputs)]
+        ys = tuple(t for t in taken or outputs if _is_continuous(t))
+        return Question(
+            graph=self.op.graph,
+            ys=ys,
+            xs=self.xs,
+            names=tuple(str(x.name).removesuffix(":0") for x in self.xs),
+            grad_ys=(None,) * len(ys),
+            stops=(),
+            unconnected="none",
+            values=Values(None, {}),
+            fed=fed,
+            has_session=False,
+        )
+
+
+def units_of(traced: Traced, output: int, sources: Sequence[int]) -> tuple[list[Unit], tuple[str, ...]]:
+    """What lies between some sources and an output, in the order in which it ran.
+
+    Args:
+        traced: The function.
+        output: Which of its outputs.
+        sources: Which of its sources.
+
+    Returns:
+        The units, and the types of ops that are none although a gradient passes, such as those on lists of tensors.
+
+    Raises:
+        GraphUnavailable: If the program cannot be run op by op.
+    """
+    positions = traced.outputs[output].returns
+    rerun = of_traced(traced, positions, [traced.outputs[output].path] * len(positions), {})
+    walk = _Walk(traced, sources)
+    return walk.over(rerun), tuple(sorted(walk.others))
+
+
+@dataclass(slots=True)
+class _Walk:
+    traced: Traced
+    sources: Sequence[int]
+    frames: dict[tuple[Any, ...], Frame] = field(default_factory=dict)
+    ops: dict[tuple[str, str], Any] = field(default_factory=dict)
+    units: dict[int, Unit] = field(default_factory=dict)
+    regions: dict[int, Region] = field(default_factory=dict)
+    others: set[str] = field(default_factory=set)
+    bytes: int = 0
+
+    def over(self, rerun: Rerun) -> list[Unit]:
+        values, visits = rerun.start()
+        labels = {a.name: value for a, value in zip(rerun.program.main.args, values, strict=True)}
+        inner = {}
+        for k in self.sources:
+            source = self.traced.sources[k]
+            if source.argument in labels:
+                labels[source.argument].note = {k, *(labels[source.argument].note or ())}
+            elif source.ref is not None:
+                inner[source.ref] = k
+        try:
+            for visit in visits:
+                self._see(visit, inner)
+        except RUN_ERRORS as error:
+            raise GraphUnavailable(f"the function fails when it is run op by op: {str(error)[:200]}") from error
+        return [unit for unit in self.units.values() if unit.frames]
+
+    def _see(self, visit: Visit, inner: Mapping[str, int]) -> None:
+        op = self._op(visit)
+        reached: set[int] = set().union(*(v.note or () for v in visit.inputs))
+        if op is not None:
+            reached = self._noted(op, visit, reached)
+        elif visit.node.op in _NO_GRADIENT:
+            reached = set()
+        for k, value in enumerate(visit.outputs):
+            value.note = set(reached) or None
+            ref = output_refs(visit.node)[k][0] if inner and not visit.path else None
+            if ref is not None and ref in inner:
+                value.note = {*(value.note or ()), inner[ref]}
+
+    def _noted(self, op: Any, visit: Visit, reached: set[int]) -> set[int]:
+        """Keep what an op took and gave, and the op itself where a gradient passes; gives what it passes on."""
+        frame = self._frame(op, visit)
+        self._keep(frame, op.outputs, visit.outputs)
+        if len(op.inputs) == len(visit.inputs):
+            self._keep(frame, op.inputs, visit.inputs)
+        if op.type in _NO_GRADIENT or gradient_function(op) is None:
+            return set()
+        if not reached or (op.type in _PLAIN and gradient_name(op) == op.type):
+            return reached
+        outputs = [t for t in op.outputs if _is_continuous(t)]
+        xs = self._xs(op, visit)
+        if not (outputs and xs) or (op.type == "EagerPyFunc" and _is_whole(op)):
+            self.others.add(str(op.type))
+        else:
+            unit = self.units.get(id(op)) or self._unit(op, visit, xs)
+            unit.reached |= reached
+            unit.frames.append(frame)
+        return reached
+
+    def _xs(self, op: Any, visit: Visit) -> tuple[Any, ...]:
+        """What an op is to be differentiated with respect to: inputs that come from sources, each once."""
+        if is_region(op):
+            region = self._region(op)
+            notes = dict(zip((t.name for t in op.inputs), visit.inputs, strict=False))
+            moving = [t for t in region.arguments if _is_continuous(t) and _noted(notes.get(t.name))]
+            found = [*moving, *(v for v in region.variables if _is_continuous(v))]
+        else:
+            pairs = zip(op.inputs, visit.inputs, strict=False)
+            found = [t for t, value in pairs if _is_continuous(t) and _noted(value)]
+        return tuple({id(x): x for x in found}.values())
+
+    def _unit(self, op: Any, visit: Visit, xs: tuple[Any, ...]) -> Unit:
+        region = self._region(op) if is_region(op) else None
+        trusted = region.trusted if region is not None else _is_trusted(op)
+        unit = Unit(op, visit.name, region, xs, set(), [], trusted)
+        self.units[id(op)] = unit
+        return unit
+
+    def _region(self, op: Any) -> Region:
+        if id(op) not in self.regions:
+            self.regions[id(op)] = region_of(op)
+        return self.regions[id(op)]
+
+    def _op(self, visit: Visit) -> Any:
+        key = visit.name, visit.node.op
+        if key not in self.ops:
+            found = operation(self.traced.graph, visit.name, visit.node.op)
+            fits = found is not None and len(found.outputs) == len(visit.outputs)
+            self.ops[key] = found if fits else None
+        return self.ops[key]
+
+    def _frame(self, op: Any, visit: Visit) -> Frame:
+        prefix = visit.name.removesuffix(op.name)
+        key = visit.path, prefix, id(op.graph)
+        if key not in self.frames:
+            self.frames[key] = Frame(visit.path)
+        return self.frames[key]
+
+    def _keep(self, frame: Frame, tensors: Sequence[Any], values: Sequence[Value]) -> None:
+        for tensor, value in zip(tensors, values, strict=True):
+            given = value.tensor
+            if (
+                tensor.name in frame.values
+                or given.dtype != tensor.dtype
+                or given.dtype.name in ("resource", "variant")
+            ):
+                continue
+            size = given.dtype.size * int(np.prod(given.shape)) if given.dtype.name != "string" else 0
+            if self.bytes + size <= _MEMORY:
+                self.bytes += size
+                frame.values[tensor.name] = given
+
+
+def _noted(value: Value | None) -> bool:
+    return value is not None and bool(value.note)
+
+
+def _op_name(tensor_name: str) -> str:
+    return tensor_name.rpartition(":")[0]
+
+
+def _is_continuous(x: Any) -> bool:
+    return x.dtype.base_dtype in structure.CONTINUOUS
+
+
+def _is_trusted(op: Any) -> bool:
+    """Whether an op's gradient is TensorFlow's own, of an op that is no Python of the user's."""
+    return op.type != "EagerPyFunc" and is_library(gradient_function(op))
+
+
+def _is_whole(op: Any) -> bool:
+    """Whether an op is a function of the user's that could not be traced, and runs as one."""
+    return users_frame(op) is None
+
+
+def enclosing(unit: Unit, units: Sequence[Unit]) -> Iterator[Unit]:
+    """The custom gradients inside of which a unit lies."""
+    for other in units:
+        if other.region is not None and other.op.graph is unit.op.graph and unit.op.name in other.region.inside:
+            yield other

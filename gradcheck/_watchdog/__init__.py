@@ -1,0 +1,1 @@
+"""The watch over training: nothing that is not finite is written."""

@@ -1,0 +1,138 @@
+"""What happened so far in a watched training, and what follows from the next trip."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+
+from gradcheck._errors import NonfiniteTrip
+from gradcheck._report.trip import Step, TripReport
+from gradcheck._watchdog.early import EarlyWarnings
+from gradcheck._watchdog.policy import Policy, require_action
+
+LOGGER = logging.getLogger("gradcheck")
+LOGGER.addHandler(logging.NullHandler())  # without a handler of the user's, nothing is printed
+KEPT = 20  # steps
+LOCATED_IN_A_ROW = 3  # trips; running a step again takes a while, and the next ones rarely tell something new
+
+
+class Ledger:
+    """Counts steps and trips of one watchdog, and keeps the last steps. Threads may share it.
+
+    Attributes:
+        trips: How many steps have tripped.
+        in_a_row: How many of them just now, without a healthy one between.
+        last: The last report, or None.
+        stopped: Whether training was told to stop.
+    """
+
+    def __init__(self, policy: Policy) -> None:
+        self.policy = policy
+        self.lock = threading.RLock()
+        self.running = 0  # watched steps that run just now
+        self._early = EarlyWarnings() if policy.early_warnings else None
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget everything, as if no step had been seen."""
+        with self.lock:
+            self.steps = self.trips = self.in_a_row = 0
+            self.last: TripReport | None = None
+            self.stopped = False
+            # Steps are described when somebody looks at them: that takes longer than keeping their tensors.
+            self._history: deque[Callable[[], Step]] = deque(maxlen=KEPT)
+
+    def begin(self) -> int:
+        """The number of the step that begins now.
+
+        Raises:
+            NonfiniteTrip: If training was told to stop.
+        """
+        with self.lock:
+            if self.stopped and self.last is not None:
+                raise NonfiniteTrip(self.last)
+            self.steps += 1
+            return self.steps
+
+    def catch_up(self, number: int, described: Sequence[Callable[[], Step]]) -> None:
+        """Take note of steps that were counted elsewhere, up to the one before `number`."""
+        with self.lock:
+            if self.last is None or number != self.last.step + 1:
+                self.in_a_row = 0
+            self.steps = number
+            self._history = deque(described, maxlen=KEPT)
+
+    @contextmanager
+    def step_running(self) -> Iterator[None]:
+        """A scope in which a watched step runs."""
+        with self.lock:
+            self.running += 1
+        try:
+            yield
+        finally:
+            with self.lock:
+                self.running -= 1
+
+    @property
+    def locates(self) -> bool:
+        """Whether the next trip is worth running the step again."""
+        return self.in_a_row < LOCATED_IN_A_ROW
+
+    def history(self) -> tuple[Step, ...]:
+        """The last steps, oldest first."""
+        with self.lock:
+            return tuple(describe() for describe in self._history)
+
+    def healthy(self, describe: Callable[[], Step]) -> None:
+        """Take note of a step that was finite."""
+        with self.lock:
+            self.in_a_row = 0
+            self._history.append(describe)
+            if self._early is not None:
+                for warning in self._early.look(describe()):
+                    LOGGER.warning(warning)
+
+    def trip(self, report: TripReport, describe: Callable[[], Step]) -> TripReport:
+        """Take note of a trip, log it, and decide.
+
+        Raises:
+            NonfiniteTrip: If that is the action, or more than `max_skips` steps in a row have tripped.
+        """
+        with self.lock:
+            self.trips += 1
+            self.in_a_row += 1
+            self._history.append(describe)
+            report = replace(report, in_a_row=self.in_a_row, history=self.history())
+            action = self._action(report)
+            if action in ("skip", "rollback") and self.in_a_row > self.policy.max_skips:
+                action = "raise"
+                note = f"{self.in_a_row} steps in a row have tripped, more than max_skips={self.policy.max_skips}"
+                report = replace(report, notes=(*report.notes, note))
+            report = replace(report, action=action)
+            self.last = report
+            self.stopped = action == "stop"
+        _log(report)
+        if action == "raise":
+            raise NonfiniteTrip(report)
+        return report
+
+    def _action(self, report: TripReport) -> str:
+        action = self.policy.action
+        if callable(action):
+            chosen = action(report)
+            return "skip" if chosen is None else require_action(chosen, "or None, from a callable action")
+        return action
+
+
+def _log(report: TripReport) -> None:
+    where = report.nonfinite.where if report.nonfinite else None
+    op = report.nonfinite.op if report.nonfinite else None
+    LOGGER.log(
+        logging.ERROR if report.action in ("raise", "stop") else logging.WARNING,
+        "trip step=%d name=%s action=%s in_a_row=%d op=%s where=%s\n%s",
+        report.step, report.name, report.action, report.in_a_row, op, where, report,
+    )  # fmt: skip

@@ -1,0 +1,179 @@
+"""The watchdog: one object that watches a training, however the training runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
+
+from gradcheck._graph.evaluate import unconverted
+from gradcheck._report.trip import Step, TripReport
+from gradcheck._watchdog.fit import WatchedModel
+from gradcheck._watchdog.guard import guard
+from gradcheck._watchdog.ledger import Ledger
+from gradcheck._watchdog.policy import policy
+from gradcheck._watchdog.steps import WatchedStep
+
+
+class Watchdog:
+    """Sees that nothing non-finite is written in training, and tells where it was born.
+
+    Example:
+        >>> import gradcheck, tensorflow as tf
+        >>> w = tf.Variable([1.0, 4.0])
+        >>> @tf.function
+        ... def step(x):
+        ...     with tf.GradientTape() as tape:
+        ...         loss = tf.reduce_sum(tf.sqrt(w * x))
+        ...     w.assign_sub(0.1 * tape.gradient(loss, w))
+        ...     return loss
+        >>> watched = gradcheck.Watchdog(action="skip").watch(step)
+        >>> _ = watched(tf.constant([1.0, 1.0]))
+        >>> before = w.numpy()
+        >>> _ = watched(tf.constant([1.0, 0.0]))  # the gradient of the root of 0 is infinite
+        >>> bool((w.numpy() == before).all())
+        True
+    """
+
+    def __init__(
+        self,
+        action: str | Callable[[TripReport], str | None] = "raise",
+        *,
+        every: int = 1,
+        max_skips: int = 10,
+        snapshot_every: int = 100,
+        dump_dir: Any = None,
+        early_warnings: bool = False,
+    ) -> None:
+        """Nothing is watched yet.
+
+        Args:
+            action: What follows from a trip. In each case nothing that the step wrote is left. "raise": a
+                `NonfiniteTrip`. "skip": training goes on with the next step. "rollback": everything is put back to
+                the last good state. "stop": training stops (`stopped` is True, Keras' `fit` ends, and a further
+                watched step raises). "log": like "skip", without a limit. A callable gets the `TripReport` and
+                returns one of these, or None for "skip".
+            every: Look at each N-th step only; the others run as they are.
+            max_skips: So many trips in a row are skipped or rolled back; the next one raises.
+            snapshot_every: A state is kept for "rollback" every N healthy steps.
+            dump_dir: A directory for one folder per trip, with what is needed to repeat it.
+            early_warnings: Also log signs of a training that goes wrong: exploding, vanishing, unchanged.
+
+        Raises:
+            TypeError, ValueError: If an argument is of the wrong type or out of range.
+        """
+        self._ledger = Ledger(
+            policy(
+                action=action, every=every, max_skips=max_skips, snapshot_every=snapshot_every, dump_dir=dump_dir,
+                early_warnings=early_warnings,
+            )
+        )  # fmt: skip
+
+    @property
+    def report(self) -> TripReport | None:
+        """The last trip, or None."""
+        return self._ledger.last
+
+    @property
+    def history(self) -> tuple[Step, ...]:
+        """What was seen in the last 20 steps, oldest first."""
+        return self._ledger.history()
+
+    @property
+    def steps(self) -> int:
+        """How many steps have run."""
+        return self._ledger.steps
+
+    @property
+    def trips(self) -> int:
+        """How many of them have tripped."""
+        return self._ledger.trips
+
+    @property
+    def stopped(self) -> bool:
+        """Whether a trip has stopped the training."""
+        return self._ledger.stopped
+
+    def reset(self) -> None:
+        """Forget all steps and trips; a training that was stopped may go on."""
+        self._ledger.reset()
+
+    @unconverted
+    def guard(self, grads: Any, *, loss: Any = None, variables: Sequence[Any] | None = None) -> Any:
+        """The gradients, where they and the loss are finite: one test, to be put before the update.
+
+        Where they are not, "raise" raises before anything is updated; from inside a `tf.function`, TensorFlow wraps
+        what is raised into a `tf.errors.OpError` with the same text. With any other action zeros are returned in
+        their place. Zeros leave weights as they are under plain gradient descent; an optimizer with momentum, decay or
+        a count of its steps still moves by itself. Where that must not be, call `guard` within a step under `watch`:
+        then the whole step is taken back.
+
+        Args:
+            grads: What `tape.gradient` gives: tensors, `tf.IndexedSlices` (tested by their values) and None, in any
+                structure, before they are clipped.
+            loss: A tensor or a structure of them, tested too.
+            variables: One per gradient, to name them by.
+
+        Returns:
+            `grads`, or zeros in their structure.
+
+        Raises:
+            NonfiniteTrip: As the watchdog's action says.
+            TypeError: If `grads` holds something else.
+            ValueError: If there are not as many variables as gradients; or if it is called where no call of Python is
+                possible: in a `tf.function` with `jit_compile=True` or in one of several replicas, not under watch.
+
+        Example:
+            >>> import gradcheck, tensorflow as tf
+            >>> x = tf.constant([4.0, 0.0])
+            >>> with tf.GradientTape() as tape:
+            ...     tape.watch(x)
+            ...     y = tf.sqrt(x)
+            >>> watchdog = gradcheck.Watchdog(action="skip")
+            >>> watchdog.guard([tape.gradient(y, x)])[0].numpy()
+            array([0., 0.], dtype=float32)
+            >>> [found.posinf for found in watchdog.report.found]
+            [1]
+        """
+        return guard(self._ledger, grads, loss, variables)
+
+    def watch(self, step: Callable[..., Any], *, variables: Sequence[Any] | None = None) -> WatchedStep:
+        """A training step that writes to variables only where everything it computes is finite.
+
+        Of a `tf.function`, also one that was traced before or is compiled by XLA, the graph is run with its writes
+        made conditional on one test of the scalars that it returns and of what it would write: weights, slots, moving
+        averages, states of random generators. A Python function is called as it is: the variables that it can reach
+        are read before, looked at behind, and given back.
+
+        Not taken back is what is no variable: a batch taken from an iterator, what is printed, and the state that
+        `tf.random.uniform` and its like keep inside a `tf.function`.
+
+        Args:
+            step: A `tf.function`, a ConcreteFunction, or any callable. With a distribution strategy: the function
+                that calls `strategy.run`.
+            variables: For a Python function, what it changes: variables, models, optimizers. Default: all that can be
+                reached from its closure, its globals, the object that it is bound to, and its arguments.
+
+        Returns:
+            A callable that takes and returns what the step does.
+
+        Raises:
+            TypeError: If step cannot be called.
+        """
+        if not callable(step):
+            raise TypeError(f"step must be callable, got {type(step).__name__}; write wd.watch(train_step)")
+        return WatchedStep(step, self._ledger, None if variables is None else lambda: variables)
+
+    def fit(self, model: Any) -> WatchedModel:
+        """A scope in which a Keras model trains under this watchdog; `gradcheck.watch(model)` in one line.
+
+        Args:
+            model: A Keras model, compiled now or later.
+
+        Raises:
+            TypeError: If model is no Keras model.
+        """
+        if not isinstance(model, keras.Model):
+            raise TypeError(f"model must be a Keras model, got {type(model).__name__}; for a step write wd.watch(step)")
+        return WatchedModel(model, self._ledger, self)

@@ -1,0 +1,125 @@
+"""Adam, and Adam with decoupled weight decay."""
+
+from __future__ import annotations
+
+from dataclasses import KW_ONLY, dataclass
+from typing import Any
+
+from gradcheck.optimizers._arguments import require_choice, require_number, require_rate
+from gradcheck.optimizers._rule import Assignments, Moment, Slots
+
+EPSILON_IN = ("uncorrected", "denominator", "root")
+
+
+@dataclass(frozen=True, repr=False)
+class Adam(Assignments):
+    """Adam: m <- β₁ m + (1 - β₁) g and v <- β₂ v + (1 - β₂) g², then w <- w - α m / (√v + ε).
+
+    At step t, from 1, α = η √(1 - β₂ᵗ) / (1 - β₁ᵗ) corrects the bias of m and v towards their start at 0;
+    `bias_correction=False` leaves α = η. This is the form that the paper has at the end of its section 2, there with
+    an ε hat, and that TensorFlow's `AdamOptimizer` (ε 1e-8) and Keras' `Adam` (ε 1e-7) compute. The paper's algorithm
+    1 adds ε to the corrected root, √(v / (1 - β₂ᵗ)) + ε, as PyTorch does: `epsilon_in="denominator"`; `"root"` puts ε
+    under it. TensorFlow's own rounds β₁ and β₂ to float32 first, so that its 1 - β₂ = 0.001 is 1.3e-5 off.
+
+    Args:
+        learning_rate: η: a number, a scalar tensor, or a schedule, called with the step (0 at the first).
+        beta_1: β₁, from 0 to 1.
+        beta_2: β₂, from 0 to 1.
+        epsilon: ε; at least 0.
+        bias_correction: Whether the bias is corrected.
+        epsilon_in: "uncorrected", "denominator" or "root".
+
+    Raises:
+        TypeError, ValueError: If a number is out of its range.
+
+    Example:
+        >>> from gradcheck.optimizers import Adam
+        >>> rule = Adam(learning_rate=0.1)
+        >>> w, state = rule.step(1.0, 7.0, rule.init(1.0))  # the first step has the length of the rate
+        >>> round(float(w), 5)
+        0.9
+
+    Reference: D. Kingma, J. Ba, Adam: a method for stochastic optimization, ICLR (2015), arXiv:1412.6980.
+    """
+
+    learning_rate: Any
+    beta_1: Any = 0.9
+    beta_2: Any = 0.999
+    epsilon: Any = 1e-7
+    _: KW_ONLY
+    bias_correction: bool = True
+    epsilon_in: str = "uncorrected"
+
+    def __post_init__(self) -> None:
+        require_rate("learning_rate", self.learning_rate)
+        require_number("beta_1", self.beta_1, most=1)
+        require_number("beta_2", self.beta_2, most=1)
+        require_number("epsilon", self.epsilon)
+        require_choice("epsilon_in", self.epsilon_in, EPSILON_IN)
+        if not isinstance(self.bias_correction, bool):
+            raise TypeError(f"bias_correction must be True or False; got bias_correction={self.bias_correction!r}")
+
+    def slots(self) -> dict[str, Any]:
+        return {"m": 0.0, "v": 0.0}
+
+    def accumulate(self, moment: Moment, gradient: Any, slots: Slots) -> dict[str, Any]:
+        beta_1, beta_2 = moment.number(self.beta_1), moment.number(self.beta_2)
+        return {
+            "m": beta_1 * slots["m"] + (1 - beta_1) * gradient,
+            "v": beta_2 * slots["v"] + (1 - beta_2) * (gradient * gradient),
+        }
+
+    def descend(self, moment: Moment, param: Any, gradient: Any, slots: Slots) -> Any:
+        epsilon, eta = moment.number(self.epsilon), moment.number(self.learning_rate)
+        of_m, of_v = (self._correction(moment, beta) for beta in (self.beta_1, self.beta_2))
+        if self.epsilon_in == "uncorrected":
+            alpha = eta * moment.narrow(of_v**0.5 / of_m)
+            return param - alpha * slots["m"] / (moment.root(slots["v"]) + epsilon)
+        m, v = slots["m"] / moment.narrow(of_m), slots["v"] / moment.narrow(of_v)
+        below = moment.root(v + epsilon) if self.epsilon_in == "root" else moment.root(v) + epsilon
+        return param - eta * m / below
+
+    def _correction(self, moment: Moment, beta: Any) -> Any:
+        # In float64: 1 - 0.999^t loses most of its digits in the dtype of narrow weights.
+        return 1 - moment.wide(beta) ** moment.wide(moment.count) if self.bias_correction else moment.wide(1.0)
+
+
+@dataclass(frozen=True, repr=False)
+class AdamW(Adam):
+    """Adam with decoupled weight decay: w <- w - η λ w, then as `Adam`.
+
+    The decay goes past m and v. Keras' `AdamW` does the same, in this order, and so does PyTorch's; the paper takes
+    both terms from the w before the step, which differs by η λ times the step, and scales both by a schedule.
+
+    Args:
+        learning_rate: η, and so are the others up to `epsilon`: as for `Adam`.
+        beta_1: As there.
+        beta_2: As there.
+        epsilon: As there.
+        weight_decay: λ; at least 0.
+        bias_correction: As there.
+        epsilon_in: As there.
+
+    Raises:
+        TypeError, ValueError: If a number is out of its range.
+
+    Example:
+        >>> from gradcheck.optimizers import AdamW
+        >>> rule = AdamW(learning_rate=0.1, weight_decay=0.5)
+        >>> w, state = rule.step(1.0, 7.0, rule.init(1.0))  # to 0.95 by decay, then 0.1 by Adam
+        >>> round(float(w), 5)
+        0.85
+
+    Reference: I. Loshchilov, F. Hutter, Decoupled weight decay regularization, ICLR (2019), arXiv:1711.05101.
+    """
+
+    _: KW_ONLY
+    weight_decay: Any = 0.004
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_number("weight_decay", self.weight_decay)
+
+    def descend(self, moment: Moment, param: Any, gradient: Any, slots: Slots) -> Any:
+        shrunk = moment.number(self.learning_rate) * moment.number(self.weight_decay)
+        return super().descend(moment, param - shrunk * param, gradient, slots)

@@ -1,0 +1,90 @@
+"""Large functions are sampled on the branch on which their base point lies, with few evaluations."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import gradcheck
+from gradcheck import Verdict
+from gradcheck._check.options import options
+from gradcheck._check.work import begin
+from gradcheck._graph.functions import trace_function
+from tests.gallery import normal
+
+N = 2**16  # more entries than are moved one by one
+
+
+def kinks(x):
+    y = (
+        tf.nn.relu(x)
+        + tf.nn.leaky_relu(tf.sin(3 * x))
+        + tf.abs(tf.cos(5 * x))
+        + tf.maximum(x, 0.3) * tf.minimum(x, 1.0)
+    )
+    pooled = tf.nn.max_pool2d(tf.reshape(y, [1, 256, 256, 1]), 2, 2, "VALID")
+    return tf.reduce_sum(pooled**2) / N
+
+
+@tf.custom_gradient
+def wrong_relu(x):
+    return tf.nn.relu(x), lambda up: up * tf.cast(x > -1e-2, x.dtype)
+
+
+def convolutions():
+    keras.utils.set_random_seed(0)
+    x = image = keras.Input((16, 16, 3))
+    for width in (32, 64):
+        y = keras.layers.Conv2D(width, 3, padding="same")(x)
+        y = keras.layers.ReLU()(keras.layers.BatchNormalization()(y))
+        x = keras.layers.MaxPooling2D()(y + keras.layers.Conv2D(width, 1)(x))
+        x = keras.layers.LeakyReLU()(keras.layers.Conv2D(width, 3, padding="same")(x))
+    x = keras.layers.Dense(5, activation="softmax")(keras.layers.GlobalAveragePooling2D()(x))
+    return keras.Model(image, x), normal(2, 16, 16, 3, dtype=np.float32), np.array([1, 2])
+
+
+def central_difference(fn, x, direction, step, *, on_branch):
+    mover = begin(trace_function(fn, [x]), options()).movers[0]
+    samples = mover.along([direction], np.array([-step, step]), on_branch=on_branch)
+    return float(samples[1, 0] - samples[0, 0]) / (2 * step)
+
+
+def test_branches_held_make_a_function_smooth_and_leave_its_derivative_as_it_is():
+    x, direction = normal(N), normal(N, seed=1)
+    with tf.GradientTape() as tape:
+        variable = tf.constant(x)
+        tape.watch(variable)
+        y = kinks(variable)
+    exact = float(tf.reduce_sum(tape.gradient(y, variable) * direction))
+    steps = (2.0**-9, 2.0**-10)
+    held = [abs(central_difference(kinks, x, direction, h, on_branch=True) - exact) for h in steps]
+    plain = [abs(central_difference(kinks, x, direction, h, on_branch=False) - exact) for h in steps]
+    # Half the step leaves a quarter of the error where a function is smooth.
+    assert held[0] / held[1] == pytest.approx(4.0, rel=0.05)
+    assert plain[1] > 10 * held[1]
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_a_large_network_of_rectifiers_takes_one_look(training):
+    model, x, y = convolutions()
+    loss = keras.losses.SparseCategoricalCrossentropy()
+    report = gradcheck.check_model(model, x, y, loss=loss, training=training, mode="directional")
+    assert report.verdict is Verdict.MATCH, str(report)
+    assert report.cost.evaluations <= 4 * 9 + 8
+    assert max(f.error for f in report.findings) < 1e-6 * max(abs(f.analytic) for f in report.findings)
+
+
+def test_a_kink_at_the_point_itself_is_not_held():
+    x = normal(N)
+    x[:100] = 0.0
+    report = gradcheck.check_gradients(
+        lambda x: tf.reduce_sum(tf.nn.relu(x) ** 2 + tf.nn.relu(x)), [x], mode="directional"
+    )
+    assert report.verdict is Verdict.NONSMOOTH, str(report)
+
+
+def test_a_wrong_gradient_close_to_many_kinks_is_found():
+    x = normal(N)
+    report = gradcheck.check_gradients(lambda x: tf.reduce_sum(wrong_relu(tf.sin(x))), [x], mode="directional")
+    assert report.verdict is Verdict.MISMATCH, str(report)
+    assert -1e-2 < np.sin(x[report.worst.index]) < 0
