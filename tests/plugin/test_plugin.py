@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 import tensorflow as tf
 
-import gradcheck
 from gradcheck import GradientReport, check_gradients
 from gradcheck._report.outcomes import outcomes_from_plain
 from gradcheck.cli import main
@@ -314,7 +313,6 @@ def step(x):
 """
 
 
-@pytest.mark.skipif(not hasattr(gradcheck, "Watchdog"), reason="needs gradcheck.Watchdog")
 def test_a_body_under_watch_fails_with_the_report_and_writes_nothing(project):
     project.makepyfile(
         STEP
