@@ -9,8 +9,9 @@ import numpy as np
 from gradcheck._check.judge import Comparison, Outcome
 from gradcheck._check.options import SAFETY
 from gradcheck._check.work import Work
+from gradcheck._derivatives.numeric import Mover
 from gradcheck._graph.provenance import held_places
-from gradcheck._results import Finding, Verdict
+from gradcheck._results import Finding, Held, Verdict
 
 _VERDICTS = {
     Outcome.AGREES: Verdict.MATCH,
@@ -35,9 +36,17 @@ def finding(work: Work, a: int, x: int, verdict: Verdict, *, ok: bool | None = N
         dtype=work.dtype(x),
         size=int(np.prod(source.shape)),
         twin=work.point.narrow,
-        held=held_places(work.traced, mover[0].held) if mover else (),
+        held=_held(work, mover[0]) if mover else (),
         **fields,
     )
+
+
+def _held(work: Work, mover: Mover) -> tuple[Held, ...]:
+    """What is held, looked up once: a model has as many findings as variables."""
+    found: tuple[Held, ...] = work.point.made(
+        ("held places", mover.xs, len(mover.spans)), lambda: held_places(work.traced, mover.held)
+    )
+    return found
 
 
 def from_comparison(

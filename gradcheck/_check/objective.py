@@ -145,13 +145,11 @@ def _shown(value: Any) -> str:
 @contextmanager
 def losses_kept(model: Any) -> Iterator[None]:
     """A scope that takes back the losses that layers collect when they are called; those of a trace belong to it."""
-    layers = model._flatten_layers() if isinstance(model, keras.layers.Layer) else []
-    kept = [(layer, list(layer._losses), set(layer._loss_ids)) for layer in layers]
+    kept = [(layer, list(layer._losses), set(layer._loss_ids)) for layer in model._flatten_layers()]
     try:
         yield
     finally:
-        if isinstance(model, keras.layers.Layer):
-            model._clear_losses()
+        model._clear_losses()
         for layer, losses, ids in kept:
             layer._losses[:] = losses
             layer._loss_ids.update(ids)

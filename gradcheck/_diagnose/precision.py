@@ -74,6 +74,7 @@ class _Profile:
             if value.tensor.dtype.name not in UNITS or hands_on(own.node.op):
                 continue
             known = [v for v in own.inputs if v.note is not None and is_continuous(v.tensor)]
+            known = [v for v in known if v.tensor.shape == v.note.shape]
             pairs = [(wide_array(v.tensor), wide_array(v.note)) for v in known]
             result, exact = wide_array(value.tensor), wide_array(value.note)
             shapes = [v.tensor.shape.as_list() for v in own.inputs]

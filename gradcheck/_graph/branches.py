@@ -52,32 +52,35 @@ def branches(program: Program, without: Collection[str] = ()) -> Branches:
     """
     nodes: list[Node] = []
     refs: dict[str, str] = {}
-    choices, differs, names = [], [], []
+    own: dict[str, str] = {}  # the comparisons, each with what the op itself gives
+    choices, names = [], []
+    # In a loop of control flow v1, which lies open in the body, a choice has another value in every iteration.
+    writers = {} if any(node.op == "LoopCond" for node in program.main.nodes) else _WRITERS
     for node in program.main.nodes:
         nodes.append(node)
-        write = _WRITERS.get(node.op)
+        write = writers.get(node.op)
         if write is None or node.name in without or not _can_be_held(node):
             continue
         added, choice, kept = write(node)
         (out, dtype), *_ = output_refs(node)
         nodes += [*added, *_differs(node.name, out, kept, dtype)]
         refs[out] = kept
+        own[f"{node.name}/unequal"] = out
         choices.append(choice)
-        differs.append(Return(f"{node.name}/differs:output:0", _BOOL))
         names.append(node.name)
     changed = redirect(replace(program.main, nodes=tuple(nodes)), refs)
-    # What was put in place of an op reads what the op read, and the comparison reads the op itself.
-    own = {f"{name}/unequal": name for name in names}
-    restored = tuple(_reading(node, own, refs) if node.name in own else node for node in changed.nodes)
+    restored = tuple(_reading(node, own[node.name]) if node.name in own else node for node in changed.nodes)
     return Branches(
         program=Program(main=replace(changed, nodes=restored), functions=program.functions),
-        choices=tuple(choices), differs=tuple(differs), names=tuple(names),
-    )  # fmt: skip
+        choices=tuple(choices),
+        differs=tuple(Return(f"{name}/differs:output:0", _BOOL) for name in names),
+        names=tuple(names),
+    )
 
 
-def _reading(node: Node, own: dict[str, str], refs: dict[str, str]) -> Node:
+def _reading(node: Node, first: str) -> Node:
     copy = copy_node(node)
-    copy.input[0] = next(out for out in refs if out.split(":")[0] == own[node.name])
+    copy.input[0] = first
     return copy
 
 

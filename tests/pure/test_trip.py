@@ -34,7 +34,7 @@ step 42 of train_step is not finite, 2 in a row: nothing was written, and traini
   step: Log 'Log' gives -Inf at [0]
     output   Log:0 float32[1]; 1 -Inf of 1
     where    train.py:7:  tf.math.log(x)
-    cause    singularity: not finite in float64 either
+    cause    singularity: not finite there, however exactly it is computed
   note     a note
   bundle   dumps/trip-1
   step  loss  dense/kernel  ratio     min     max

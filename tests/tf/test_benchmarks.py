@@ -119,7 +119,10 @@ def test_an_unknown_benchmark_is_refused_with_the_names_there_are():
         [sys.executable, "-m", "tests.benchmarks", "beauty"], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert done.returncode == 2
-    assert "no benchmark is called beauty; there are figures, truth, power, others, speed, resnet" in done.stderr
+    assert (
+        "no benchmark is called beauty; there are figures, truth, power, others, optimizers, speed, resnet"
+        in done.stderr
+    )
 
 
 def test_a_table_shows_failures_and_ends_with_the_summary():

@@ -350,6 +350,7 @@ THROUGH = {
 }
 
 
+@pytest.mark.slow  # the bundled subjects check the like of it, at one weight
 @pytest.mark.parametrize("make", THROUGH.values(), ids=THROUGH)
 def test_gradients_pass_through_the_steps_of_a_rule(make):
     """Hypergradients: of the loss after five steps by the start, the rate, the momentum and the accumulator."""
