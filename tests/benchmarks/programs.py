@@ -30,7 +30,7 @@ def run(*, quick: bool = False, seed: int = 0) -> Outcome:
         verdicts[wrong][report.verdict.name] += 1
         found["caught" if wrong else "ok"] += wrong != report.ok
         blame = report.worst.blame if report.worst else None
-        found["blamed"] += wrong and blame is not None and program.wrong in (blame.source or blame.op)
+        found["blamed"] += wrong and blame is not None and program.wrong in f"{blame.op} {blame.source}"
         if wrong == report.ok and len(failures) < _SHOWN:
             failures.append(f"{program}\n{first_lines(str(report))}")
 

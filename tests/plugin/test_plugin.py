@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 import tensorflow as tf
 
-import gradcheck
 from gradcheck import GradientReport, check_gradients
 from gradcheck._report.outcomes import outcomes_from_plain
 from gradcheck.cli import main
@@ -314,7 +313,6 @@ def step(x):
 """
 
 
-@pytest.mark.skipif(not hasattr(gradcheck, "Watchdog"), reason="needs gradcheck.Watchdog")
 def test_a_body_under_watch_fails_with_the_report_and_writes_nothing(project):
     project.makepyfile(
         STEP
@@ -411,7 +409,7 @@ def test_a_project_without_checks_sees_nothing_of_it_and_loads_no_tensorflow(pro
             assert not {"tensorflow", "numpy"} & set(sys.modules)
         """
     )
-    quiet = ("-p", "no:cacheprovider", "-p", "no:hypothesispytest", "-p", "no:xdist")
+    quiet = ("-p", "no:cacheprovider", "-p", "no:hypothesispytest", "-p", "no:xdist", "-p", "no:randomly")
     with_plugin = project.runpytest_subprocess(*PLUGIN, *quiet)
     with_plugin.assert_outcomes(passed=1)
     without = project.runpytest_subprocess("-p", "no:gradcheck", *quiet)

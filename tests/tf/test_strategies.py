@@ -207,10 +207,14 @@ def test_right_programs_are_ok(program):
 
 @generate
 @given(gs.programs(wrong=True, dtype=DTYPES))
-def test_wrong_programs_are_caught(program):
+def test_wrong_programs_are_caught_and_blamed(program):
     assert program.wrong in program.source
     report = gradcheck.check_gradients(program, program.inputs)
     assert not report.ok, f"{program}\n{report}"
+    if report.verdict is Verdict.MISMATCH:
+        blame = report.worst.blame
+        assert blame is not None, f"{program}\n{report}"
+        assert program.wrong in f"{blame.op} {blame.source}", f"{program}\n{report}"
     assert gradcheck.check_gradients(program.repaired(), program.inputs).ok, str(program)
 
 
