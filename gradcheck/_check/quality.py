@@ -72,7 +72,7 @@ def nonlinear(work: Work, findings: dict[Pair, Finding]) -> None:
             # A gradient that is truly zero is rounding alone, of the size of what was cancelled on the way to it.
             own = float(np.max(np.maximum(terms, np.abs(values[c])) * scale))
             cancelled = 1e3 * eps * (_magnitude(work, a) + float(np.max(work.reach(a))))
-            if gap[entry] > max(np.sqrt(eps) * own, cancelled):
+            if gap[entry] > max(np.sqrt(eps) * own, cancelled) and gap[entry] > 1e3 * eps * _swing(work, a, x):
                 index, part = position(work, x, entry)
                 factors = ", ".join(f"{f:g}" for f in cotangents.combined)
                 findings[a, x] = finding(
@@ -84,6 +84,15 @@ def nonlinear(work: Work, findings: dict[Pair, Finding]) -> None:
                     "what linearity asks for is another value",
                     hint="the upstream gradient is ignored, or used other than as a factor",
                 )  # fmt: skip
+
+
+def _swing(work: Work, a: int, x: int) -> float:
+    """How far the output swings with an x, for the cotangent that makes most of it: what may cancel inside."""
+    found = work.mover_of(x)
+    if found is None:
+        return 0.0
+    mover, place = found
+    return float(np.max(np.linalg.norm(work.full_weights(a) * mover.swing(place), axis=1), initial=0.0))
 
 
 def _scale(work: Work, x: int) -> Reals | float:

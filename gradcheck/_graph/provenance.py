@@ -111,6 +111,8 @@ def users_frame(op: Any) -> Any:
 
 
 def _short(path: str) -> str:
+    if path.startswith(_SUBJECTS):  # wherever they are installed
+        return os.path.relpath(path, os.path.dirname(_OURS))
     relative = os.path.relpath(path)
     return path if relative.startswith("..") else relative
 
