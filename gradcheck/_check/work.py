@@ -11,7 +11,8 @@ import numpy as np
 from gradcheck._check.options import Options
 from gradcheck._derivatives.analytic import Gradient, analytic
 from gradcheck._derivatives.compressed import Plan, plan
-from gradcheck._derivatives.numeric import Mover, mover
+from gradcheck._derivatives.freeing import mover
+from gradcheck._derivatives.numeric import Mover
 from gradcheck._derivatives.point import Point, Reals, as_reals
 from gradcheck._graph.evaluate import RUN_ERRORS
 from gradcheck._graph.program import prune

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 import numpy as np
@@ -11,17 +11,16 @@ from numpy.typing import NDArray
 
 from gradcheck._derivatives.branch import Branch, branch_at
 from gradcheck._derivatives.point import Point, Reals, as_reals, from_reals
-from gradcheck._graph.evaluate import RUN_ERRORS, Runner, ShapeChanged, returning
-from gradcheck._graph.held import HeldProgram, hold
+from gradcheck._derivatives.waves import unmasked
+from gradcheck._graph.evaluate import RUN_ERRORS, Runner, ShapeChanged
+from gradcheck._graph.held import HeldProgram
 from gradcheck._graph.moves import DISTANCE, Moving, move_along
 from gradcheck._graph.program import Program
 from gradcheck._graph.rounding import with_rounding, with_rounding_by_value
-from gradcheck._numerics.directions import power_of_two_scale
 from gradcheck._numerics.intervals import Derivatives, differentiate
-from gradcheck._numerics.search import DETUNED
 
 MEMORY_BUDGET = 2**28  # bytes of perturbed inputs and of outputs that one call may hold
-_LARGE = 2**15  # entries per point from which on points are made inside the program
+LARGE = 2**15  # entries per point from which on points are made inside the program
 FIRST_STEP = {True: 2.0**-5, False: 2.0**-9}  # by whether some op still rounds in a narrow dtype
 
 _SWING = np.array([0.25, -0.5, 1.0, -2.0])  # in units of the scale
@@ -32,7 +31,6 @@ _MOVING = 4  # so many of them at least must differ, or else rounding hides the 
 _NOISE_RUNS = 6  # runs with random rounding
 _NO_ROUNDING = 1e3  # times the rounding that was heard: more is none
 _COARSER = 8.0  # than the arithmetic itself, which would round the factors away
-_NEAR = 0.77 * 2.0**-12  # of the first step: how far apart two points are that no wave slips between
 SECOND_WITNESS = 0.77  # no ratio of small integers to the first step
 
 
@@ -74,7 +72,7 @@ class Mover:
     @property
     def large(self) -> bool:
         """Whether points are so large that each is made inside the program, and branches are held."""
-        return sum(b.size for b in self.base) + self.outputs.size > _LARGE
+        return sum(b.size for b in self.base) + self.outputs.size > LARGE
 
     @property
     def first_step(self) -> float:
@@ -220,7 +218,7 @@ class Mover:
         options: dict[str, Any] = {"eps": self.eps, "target": target, "argument_noise": argument_noise}
         known = grain is not None and not self._opaque
         options["loudest"] = _NO_ROUNDING * np.maximum(argument_noise, grain) if known else np.inf
-        return _unmasked(sample, differentiate(sample, groups, step=first, **options), first, options)
+        return unmasked(sample, differentiate(sample, groups, step=first, **options), first, options)
 
     def _sample(
         self, index: NDArray[np.int64], steps: Reals, grid: tuple[float, ...],
@@ -299,98 +297,6 @@ class Mover:
         return self._at
 
 
-def mover(point: Point, xs: Sequence[int], outputs: Sequence[int] | None = None) -> Mover:
-    """Free some sources to move; every stop, and every other inner x that is stopped, is held.
-
-    Args:
-        point: Where.
-        xs: Positions of sources: any number that are arguments, or a single inner tensor.
-        outputs: Which outputs to evaluate; default all.
-    """
-    chosen = tuple(range(len(point.traced.outputs)) if outputs is None else outputs)
-    made = point.made(("mover", tuple(xs), chosen), lambda: _freed(point, tuple(xs), chosen))
-    return _settled(point, tuple(xs), made)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Freed:
-    """A program in which some sources move and stops are held, ready to run."""
-
-    held: HeldProgram
-    names: list[str]  # arguments of the moving sources
-    runner: Runner
-    base: Runner | None  # gives the values of what is held
-
-
-def _freed(point: Point, xs: tuple[int, ...], chosen: tuple[int, ...]) -> _Freed:
-    traced = point.traced
-    wide = point.program(wide=True)
-    positions = [p for a in chosen for p in traced.outputs[a].returns]
-    returns = wide.main.returns
-    sources = [traced.sources[x] for x in xs]
-    refs = {s.ref: returns[point.returned(s.ref)].ref for s in sources if s.ref is not None}
-    own = {s.argument for s in sources} | set(refs.values())
-    stops = [returns[point.returned(ref)].ref for ref in traced.stops]
-    arguments = {a.name for a in wide.main.args}
-    inner_stops = [ref for ref in dict.fromkeys(stops) if ref not in own and ref not in arguments]
-    moving = [s.argument for s in sources if s.argument is not None] + list(refs.values())
-    outputs = tuple(returns[p] for p in positions)
-    program = returning(wide, replace(wide.main, returns=outputs, kept=()), moving)
-    held = hold(program, moving, [*refs.values(), *inner_stops])
-    kept = [s.argument for s in sources if s.argument is not None] + list(held.names)
-    where = {s.ref: name for s, name in reversed(list(zip(held.sources, held.names, strict=True)))}  # held before base
-    return _Freed(
-        held=held,
-        names=[s.argument if s.argument is not None else where[refs[str(s.ref)]] for s in sources],
-        runner=Runner(returning(held.program, held.program.main, kept), alive=traced.graph),
-        base=Runner(returning(wide, replace(wide.main, returns=held.sources)), alive=traced.graph)
-        if held.sources
-        else None,
-    )
-
-
-def _settled(point: Point, xs: tuple[int, ...], freed: _Freed) -> Mover:
-    """Run a freed program twice at the base point."""
-    runner, program, names = freed.runner, freed.runner.program, freed.names
-    extra: dict[str, Any] = {}
-    if freed.base is not None:
-        point.evaluations += 1
-        held = freed.base.run(point.values(freed.base.program, wide=True))
-        extra = dict(zip(freed.held.names, held, strict=True))
-    values = point.values(program, wide=True, extra=extra)
-    arguments = [a.name for a in program.main.args]
-    arrays = []
-    for name in names:
-        k = arguments.index(name)
-        values[k] = np.asarray(values[k].numpy() if hasattr(values[k], "numpy") else values[k])
-        arrays.append(values[k])
-    base = [as_reals(a) for a in arrays]
-    if not arrays or sum(a.size for a in arrays) > _LARGE:
-        flat = [np.stack(pair) for pair in zip(runner.run(values), runner.run(values), strict=True)]
-    else:
-        flat = runner.run_batch({n: np.stack([a, a]) for n, a in zip(names, arrays, strict=True)}, values)
-    point.evaluations += 2
-    reals = [as_reals(v, lead=1) for v in flat]
-    both = np.concatenate(reals, axis=1) if reals else np.zeros((2, 0))
-    ends = np.cumsum([0, *(r.shape[1] for r in reals)])
-    with np.errstate(invalid="ignore"):
-        jitter = np.abs(both[0] - both[1])
-    return Mover(
-        point=point,
-        xs=xs,
-        base=base,
-        scales=[power_of_two_scale(b) for b in base],
-        outputs=both[0],
-        spans=[(int(ends[k]), int(ends[k + 1])) for k in range(len(reals))],
-        jitter=jitter,
-        shapes=[v.shape[1:] for v in flat],
-        held=freed.held,
-        _runner=runner,
-        _values=values,
-        _names=names,
-    )
-
-
 def _run(runner: Runner, stacked: dict[str, Any], values: list[Any]) -> list[Any]:
     """Run at many points; where a point is refused, by an assertion or the range of an index, its values are NaN."""
     try:
@@ -410,51 +316,3 @@ def _run(runner: Runner, stacked: dict[str, Any], values: list[Any]) -> list[Any
             raise
         refused = [np.full(v.shape, np.nan, v.dtype) for v in whole]
         return [np.concatenate(parts) for parts in zip(*(refused if r is None else r for r in runs), strict=True)]
-
-
-def _unmasked(sample: Callable[..., Reals], found: Derivatives, first: Any, options: dict[str, Any]) -> Derivatives:
-    """The derivatives, those of functions that swing in time with the samples measured again.
-
-    Nine samples of a fast wave can look like a slow one. The first step rarely falls for it, and does not settle then;
-    so what took more than the first step is held against a pair of points much closer together.
-    """
-    begun = np.broadcast_to(np.asarray(first, np.float64), (found.value.shape[0],))
-    near = begun * _NEAR
-    later = np.abs(found.step / begun[:, None] - DETUNED) > 1e-6
-    doubted = np.flatnonzero((later & (found.step > 16 * near[:, None])).any(axis=1))
-    if not doubted.size:
-        return found
-    steps = near[doubted]
-    pair = sample(doubted, steps, (-1, 1))
-    with np.errstate(all="ignore"):
-        slope = (pair[1] - pair[0]) / (2 * steps[:, None])
-        far = np.abs(slope - found.value[doubted]) > (
-            10 * found.error[doubted] + 20 * found.noise[doubted] / steps[:, None] + 1e-2 * np.abs(found.value[doubted])
-        )
-    masked = np.zeros(found.value.shape, bool)
-    masked[doubted] = far & ~found.kink[doubted] & later[doubted] & (found.step[doubted] > 16 * steps[:, None])
-    return _resolved(sample, found, masked, near, options) if masked.any() else found
-
-
-def _resolved(
-    sample: Callable[..., Reals], found: Derivatives, masked: NDArray[np.bool_], near: Reals, options: dict[str, Any]
-) -> Derivatives:
-    """The derivatives with masked ones measured again, beginning close to the point."""
-    groups = np.flatnonzero(masked.any(axis=1))
-    closer = differentiate(
-        lambda index, steps, grid: sample(groups[index], steps, grid),
-        len(groups),
-        step=near[groups],
-        eps=options["eps"],
-        target=np.broadcast_to(options["target"], masked.shape)[groups],
-        argument_noise=np.broadcast_to(options["argument_noise"], masked.shape)[groups],
-        loudest=np.broadcast_to(options["loudest"], masked.shape)[groups],
-    )
-    merged = {}
-    for name in found.__slots__:
-        if name == "evaluations":
-            continue
-        array = np.array(getattr(found, name))
-        array[groups] = np.where(masked[groups], getattr(closer, name), array[groups])
-        merged[name] = array
-    return Derivatives(**merged, evaluations=found.evaluations + closer.evaluations)

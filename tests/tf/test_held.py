@@ -6,7 +6,7 @@ import tensorflow as tf
 
 import gradcheck
 from gradcheck import Gradients, Verdict
-from gradcheck._derivatives.numeric import mover
+from gradcheck._derivatives.freeing import mover
 from gradcheck._derivatives.point import Point
 from gradcheck._graph.functions import trace_function
 from gradcheck._graph.held import hold

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from gradcheck._derivatives.numeric import mover
+from gradcheck._derivatives.freeing import mover
 from gradcheck._derivatives.point import Point
 from gradcheck._graph.functions import trace_function
 
