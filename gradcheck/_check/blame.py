@@ -34,9 +34,7 @@ class _Wrong:
 
     unit: Unit
     frame: Frame
-    finding: Finding
-    checked: int
-    wrong: int
+    reached: frozenset[int]  # sources that come in where its gradient is wrong
 
 
 def blame(traced: Traced, options: Options, findings: dict[tuple[int, int], Finding], check: Check) -> None:
@@ -59,16 +57,17 @@ def blame(traced: Traced, options: Options, findings: dict[tuple[int, int], Find
         except GraphUnavailable as error:
             _advise(findings, a, sources, _UNSEEN.format(why=str(error)))
             continue
-        found, complete = _culprits(units, options, check)
+        found, unseen = _culprits(units, options, check)
+        unseen = [*unseen, *others]
         for x in sources:
-            own = [each for each in found if x in each.unit.reached]
+            own = [each for each in found if x in each.reached]
             if own:
                 places = [_place(traced, each) for each in own]
                 findings[a, x] = replace(findings[a, x], blame=places[0], also=tuple(places[1:]))
-            elif complete and units and not (found or others):
+            elif unseen and not found:
+                _advise(findings, a, [x], _OTHERS.format(ops=", ".join(unseen[:5])))
+            elif units and not found:
                 _advise(findings, a, [x], _NONE_ALONE)
-            elif others and not found:
-                _advise(findings, a, [x], _OTHERS.format(ops=", ".join(others[:5])))
 
 
 def _is_open(found: Finding) -> bool:
@@ -83,13 +82,16 @@ def _advise(findings: dict[tuple[int, int], Finding], a: int, sources: Sequence[
             findings[a, x] = replace(findings[a, x], advice=text)
 
 
-def _culprits(units: Sequence[Unit], options: Options, check: Check) -> tuple[list[_Wrong], bool]:
-    """The units that are wrong alone, those first whose gradient the user wrote; and whether all were looked at."""
+def _culprits(units: Sequence[Unit], options: Options, check: Check) -> tuple[list[_Wrong], list[str]]:
+    """The units that are wrong alone, those first whose gradient the user wrote; and what could not be looked at."""
     known: dict[int, _Wrong | None] = {}
+    unseen: list[str] = []
 
     def looked(unit: Unit) -> _Wrong | None:
         if id(unit) not in known:
-            known[id(unit)] = _look(unit, options, check)
+            seen, known[id(unit)] = _look(unit, options, check)
+            if not seen:
+                unseen.append(f"{unit.op_type} {unit.region.name or '' if unit.region else unit.name!r}".rstrip())
         return known[id(unit)]
 
     def at_fault(some: Sequence[Unit]) -> list[_Wrong]:
@@ -101,31 +103,32 @@ def _culprits(units: Sequence[Unit], options: Options, check: Check) -> tuple[li
 
     found = at_fault([unit for unit in units if not unit.trusted])
     if found:
-        return found, True
+        return found, unseen
     rest = [unit for unit in units if unit.trusted and not any(enclosing(unit, units))]
-    return at_fault(rest[-_MOST:]), len(rest) <= _MOST
+    found = at_fault(rest[-_MOST:])
+    return found, unseen + [f"{len(rest) - _MOST} more ops"] * (len(rest) > _MOST)
 
 
-def _look(unit: Unit, options: Options, check: Check) -> _Wrong | None:
-    """Check one unit where it ran; its gravest disagreement."""
+def _look(unit: Unit, options: Options, check: Check) -> tuple[bool, _Wrong | None]:
+    """Check one unit where it ran; whether that could be done, and its gravest disagreement."""
     frames = _spread(unit.frames)
     own = replace(options, mode="directional", order=1, forward=False)
-    found: list[tuple[float, Finding, Frame]] = []
-    traced = None
+    found: list[tuple[float, Frame]] = []
+    reached: set[int] = set()
+    seen = False
     for frame in frames:
         try:
             traced = trace_tensors(unit.question(frame), unit.name)
-            findings = check(traced, own)
+            findings, seen = check(traced, own), True
         except Exception:  # whatever an op alone may raise, the report on the whole must not be lost
             continue
         bad = [each for each in findings if not each.ok and each.verdict in _FAULTS]
         if bad:
-            worst = max(bad, key=_size)
-            found.append((_size(worst), worst, frame))
+            found.append((max(map(_size, bad)), frame))
+            reached = reached.union(*(unit.reached[each.x] for each in bad))
     if not found:
-        return None
-    _, finding, frame = max(found, key=lambda each: each[0])
-    return _Wrong(unit, frame, finding, len(frames), len(found))
+        return seen, None
+    return True, _Wrong(unit, max(found, key=lambda each: each[0])[1], frozenset(reached))
 
 
 def _size(found: Finding) -> float:

@@ -13,7 +13,7 @@ from gradcheck._graph import structure
 from gradcheck._graph.evaluate import RUN_ERRORS
 from gradcheck._graph.program import output_refs
 from gradcheck._graph.provenance import operation, users_frame
-from gradcheck._graph.questions import Question
+from gradcheck._graph.questions import Question, plain_name
 from gradcheck._graph.regions import Region, gradient_function, gradient_name, is_library, is_region, region_of
 from gradcheck._graph.rerun import Rerun, of_traced
 from gradcheck._graph.trace import Traced
@@ -43,7 +43,7 @@ class Unit:
         name: Its full name, as places are looked up by.
         region: The custom gradient, or None.
         xs: What it is differentiated with respect to: tensors of its graph, and variables.
-        reached: Positions of the traced function's sources that come in.
+        reached: Positions of the traced function's sources that come in, by the name of the x that they come in by.
         frames: Where it ran; several times in a loop.
         trusted: Whether its gradient is TensorFlow's own.
     """
@@ -52,7 +52,7 @@ class Unit:
     name: str
     region: Region | None
     xs: tuple[Any, ...]
-    reached: set[int]
+    reached: dict[str, set[int]]
     frames: list[Frame]
     trusted: bool
 
@@ -77,7 +77,7 @@ class Unit:
             graph=self.op.graph,
             ys=ys,
             xs=self.xs,
-            names=tuple(str(x.name).removesuffix(":0") for x in self.xs),
+            names=tuple(map(plain_name, self.xs)),
             grad_ys=(None,) * len(ys),
             stops=(),
             unconnected="none",
@@ -164,7 +164,8 @@ class _Walk:
             self.others.add(str(op.type))
         else:
             unit = self.units.get(id(op)) or self._unit(op, visit, xs)
-            unit.reached |= reached
+            for x in xs:
+                unit.reached.setdefault(plain_name(x), set()).update(self._coming(op, visit, x) or reached)
             unit.frames.append(frame)
         return reached
 
@@ -180,10 +181,15 @@ class _Walk:
             found = [t for t, value in pairs if _is_continuous(t) and _noted(value)]
         return tuple({id(x): x for x in found}.values())
 
+    def _coming(self, op: Any, visit: Visit, x: Any) -> set[int]:
+        """The sources that come in by one x; none for a variable, which is read inside."""
+        notes = (value.note for t, value in zip(op.inputs, visit.inputs, strict=False) if t is x)
+        return set().union(*(note for note in notes if note))
+
     def _unit(self, op: Any, visit: Visit, xs: tuple[Any, ...]) -> Unit:
         region = self._region(op) if is_region(op) else None
         trusted = region.trusted if region is not None else _is_trusted(op)
-        unit = Unit(op, visit.name, region, xs, set(), [], trusted)
+        unit = Unit(op, visit.name, region, xs, {}, [], trusted)
         self.units[id(op)] = unit
         return unit
 

@@ -1,0 +1,118 @@
+"""The op at fault is named: which of several, for which input, in which iteration, and when there is none."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from gradcheck import Verdict, check_gradients
+from gradcheck._check import blame
+
+X = np.random.default_rng(0).normal(size=(4, 3)).astype(np.float32)
+
+
+@tf.custom_gradient
+def leaky(x):
+    """Twice the slope where x is negative."""
+    return tf.where(x > 0, x, 0.1 * x), lambda up: tf.where(x > 0, up, 0.2 * up)
+
+
+@tf.custom_gradient
+def scaled(x, s):
+    """Right for x, and without x for s."""
+    return x * s, lambda up: (up * s, tf.reduce_sum(up))
+
+
+@tf.custom_gradient
+def right(x):
+    return tf.sin(x), lambda up: up * tf.cos(x)
+
+
+@tf.custom_gradient
+def right_around_wrong(x):
+    """Its own gradient is right, so that the one inside is never asked."""
+    return leaky(x), lambda up: tf.where(x > 0, up, 0.1 * up)
+
+
+def blamed(found):
+    return [place.op for place in (found.blame, *found.also) if place is not None]
+
+
+def findings(fn, *inputs):
+    report = check_gradients(fn, list(inputs))
+    return {found.x: found for found in report.findings}
+
+
+def test_each_input_is_told_of_the_ops_at_fault_for_it():
+    found = findings(lambda x, s: tf.reduce_sum(leaky(scaled(right(x), s))), X, np.float32(1.5))
+    assert blamed(found["inputs[0]"]) == ["leaky"]
+    assert sorted(blamed(found["inputs[1]"])) == ["leaky", "scaled"]
+
+
+def test_the_line_that_calls_is_named_through_a_nested_function():
+    @tf.function
+    def inner(x):
+        return tf.reduce_sum(leaky(tf.sin(x)))  # this one
+
+    place = findings(lambda x: inner(x) + tf.reduce_sum(x), X)["inputs[0]"].blame
+    assert (place.op_type, place.op, place.function) == ("custom_gradient", "leaky", "inner")
+    assert place.source.endswith("# this one")
+    assert place.file.endswith("test_blame.py")
+
+
+def test_the_iteration_is_named():
+    def loop(x):
+        def body(i, a):
+            return i + 1, tf.cond(i > 97, lambda: leaky(a - 0.7), lambda: tf.sin(a) + 0.01)
+
+        return tf.while_loop(lambda i, a: i < 100, body, [0, x])[1]
+
+    place = findings(loop, X)["inputs[0]"].blame
+    assert (place.op, place.iteration) in {("leaky", 98), ("leaky", 99)}
+    assert f"iteration {place.iteration}" in str(place)
+
+
+def test_what_is_inside_of_a_custom_gradient_is_blamed_only_where_its_gradient_is_asked():
+    assert check_gradients(lambda x: right_around_wrong(x) + 0.0, [X]).ok
+    found = findings(lambda x: right_around_wrong(x) + scaled(x, tf.reduce_sum(x)), X)
+    assert blamed(found["inputs[0]"]) == ["scaled"]
+
+
+def test_tensorflows_own_ops_are_looked_at_where_no_custom_gradient_is_wrong():
+    found = findings(lambda x, y: tf.math.xlogy(x, right(y) + 3.0), np.array([0.0, 1.0]), np.array([2.0, 3.0]))
+    assert found["inputs[0]"].blame.op_type == "Xlogy"
+
+
+def test_where_no_op_is_wrong_alone_that_is_said(monkeypatch):
+    monkeypatch.setattr(blame, "_look", lambda unit, options, check: (True, None))
+    found = findings(leaky, X)["inputs[0]"]
+    assert found.verdict is Verdict.MISMATCH
+    assert found.blame is None
+    assert "right at the values it had" in found.advice
+
+
+def test_what_cannot_be_looked_at_is_said(monkeypatch):
+    def refuse(*_):
+        raise RuntimeError("cannot be copied")
+
+    monkeypatch.setattr(blame, "trace_tensors", refuse)
+    found = findings(leaky, X)["inputs[0]"]
+    assert found.blame is None
+    assert found.advice.endswith("not looked into: custom_gradient 'leaky'")
+
+
+@pytest.mark.parametrize("fn", [right, lambda x: right(tf.tanh(x)) * x])
+def test_what_is_right_is_blamed_on_nobody(fn):
+    assert all(found.blame is None for found in check_gradients(fn, [X]).findings)
+
+
+def test_a_wrong_second_derivative_of_a_right_first_one_is_blamed():
+    @tf.custom_gradient
+    def cube(x):
+        @tf.custom_gradient
+        def slope(x, up):
+            return 3 * x**2 * up, lambda upper: (upper * 3 * x * up, upper * 3 * x**2)
+
+        return x**3, lambda up: slope(x, up)
+
+    report = check_gradients(cube, [X], order=2)
+    assert [blamed(found) for found in report.findings if not found.ok] == [["slope"]]
