@@ -84,17 +84,19 @@ def measure(work: Work, a: int, x: int, matrix: Reals, reach: Reals) -> Measured
     if len(inside) < len(output):
         group, output, entry = group[inside], output[inside], entry[inside]
     own = np.abs(matrix[output - first, entry]) * mover.scales[place][entry]
-    target = _target(own, noise[output], mover.eps)
+    target = _target(own, noise[output], mover.eps, last - first)
     signs = rademacher(work.rng, mover.base[place].size)
     numeric = jacobian(mover, scheme, signs, (group, output, entry), target=target, argument_noise=noise)
     return Measured(rows=output - first, columns=entry, numeric=numeric, noise=noise[first:last])
 
 
-def _target(own: Reals, noise: Reals, eps: float) -> Reals:
-    """Errors worth striving for; those far below the typical derivative need not be a small part of a tiny one."""
-    target: Reals = np.maximum(
-        worthwhile(own, noise, eps, coarsest=1e-9), (1e-12 if eps < 1e-9 else 2e-5) * entries.rms(own)
-    )
+def _target(own: Reals, noise: Reals, eps: float, outputs: int) -> Reals:
+    """Errors worth striving for; those far below the typical derivative need not be a small part of a tiny one.
+
+    Of a single output every entry is looked at with all that float64 gives; among many that would cost too much.
+    """
+    small = 2e-5 if eps > 1e-9 else 1e-12 if outputs == 1 else 1e-9
+    target: Reals = np.maximum(worthwhile(own, noise, eps, coarsest=1e-9), small * entries.rms(own))
     return target
 
 
@@ -139,7 +141,7 @@ def _columns_alone(
     weights[np.arange(first, last), np.arange(m)] = 1.0
     own = matrix[:, columns].T * mover.scales[place][columns, None]
     magnitude = np.abs(mover.outputs[first:last])[None]
-    target = 0.01 * _target(np.abs(own), found.noise[None], mover.eps)
+    target = 0.01 * _target(np.abs(own), found.noise[None], mover.eps, m)
     swing = mover.swing(place)[first:last]
     slopes = np.zeros((len(columns), mover.outputs.size))
     slopes[:, first:last] = own
