@@ -12,7 +12,22 @@ from gradcheck.optimizers._typed import typed
 
 
 @dataclass(frozen=True, repr=False)
-class InverseTimeDecay:
+class _Decaying:
+    """A rate and how it falls."""
+
+    learning_rate: Any
+    decay: Any
+
+    def __post_init__(self) -> None:
+        require_number("learning_rate", self.learning_rate)
+        require_number("decay", self.decay)
+
+    def __repr__(self) -> str:
+        return typed(self)
+
+
+@dataclass(frozen=True, repr=False)
+class InverseTimeDecay(_Decaying):
     """A rate that falls as η / (1 + κ t), t counting steps from 0, as `decay=` of older Keras optimizers has it.
 
     Raises:
@@ -25,22 +40,12 @@ class InverseTimeDecay:
         [0.5, 0.25, 0.1]
     """
 
-    learning_rate: Any
-    decay: Any
-
-    def __post_init__(self) -> None:
-        require_number("learning_rate", self.learning_rate)
-        require_number("decay", self.decay)
-
-    def __repr__(self) -> str:
-        return typed(self)
-
     def __call__(self, step: Any) -> Any:
         return self.learning_rate / (1 + self.decay * _count(step))
 
 
 @dataclass(frozen=True, repr=False)
-class ExponentialDecay:
+class ExponentialDecay(_Decaying):
     """A rate that falls as η κᵗ, t counting steps from 0.
 
     Raises:
@@ -52,16 +57,6 @@ class ExponentialDecay:
         >>> [schedule(0), schedule(1), schedule(2)]
         [0.5, 0.25, 0.125]
     """
-
-    learning_rate: Any
-    decay: Any
-
-    def __post_init__(self) -> None:
-        require_number("learning_rate", self.learning_rate)
-        require_number("decay", self.decay)
-
-    def __repr__(self) -> str:
-        return typed(self)
 
     def __call__(self, step: Any) -> Any:
         return self.learning_rate * self.decay ** _count(step)
