@@ -1,0 +1,1 @@
+"""Gradients, check reports and trips as TensorBoard shows them."""
