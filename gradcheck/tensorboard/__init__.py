@@ -1,1 +1,7 @@
 """Gradients, check reports and trips as TensorBoard shows them."""
+
+from gradcheck.tensorboard._reading import Events as Events
+from gradcheck.tensorboard._reading import assert_scalar_logged as assert_scalar_logged
+from gradcheck.tensorboard._reading import read_events as read_events
+
+__all__ = ["Events", "assert_scalar_logged", "read_events"]

@@ -17,7 +17,7 @@ import tensorflow as tf
 from gradcheck.tensorboard._values import summary
 
 _LOGGER = logging.getLogger("gradcheck")
-_FAILURES = (tf.errors.OpError, OSError)
+_FAILURES: tuple[type[Exception], ...] = (tf.errors.OpError, OSError)
 _VERSION = "brain.Event:2"  # without which TensorBoard takes the file for one of another format
 _PAUSE = 60.0  # seconds between a failure and the next attempt
 _NUMBERS = itertools.count()
@@ -122,7 +122,7 @@ class EventFile:
     def _drop(self, error: Exception) -> None:
         self._file, file = None, self._file
         if file is not None:
-            with contextlib.suppress(_FAILURES):
+            with contextlib.suppress(*_FAILURES):
                 file.close()
         self._lost += 1
         if self._on_error == "raise":

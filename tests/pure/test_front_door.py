@@ -24,6 +24,7 @@ NEED_TENSORFLOW = [
     "profile_precision",
     "strategies",
     "subjects",
+    "tensorboard",
     "watch",
 ]
 NEED_NONE = [

@@ -1,13 +1,18 @@
 """Event files: what is written is read back, whatever happens to the disk, the process and the package tensorboard."""
 
 import logging
+import math
+import time
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from gradcheck.tensorboard._sink import EventFile
-from gradcheck.tensorboard._values import histogram, image, scalar
+from gradcheck.tensorboard import assert_scalar_logged, read_events
+from gradcheck.tensorboard._pages import hparams, layout
+from gradcheck.tensorboard._reading import Image
+from gradcheck.tensorboard._sink import DefaultWriter, EventFile
+from gradcheck.tensorboard._values import histogram, image, scalar, text
 
 PNG = tf.io.encode_png(np.full((3, 5, 1), 200, np.uint8)).numpy()
 
@@ -24,6 +29,7 @@ def test_without_a_write_there_is_no_file(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+NO_ACTION = r"^on_error must be one of 'log', 'raise'; got on_error='x'$"
 NO_PNG = r"^png must hold a PNG picture; got 6 bytes that begin with b'GIF89a'$"
 
 
@@ -34,7 +40,7 @@ NO_PNG = r"^png must hold a PNG picture; got 6 bytes that begin with b'GIF89a'$"
         (
             lambda: EventFile("a", on_error="x"),
             ValueError,
-            "^on_error must be one of 'log', 'raise'; got on_error='x'$",
+            NO_ACTION,
         ),
         (lambda: image("a", b"GIF89a"), ValueError, NO_PNG),
         (lambda: histogram("a", np.zeros((2, 2))), ValueError, r"^buckets must have the shape \[k, 3\]; got \[2, 2\]$"),
@@ -76,3 +82,129 @@ class TestADiskThatFails:
             "steps lost: 1",
         ]
         assert len(list((tmp_path / "run").iterdir())) == 1
+
+
+BUCKETS = np.array([[-1.0, 0.0, 3.0], [0.0, 2.0, 4.0]])
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    """A directory with every kind of value, of our sink, of TensorFlow's default writer and of tf.compat.v1."""
+    logdir = tmp_path_factory.mktemp("logs")
+    sink = EventFile(logdir / "run")
+    for step in (1, 2):
+        sink.write(step, [scalar("loss", step / 4), text("words", f"**{step}**"), histogram("values", BUCKETS * step)])
+    sink.write(
+        7, [image("picture", PNG), *layout({"Health": {"norms": ["norm/.*"]}}), *hparams({"rate": 0.1}, ["loss"])]
+    )
+    sink.close()
+    with tf.summary.create_file_writer(str(logdir / "run" / "train")).as_default():
+        DefaultWriter().write(
+            5, [scalar("loss", math.inf), scalar("nan", math.nan), histogram("none", np.zeros([0, 3]))]
+        )
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+        old = tf.compat.v1.summary
+        merged = old.merge([
+            old.scalar("loss", tf.constant(0.75)),
+            old.histogram("values", tf.constant([-1.0, 0.0, 0.5, 3.0])),
+            old.image("picture", tf.zeros([1, 4, 6, 1])),
+        ])  # fmt: skip
+        writer = old.FileWriter(str(logdir / "run" / "old"), session.graph)
+        writer.add_summary(session.run(merged), 9)
+        writer.close()
+    return logdir / "run"
+
+
+class TestReading:
+    def test_gives_back_what_was_written(self, written):
+        found = read_events(written)
+        assert found.notes == ()
+        assert (found.scalars["loss"].steps, found.scalars["loss"].values) == ((1, 2), (0.25, 0.5))
+        assert abs(found.scalars["loss"].wall_times[0] - time.time()) < 600
+        assert found.texts["words"].values == ("**1**", "**2**")
+        assert [h.tolist() for h in found.histograms["values"].values] == [BUCKETS.tolist(), (2 * BUCKETS).tolist()]
+        assert found.images["picture"].values == ((Image(width=5, height=3, png=PNG),),)
+        assert set(found.tensors) == {
+            "custom_scalars__config__",
+            "_hparams_/experiment",
+            "_hparams_/session_start_info",
+        }
+
+    def test_gives_runs_inside_a_directory_each_on_its_own(self, written):
+        found = read_events(written).runs
+        assert set(found) == {"train", "old"}
+        assert found["train"].scalars["loss"].values == (math.inf,)
+        assert math.isnan(found["train"].scalars["nan"].values[0])
+        assert found["train"].histograms["none"].values[0].shape == (0, 3)
+
+    def test_knows_what_tensorflow_1_wrote(self, written):
+        found = read_events(written / "old")
+        assert (found.scalars["loss"].steps, found.scalars["loss"].values) == ((9,), (0.75,))
+        (table,) = found.histograms["values"].values
+        assert table[:, 2].sum() == 4
+        assert (table[0, 0], table[-1, 1]) == (-1.0, 3.0)
+        assert (table[:, 0] <= table[:, 1]).all()
+        ((picture,),) = (found.images["picture/image/0"].values,)
+        assert (picture[0].width, picture[0].height) == (6, 4)
+
+    def test_works_without_eager_execution(self, written):
+        with tf.Graph().as_default():
+            assert read_events(written).scalars["loss"].steps == (1, 2)
+
+    @pytest.mark.parametrize("cut", [1, 9, 20])
+    def test_of_a_file_that_breaks_off_gives_what_is_whole(self, written, tmp_path, cut):
+        (source,) = written.glob("events*")
+        whole = tmp_path / source.name
+        whole.write_bytes(source.read_bytes()[:-cut])
+        found = read_events(tmp_path)
+        assert found.scalars["loss"].steps == (1, 2)
+        assert "picture" not in found.images
+        (note,) = found.notes
+        assert note.startswith(f"{whole}: read up to record 3, not further: ")
+
+    @pytest.mark.parametrize(
+        ("logdir", "error", "said"),
+        [
+            (3, TypeError, r"^logdir must be a path; got logdir=3$"),
+            ("/nowhere", ValueError, r"^logdir must be a directory; there is none at '/nowhere'$"),
+        ],
+    )
+    def test_refuses_what_is_no_directory(self, logdir, error, said):
+        with pytest.raises(error, match=said):
+            read_events(logdir)
+
+
+class TestAssertScalarLogged:
+    @pytest.mark.parametrize(
+        "asked",
+        [
+            {},
+            {"step": 2},
+            {"step": 2, "approx": 0.5},
+            {"approx": 0.25},
+            {"approx": 0.25 * (1 + 5e-7)},
+            {"step": 1, "approx": pytest.approx(0.3, abs=0.1)},
+        ],
+    )
+    def test_passes_where_it_was(self, written, asked):
+        assert_scalar_logged(written, "loss", **asked)
+
+    @pytest.mark.parametrize(
+        ("tag", "asked", "said"),
+        [
+            ("los", {}, r"^no scalar 'los' was logged; there are 'loss'.*$"),
+            ("nan", {}, r"^no scalar 'nan' was logged; there are 'loss'; it is in 'train' inside that directory$"),
+            ("loss", {"step": 3}, r"^scalar 'loss' was not logged at step 3; it was at steps 1, 2$"),
+            ("loss", {"step": 1, "approx": 0.5}, r"^scalar 'loss' is 0.25 at step 1; not 0.5$"),
+            ("loss", {"approx": 0.25001}, r"^scalar 'loss' is 0.25 at step 1, 0.5 at step 2; not 0.25001$"),
+        ],
+    )
+    def test_says_what_was_logged_instead(self, written, tag, asked, said):
+        with pytest.raises(AssertionError, match=said):
+            assert_scalar_logged(written, tag, **asked)
+
+    def test_knows_nan_and_infinity(self, written):
+        assert_scalar_logged(written / "train", "nan", approx=math.nan)
+        assert_scalar_logged(written / "train", "loss", 5, math.inf)
+        with pytest.raises(AssertionError):
+            assert_scalar_logged(written / "train", "loss", 5, math.nan)
