@@ -3,5 +3,6 @@
 from gradcheck.tensorboard._reading import Events as Events
 from gradcheck.tensorboard._reading import assert_scalar_logged as assert_scalar_logged
 from gradcheck.tensorboard._reading import read_events as read_events
+from gradcheck.tensorboard._writer import SummaryWriter as SummaryWriter
 
-__all__ = ["Events", "assert_scalar_logged", "read_events"]
+__all__ = ["Events", "SummaryWriter", "assert_scalar_logged", "read_events"]
