@@ -13,6 +13,7 @@ from tensorflow.python.ops.resource_variable_ops import ResourceVariable
 
 from gradcheck._graph.evaluate import unconverted
 from gradcheck.tensorboard._sink import EventFile
+from gradcheck.tensorboard._transport import speaks_for_all
 from gradcheck.tensorboard._values import scalar
 from gradcheck.tensorboard._writer import SummaryWriter
 
@@ -80,7 +81,7 @@ class GradientSummaryCallback(keras.callbacks.Callback):  # type: ignore[misc]  
         model = self.model
         if getattr(model, "optimizer", None) is None:
             raise ValueError(f"the model {model.name!r} has no optimizer; compile it before fit")
-        self._step = self._epoch = int(model.optimizer.iterations)
+        self._step = self._taken()
         self._writer = SummaryWriter(os.path.join(self._logdir, "train"), **self._writes)
         self._plain = model.train_function
         model.make_train_function(force=True)
@@ -88,6 +89,8 @@ class GradientSummaryCallback(keras.callbacks.Callback):  # type: ignore[misc]  
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         """Batches are counted within an epoch."""
+        if self.model.steps_per_execution > 1:  # Keras counts steps at its end for which there was no data
+            self._step = self._taken()
         self._epoch = self._step
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
@@ -113,6 +116,10 @@ class GradientSummaryCallback(keras.callbacks.Callback):  # type: ignore[misc]  
         for run in self._runs.values():
             run.close()
         self._runs.clear()
+
+    def _taken(self) -> int:
+        """How many steps the optimizer has taken."""
+        return int(keras.ops.convert_to_numpy(self.model.optimizer.iterations))
 
     def _choosing(self, plain: Any, recorded: Any, writer: SummaryWriter) -> Callable[[Any], Any]:
         """The training function: the recorded one where a step is due."""
@@ -173,8 +180,7 @@ def _recorded(optimizer: Any, writer: SummaryWriter, counter: Any) -> Callable[.
         variables = optimizer._trainable_variables if trainable_variables is None else list(trainable_variables)
         with writer.gradients(counter, _unscaled(optimizer, grads), variables):
             outputs = original(grads, variables)
-        replica = tf.distribute.get_replica_context()
-        if replica is None or not int(replica.replica_id_in_sync_group):
+        if speaks_for_all():
             counter.assign_add(1)
         return outputs
 

@@ -23,6 +23,18 @@ def compiled_by_xla() -> bool:
     return bool(control_flow_util.GraphOrParentsInXlaContext(tf.compat.v1.get_default_graph()))
 
 
+def replicas() -> int:
+    """How many replicas run the code that is being traced, each with gradients of its own."""
+    context = tf.distribute.get_replica_context()
+    return 1 if context is None else int(context.num_replicas_in_sync)
+
+
+def speaks_for_all() -> bool:
+    """Whether this is the replica that records what all of them have in common."""
+    context = tf.distribute.get_replica_context()
+    return replicas() == 1 or not tf.get_static_value(context.replica_id_in_sync_group)
+
+
 def default_writer() -> Any:
     """The default `tf.summary` writer of this thread, or None."""
     return summary_ops_v2._summary_state.writer

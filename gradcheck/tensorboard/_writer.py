@@ -16,7 +16,15 @@ from gradcheck.tensorboard._packing import flat
 from gradcheck.tensorboard._pages import layout
 from gradcheck.tensorboard._recording import PAGE, Item, Recording, items
 from gradcheck.tensorboard._sink import DefaultWriter, EventFile, Sink
-from gradcheck.tensorboard._transport import Arrived, Mailbox, as_default, called, compiled_by_xla, default_writer
+from gradcheck.tensorboard._transport import (
+    Mailbox,
+    as_default,
+    called,
+    compiled_by_xla,
+    default_writer,
+    replicas,
+    speaks_for_all,
+)
 
 
 class SummaryWriter:
@@ -186,11 +194,11 @@ class SummaryWriter:
                 "gradcheck.tensorboard.v1.gradient_summaries(gradients, variables), and run tf.compat.v1.summary.merge_all()"
             )
         present = [item.gradient for item in found if item.gradient is not None]
-        replica = tf.distribute.get_replica_context()
-        if replica is not None and replica.num_replicas_in_sync > 1:
-            present = list(replica.all_reduce(tf.distribute.ReduceOp.SUM, present)) if present else []
-            if int(replica.replica_id_in_sync_group):
-                return nullcontext()
+        if replicas() > 1 and present:
+            context = tf.distribute.get_replica_context()
+            present = list(context.all_reduce(tf.distribute.ReduceOp.SUM, present))
+        if not speaks_for_all():
+            return nullcontext()
         recording = Recording(found, **self._options)
         unconditional = self._chosen or self.every == 1
         due = tf.constant(True) if unconditional else tf.equal(step % self.every, 0)
