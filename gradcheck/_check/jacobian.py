@@ -12,6 +12,7 @@ from gradcheck._check.entries import Integers, located
 from gradcheck._check.findings import from_comparison
 from gradcheck._check.judge import Comparison, Outcome, compare, constant_factor, needs_a_second_look, worthwhile
 from gradcheck._check.naming import conclude
+from gradcheck._check.pictures import with_map
 from gradcheck._check.work import SCATTER_FACTOR, Work, constant_scatter
 from gradcheck._derivatives.analytic import analytic
 from gradcheck._derivatives.compressed import jacobian, pairs, some_entries
@@ -190,8 +191,9 @@ def _conclude(work: Work, a: int, x: int, comparison: Comparison, rows: Integers
     apart = comparison.outcome[0] == Outcome.APART
     entry = int(columns[at[1]])
     wrong = Comparison(**{n: getattr(comparison, n)[:, apart] for n in Comparison.__slots__})
-    return from_comparison(
+    found = from_comparison(
         work, a, x, comparison, at, entry=entry, unit=float(mover.scales[place][entry]), y_entry=int(rows[at[1]]),
         wrong=len(np.unique(columns[apart])),
         hint=constant_factor(wrong, single=work.values[a].size * mover.base[place].size == 1),
     )  # fmt: skip
+    return with_map(found, work, x, columns, comparison)
