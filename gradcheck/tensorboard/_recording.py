@@ -8,13 +8,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
 from gradcheck._graph import structure
 from gradcheck._graph.finite import amounts
 from gradcheck.tensorboard._packing import FORMATS, HEAD, flat, pack
+from gradcheck.tensorboard._pages import layout
 from gradcheck.tensorboard._statistics import Statistics, unpack
 from gradcheck.tensorboard._values import histogram, scalar, text
 
@@ -158,11 +158,16 @@ class Recording:
             weights = list(unpack(rest, self._weight_dtypes, True))
             norms = [one.norm for one in weights]
             for name, one in zip(self._owned, weights, strict=True):
-                yield histogram(f"weights/{name}", one.buckets)
+                yield from _drawn(f"weights/{name}", one)
         yield from _norms("weight_norm", "weights", self._owned, norms)
-        if self._without and not self._said:
-            self._said = True
-            yield text("gradients_none", "\n".join(["No gradient arrives at:", "", *(f"- `{n}`" for n in self._without)]))
+        if self._said:
+            return
+        self._said = True
+        yield from layout(PAGE)
+        if self._without:
+            yield text(
+                "gradients_none", "\n".join(["No gradient arrives at:", "", *(f"- `{n}`" for n in self._without)])
+            )
 
     def changes(self, before: Sequence[Any]) -> Any:
         """The norm of each variable's change since `before`, then the norms before: float64 of shape [2 variables]."""
@@ -182,8 +187,12 @@ def _of_gradient(name: str, found: Statistics) -> Iterator[Any]:
     yield scalar(f"gradient_largest/{name}", found.largest)
     for kind in COUNTS:
         yield scalar(f"gradient_{kind}/{name}", getattr(found, kind))
+    yield from _drawn(f"gradients/{name}", found)
+
+
+def _drawn(tag: str, found: Statistics) -> Iterator[Any]:
     if found.buckets is not None:
-        yield histogram(f"gradients/{name}", found.buckets)
+        yield histogram(tag, found.buckets)
 
 
 def _norms(tag: str, of_all: str, names: Sequence[str], norms: Sequence[float]) -> Iterator[Any]:

@@ -63,7 +63,7 @@ def drawn(bins: NDArray[Any], bias: int, largest: float) -> NDArray[Any]:
     Subnormal numbers are drawn at 0.
 
     A bucket is what one sign and one power of two have: between 2^e and 2^(e+1). What is smaller than the largest by
-    a factor of more than 2^14 is drawn as one bucket around 0, with the zeros; on any axis it would be too small to see.
+    a factor of more than 2^14 is drawn as one bucket around 0, with the zeros; on a page it would be too small to see.
 
     Args:
         bins: How many numbers each combination of sign and exponent field has, positive ones first.

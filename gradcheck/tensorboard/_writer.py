@@ -12,9 +12,10 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from gradcheck._graph.evaluate import unconverted
+from gradcheck._report.trip import TripReport
 from gradcheck.tensorboard._packing import flat
-from gradcheck.tensorboard._pages import layout
-from gradcheck.tensorboard._recording import PAGE, Item, Recording, items
+from gradcheck.tensorboard._recording import Item, Recording, items
+from gradcheck.tensorboard._reports import Report, report_values, trip_values
 from gradcheck.tensorboard._sink import DefaultWriter, EventFile, Sink
 from gradcheck.tensorboard._transport import (
     Mailbox,
@@ -73,7 +74,6 @@ class SummaryWriter:
                 raise TypeError(f"{name} must be True or False; got {name}={value!r}")
         self._sink: Sink = DefaultWriter(on_error=on_error) if logdir is None else EventFile(logdir, on_error=on_error)
         self._options = {"histograms": histograms, "weights": weights}
-        self._laid_out = False
         self._recordings: dict[Any, Recording] = {}
         self._mailboxes: list[Mailbox] = []
         self._closed = False
@@ -120,7 +120,7 @@ class SummaryWriter:
         self.flush()
         recording = self._recording(found)
         present = [item.gradient for item in found if item.gradient is not None]
-        self._write(int(number), recording.values(recording.compiled_row(present).numpy()))
+        self._sink.write(int(number), recording.values(recording.compiled_row(present).numpy()))
         return self._eager_update(int(number), recording)
 
     def record(self, step: Callable[..., Any], *, first_step: int = 0) -> Callable[..., Any]:
@@ -144,6 +144,30 @@ class SummaryWriter:
         if hasattr(step, "captured_inputs"):
             raise TypeError("step was traced already; give writer.record the tf.function, not its ConcreteFunction")
         return RecordedStep(self, step, whole("first_step", first_step, least=0))
+
+    def report(self, report: Report, step: int) -> None:
+        """Write a report of gradcheck: scalars, text and pictures, as far as it has them.
+
+        Args:
+            report: What a check, `find_nonfinite`, `profile_precision`, `compare_optimizers` or a watchdog gave.
+            step: Where it is shown.
+
+        Raises:
+            TypeError, ValueError: If it is no report, or step is no whole number.
+        """
+        self._sink.write(whole("step", step, least=0), report_values(report))
+
+    def trip(self, report: TripReport, step: int) -> None:
+        """Write a watchdog's trip: a text with the table of the last steps.
+
+        Args:
+            report: A `TripReport`.
+            step: Where it is shown.
+
+        Raises:
+            TypeError, ValueError: If it is no trip, or step is no whole number.
+        """
+        self._sink.write(whole("step", step, least=0), trip_values(report))
 
     def flush(self) -> None:
         """Write what compiled functions have left, and bring everything to where readers see it."""
@@ -175,23 +199,17 @@ class SummaryWriter:
             self._recordings[key] = Recording(found, **self._options)
         return self._recordings[key]
 
-    def _write(self, step: int, values: Iterable[Any]) -> None:
-        if not self._laid_out:
-            self._laid_out = True
-            values = [*layout(PAGE), *values]
-        self._sink.write(step, values)
-
     @contextmanager
     def _eager_update(self, step: int, recording: Recording) -> Iterator[None]:
         before = [flat(v.read_value()) for v in recording.variables]
         yield
-        self._write(step, recording.ratios(recording.compiled_changes(before).numpy()))
+        self._sink.write(step, recording.ratios(recording.compiled_changes(before).numpy()))
 
     def _in_graph(self, step: Any, found: Sequence[Item]) -> AbstractContextManager[Any]:
         if not isinstance(tf.compat.v1.get_default_graph(), tf.__internal__.FuncGraph):
             raise ValueError(
                 "gradients was called in a graph of TensorFlow 1, which runs in a session; write "
-                "gradcheck.tensorboard.v1.gradient_summaries(gradients, variables), and run tf.compat.v1.summary.merge_all()"
+                "gradcheck.tensorboard.v1.gradient_summaries(gradients, variables), which merge_all merges"
             )
         present = [item.gradient for item in found if item.gradient is not None]
         if replicas() > 1 and present:
@@ -231,7 +249,7 @@ class SummaryWriter:
         def arrived(step: int, row: NDArray[Any]) -> None:
             if not self._closed:  # a step that outlives the writer goes on
                 with as_default(writer):  # Python is called in another thread
-                    self._write(step, values(row))
+                    self._sink.write(step, values(row))
 
         if not self._chosen and not compiled_by_xla():
             return lambda step, row: called(arrived, step, row)
