@@ -66,7 +66,12 @@ class GradientSummaryCallback(keras.callbacks.Callback):  # type: ignore[misc]  
         super().__init__()
         if not isinstance(metrics, bool):
             raise TypeError(f"metrics must be True or False; got metrics={metrics!r}")
-        self._writes: dict[str, Any] = {"every": every, "histograms": histograms, "weights": weights, "on_error": on_error}
+        self._writes: dict[str, Any] = {
+            "every": every,
+            "histograms": histograms,
+            "weights": weights,
+            "on_error": on_error,
+        }
         self._metrics = metrics
         self._logdir = EventFile(logdir).logdir
         SummaryWriter(**self._writes)  # says what is wrong with them

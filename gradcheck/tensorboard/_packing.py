@@ -22,11 +22,13 @@ class Format:
     """A binary floating-point format.
 
     Attributes:
-        bits: The integer dtype that its bits are read as.
+        bits: The unsigned integer dtype that its bits are read as.
+        ordered: A signed one that holds them without the sign bit.
         exponent, mantissa: How many bits each has.
     """
 
     bits: Any
+    ordered: Any
     exponent: int
     mantissa: int
 
@@ -52,10 +54,10 @@ class Format:
 
 
 FORMATS = {
-    tf.float16: Format(tf.uint16, 5, 10),
-    tf.bfloat16: Format(tf.uint16, 8, 7),
-    tf.float32: Format(tf.int32, 8, 23),
-    tf.float64: Format(tf.int64, 11, 52),
+    tf.float16: Format(tf.uint16, tf.int16, 5, 10),
+    tf.bfloat16: Format(tf.uint16, tf.int16, 8, 7),
+    tf.float32: Format(tf.uint32, tf.int32, 8, 23),
+    tf.float64: Format(tf.uint64, tf.int64, 11, 52),
 }
 
 
@@ -107,22 +109,20 @@ def pack(vectors: Sequence[Any], histograms: bool) -> Any:
 _SMALL, _LARGE = 1e-15, 1e15  # outside, the squares of single precision may be lost
 
 
-def _bits(vector: Any) -> Any:
-    bits = tf.bitcast(vector, FORMATS[vector.dtype].bits)
-    return tf.cast(bits, tf.int32) if bits.dtype == tf.uint16 else bits
-
-
 def _magnitude(vector: Any) -> Any:
     """The bits of each number without its sign, as int32 or int64: ordered as the magnitudes are."""
-    form, bits = FORMATS[vector.dtype], _bits(vector)
-    return tf.bitwise.bitwise_and(bits, tf.constant((1 << (form.exponent + form.mantissa)) - 1, bits.dtype))
+    form = FORMATS[vector.dtype]
+    bits = tf.bitcast(vector, form.ordered)
+    rest = tf.bitwise.bitwise_and(bits, tf.constant((1 << (form.exponent + form.mantissa)) - 1, bits.dtype))
+    return tf.cast(rest, tf.int32) if form.ordered == tf.int16 else rest
 
 
 def _bins(vector: Any) -> Any:
     """How many numbers each combination of sign and exponent has, int32."""
-    form, bits = FORMATS[vector.dtype], _bits(vector)
-    shifted = tf.bitwise.right_shift(bits, tf.constant(form.mantissa, bits.dtype))
-    keys = tf.cast(tf.bitwise.bitwise_and(shifted, tf.constant(form.bins - 1, bits.dtype)), tf.int32)
+    form = FORMATS[vector.dtype]
+    bits = tf.bitcast(vector, form.bits)
+    keys = tf.bitwise.right_shift(bits, tf.constant(form.mantissa, bits.dtype))
+    keys = tf.bitcast(keys, tf.int32) if form.bits == tf.uint32 else tf.cast(keys, tf.int32)
     return tf.raw_ops.DenseBincount(input=keys, size=form.bins, weights=tf.zeros([0], tf.int32))
 
 

@@ -16,7 +16,7 @@ from gradcheck._graph.finite import amounts
 from gradcheck.tensorboard._packing import FORMATS, HEAD, flat, pack
 from gradcheck.tensorboard._pages import layout
 from gradcheck.tensorboard._statistics import Statistics, unpack
-from gradcheck.tensorboard._values import histogram, scalar, text
+from gradcheck.tensorboard._values import Scalars, histogram, text
 
 COUNTS = ("nan", "posinf", "neginf", "zero", "subnormal")
 # The page CUSTOM SCALARS: charts by section, each with the tags that share it.
@@ -131,6 +131,7 @@ class Recording:
         self._owned = [item.name for item in owned]
         self._without = [item.name for item in found if item.gradient is None]
         self._said = False
+        self._scalar = Scalars()
         self._histograms, self._weights = histograms, weights
         self._dtypes = [_real_dtype(item.gradient) for item in present]
         self._weight_dtypes = [_real_dtype(variable) for variable in self.variables]
@@ -150,8 +151,8 @@ class Recording:
         """The summary values of one step."""
         found = list(unpack(row[: self._split], self._dtypes, self._histograms))
         for name, one in zip(self._names, found, strict=True):
-            yield from _of_gradient(name, one)
-        yield from _norms("gradient_norm", "gradients", self._names, [one.norm for one in found])
+            yield from self._of_gradient(name, one)
+        yield from self._norms("gradient_norm", "gradients", self._names, [one.norm for one in found])
         rest = row[self._split :]
         norms = rest.tolist()
         if self._weights:
@@ -159,7 +160,7 @@ class Recording:
             norms = [one.norm for one in weights]
             for name, one in zip(self._owned, weights, strict=True):
                 yield from _drawn(f"weights/{name}", one)
-        yield from _norms("weight_norm", "weights", self._owned, norms)
+        yield from self._norms("weight_norm", "weights", self._owned, norms)
         if self._said:
             return
         self._said = True
@@ -180,27 +181,25 @@ class Recording:
         moved, before = row.reshape(2, -1).tolist()
         for at, change, size in _with_layers(self._owned, moved, before):
             if size > 0 or math.isnan(size):
-                yield scalar(f"update_ratio/{at}", change / size)
+                yield self._scalar(f"update_ratio/{at}", change / size)
 
+    def _of_gradient(self, name: str, found: Statistics) -> Iterator[Any]:
+        yield self._scalar(f"gradient_largest/{name}", found.largest)
+        for kind in COUNTS:
+            yield self._scalar(f"gradient_{kind}/{name}", getattr(found, kind))
+        yield from _drawn(f"gradients/{name}", found)
 
-def _of_gradient(name: str, found: Statistics) -> Iterator[Any]:
-    yield scalar(f"gradient_largest/{name}", found.largest)
-    for kind in COUNTS:
-        yield scalar(f"gradient_{kind}/{name}", getattr(found, kind))
-    yield from _drawn(f"gradients/{name}", found)
+    def _norms(self, tag: str, of_all: str, names: Sequence[str], norms: Sequence[float]) -> Iterator[Any]:
+        """Norms of variables, of layers, and of all of them."""
+        for name, norm in _with_layers(names, norms):
+            yield self._scalar(f"{tag}/{name}", norm)
+        if names:
+            yield self._scalar(f"global_norm/{of_all}", _together(norms))
 
 
 def _drawn(tag: str, found: Statistics) -> Iterator[Any]:
     if found.buckets is not None:
         yield histogram(tag, found.buckets)
-
-
-def _norms(tag: str, of_all: str, names: Sequence[str], norms: Sequence[float]) -> Iterator[Any]:
-    """Norms of variables, of layers, and of all of them."""
-    for name, norm in _with_layers(names, norms):
-        yield scalar(f"{tag}/{name}", norm)
-    if names:
-        yield scalar(f"global_norm/{of_all}", _together(norms))
 
 
 def _with_layers(names: Sequence[str], *columns: Sequence[float]) -> Iterator[tuple[Any, ...]]:

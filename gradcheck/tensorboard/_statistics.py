@@ -84,18 +84,17 @@ def drawn(bins: NDArray[Any], bias: int, largest: float) -> NDArray[Any]:
     low = max(top - _BINADES + 1, 1)
     edges = np.minimum(np.ldexp(1.0, np.arange(low, top + 2) - bias), reach)
     up, down = positive[low : top + 1], negative[low : top + 1]
+    count = len(up)
     middle = [
         -edges[0] if negative[1:].any() else 0.0,
         edges[0] if positive[1:].any() else 0.0,
         (positive[:low] + negative[:low]).sum(),
     ]
-    table = np.vstack(
-        [
-            np.stack([-edges[1:], -edges[:-1], down], 1)[::-1],
-            [middle],
-            np.stack([edges[:-1], edges[1:], up], 1),
-        ]
-    )
+    table = np.empty([2 * count + 1, 3])
+    below, above = table[:count][::-1], table[count + 1 :]  # both from the middle outwards
+    below[:, 0], below[:, 1], below[:, 2] = -edges[1:], -edges[:-1], down
+    table[count] = middle
+    above[:, 0], above[:, 1], above[:, 2] = edges[:-1], edges[1:], up
     inside = np.flatnonzero(table[:, 2])
     if not inside.size:
         return np.zeros([1, 3])

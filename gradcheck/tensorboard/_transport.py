@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 from tensorflow.python.ops import control_flow_util, summary_ops_v2
@@ -14,6 +15,7 @@ from tensorflow.python.ops.resource_variable_ops import ResourceVariable
 
 _LOGGER = logging.getLogger("gradcheck")
 _KEPT = 32  # vectors that wait in a variable
+_HEAD = ("number", "step")  # before each of them
 
 Arrived = Callable[[int, NDArray[Any]], None]
 
@@ -67,36 +69,35 @@ class Mailbox:
         self._arrived = arrived
         self._taken = 0
         with tf.init_scope(), tf.device("CPU:0"):  # not tf.Variable, which only a first trace may make
-            self._count = ResourceVariable(tf.zeros([], tf.int64), trainable=False, name="gradcheck_rows_count")
-            self._steps = ResourceVariable(tf.zeros([_KEPT], tf.int64), trainable=False, name="gradcheck_rows_steps")
-            empty = tf.zeros([_KEPT, width], tf.float64)
-            self._rows = ResourceVariable(empty, trainable=False, name="gradcheck_rows")
+            self._count = ResourceVariable(tf.zeros([], tf.int64), trainable=False, name="gradcheck_count")
+            empty = tf.zeros([_KEPT, len(_HEAD) + width], tf.float64)
+            self._table = ResourceVariable(empty, trainable=False, name="gradcheck_table")
 
     def put(self, step: Any, row: Any) -> None:
         """Add ops that put a vector in."""
-        at = self._count.read_value() % _KEPT
-        self._steps.scatter_nd_update([[at]], [step])
-        self._rows.scatter_nd_update([[at]], [row])
-        self._count.assign_add(1)
+        number = self._count.assign_add(1, read_value=True)
+        head = tf.cast(tf.stack([number, step]), tf.float64)
+        self._table.scatter_nd_update([[number % _KEPT]], [tf.concat([head, row], 0)])
 
     def forget(self) -> None:
         """Take what has arrived so far for nothing."""
-        self._taken = int(self._count.read_value())
+        self._taken = int(self._seen()[:, 0].max())
 
     def empty(self) -> None:
         """Hand on what has arrived since."""
-        for step, row in self._since():
-            self._arrived(step, row)
-
-    def _since(self) -> Iterator[tuple[int, NDArray[Any]]]:
-        taken, self._taken = self._taken, int(self._count.read_value())
-        first = max(taken, self._taken - _KEPT)
+        table = self._seen()
+        last = int(table[:, 0].max())
+        taken, self._taken = self._taken, last
+        first = max(taken, last - _KEPT)
         if first > taken:
             _LOGGER.warning(
                 "%d steps of a compiled function were not recorded: only the last %d wait until the writer is flushed; "
                 "write step = writer.record(step), which takes each", first - taken, _KEPT,
             )  # fmt: skip
-        at = [k % _KEPT for k in range(first, self._taken)]
-        if at:
-            steps, rows = self._steps.sparse_read(at).numpy(), self._rows.sparse_read(at).numpy()
-            yield from zip(steps.tolist(), rows, strict=True)
+        for number in range(first + 1, last + 1):
+            row = table[number % _KEPT]
+            self._arrived(int(row[1]), row[len(_HEAD) :])
+
+    def _seen(self) -> NDArray[Any]:
+        """The table, not copied: nothing writes to it while somebody looks."""
+        return np.asarray(memoryview(self._table.read_value()))
