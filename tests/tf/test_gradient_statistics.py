@@ -103,7 +103,9 @@ def test_statistics_are_those_of_numpy(way, histograms):
 
 def _is_a_histogram_of(buckets, numbers, tiny, name):
     finite = numbers[np.isfinite(numbers)]
-    assert buckets.dtype == np.float64 and buckets.shape[1] == 3 and 1 <= len(buckets) <= 29
+    assert buckets.dtype == np.float64
+    assert buckets.shape[1] == 3
+    assert 1 <= len(buckets) <= 29
     assert np.isfinite(buckets).all()
     assert buckets[:, 2].sum() == finite.size
     assert (buckets[:, 0] <= buckets[:, 1]).all()

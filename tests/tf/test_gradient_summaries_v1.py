@@ -50,7 +50,9 @@ def test_pairs_of_an_optimizer_and_collections_of_ones_own(graph):
     tensor = gradient_summaries(pairs, histograms=False, collections=["mine"], name="health")
     assert v1.get_collection("mine") == [tensor]
     assert v1.summary.merge_all() is None
-    assert tensor.name.startswith("health/summary") and tensor.dtype == tf.string and tensor.shape.rank == 0
+    assert tensor.name.startswith("health/summary")
+    assert tensor.dtype == tf.string
+    assert tensor.shape.rank == 0
 
 
 def test_a_hook_records_each_so_many_steps_with_the_update_also_in_a_resumed_run(tmp_path):

@@ -283,8 +283,10 @@ def test_a_tf_function_can_be_traced_anew_in_a_second_variant():
     with purpose("cloning a tf.function with its options", "RecordedStep in gradcheck/tensorboard/_writer.py"):
         function = tf.function(lambda x: x + 1, jit_compile=True)
         clone = function._clone(None)
-        assert clone is not function and clone._jit_compile
-        assert int(clone(tf.constant(1))) == 2 and function.experimental_get_tracing_count() == 0
+        assert clone is not function
+        assert clone._jit_compile
+        assert int(clone(tf.constant(1))) == 2
+        assert function.experimental_get_tracing_count() == 0
 
 
 def test_a_table_in_a_variable_is_filled_by_compiled_code_and_read_without_a_copy():

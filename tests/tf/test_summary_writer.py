@@ -79,7 +79,7 @@ def test_a_training_is_recorded_step_by_step(way, every, recorded, tmp_path):
 
 
 def test_what_is_no_finite_number_is_counted_and_the_rest_drawn(tmp_path):
-    """NaN, infinities, zero-size, scalar, float16, bfloat16, complex, IndexedSlices and None, as TensorBoard reads them."""
+    """NaN, infinities, zero-size, scalar, all dtypes, IndexedSlices and None, as TensorBoard reads them."""
     gradients = {name.replace(" ", "_"): value for name, value in CASES.items()} | {"none": None}
     with SummaryWriter(tmp_path) as writer:
         for step in range(2):
@@ -146,7 +146,7 @@ def test_an_inner_function_is_recorded_at_the_same_steps(tmp_path):
     trained = Trained()
     with SummaryWriter(tmp_path, every=2) as writer:
         inner = tf.function(trained.train(writer.gradients))
-        step = writer.record(tf.function(lambda x: inner(x)), first_step=4)
+        step = writer.record(tf.function(lambda x: 1 * inner(x)), first_step=4)
         for _ in range(4):
             step(tf.constant(1.0))
     assert read_events(tmp_path).scalars["gradient_norm/w"].steps == (0, 2)
