@@ -1,4 +1,4 @@
-"""Keras callbacks: a training under watch, and gradients checked while it goes on."""
+"""Keras callbacks: a training under watch, and gradients checked or recorded while it goes on."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ from gradcheck._report.gradient import GradientReport
 from gradcheck._report.trip import TripReport
 from gradcheck._watchdog.fit import WatchedModel
 from gradcheck._watchdog.watchdog import Watchdog
+from gradcheck.tensorboard._fit import GradientSummaryCallback as GradientSummaryCallback
 
-__all__ = ["GradientCheckCallback", "WatchdogCallback"]
+__all__ = ["GradientCheckCallback", "GradientSummaryCallback", "WatchdogCallback"]
 
 _LOGGER = logging.getLogger("gradcheck")
 

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
+from tensorflow.core.framework.tensor_pb2 import TensorProto
 
 Summary = tf.compat.v1.Summary
 SummaryMetadata = tf.compat.v1.SummaryMetadata
@@ -22,14 +23,33 @@ SummaryMetadata = tf.compat.v1.SummaryMetadata
 SCALARS, HISTOGRAMS, TEXTS, IMAGES = "scalars", "histograms", "text", "images"
 _SCALAR_CLASS, _TENSOR_CLASS, _BLOB_CLASS = 1, 2, 3  # DataClass in summary.proto
 _CLASSES = {SCALARS: _SCALAR_CLASS, HISTOGRAMS: _TENSOR_CLASS, TEXTS: _TENSOR_CLASS, IMAGES: _BLOB_CLASS}
+_ABOUT = {
+    plugin: SummaryMetadata(plugin_data=SummaryMetadata.PluginData(plugin_name=plugin), data_class=data_class)
+    for plugin, data_class in _CLASSES.items()
+}
+_SCALAR = tf.TensorShape([]).as_proto()
 _PNG = b"\x89PNG\r\n\x1a\n"
 
 
 def scalar(tag: str, value: float) -> Any:
     """A number on the page SCALARS; kept in float32, as TensorBoard does."""
-    with np.errstate(over="ignore"):
-        number = np.float32(value)
-    return _value(tag, SCALARS, tf.make_tensor_proto(number, tf.float32))
+    return _value(tag, SCALARS, TensorProto(dtype=tf.float32.as_datatype_enum, tensor_shape=_SCALAR, float_val=[value]))
+
+
+class Scalars:
+    """Scalars whose tags recur: each is made once, and gets another number."""
+
+    def __init__(self) -> None:
+        self._made: dict[str, tuple[Any, Any]] = {}
+
+    def __call__(self, tag: str, value: float) -> Any:
+        """What `scalar` gives, until the next call with that tag."""
+        if tag not in self._made:
+            made = scalar(tag, value)
+            self._made[tag] = made, made.tensor.float_val
+        made, numbers = self._made[tag]
+        numbers[0] = value
+        return made
 
 
 def text(tag: str, markdown: str) -> Any:
@@ -65,7 +85,9 @@ def histogram(tag: str, buckets: NDArray[Any]) -> Any:
         raise ValueError(f"buckets must have the shape [k, 3]; got {list(table.shape)}")
     if not np.isfinite(table).all():
         raise ValueError(f"buckets must be finite; got NaN or infinity in {tag!r}")
-    return _value(tag, HISTOGRAMS, tf.make_tensor_proto(table, tf.float64, shape=table.shape))
+    shape = tf.TensorShape(table.shape).as_proto()
+    proto = TensorProto(dtype=tf.float64.as_datatype_enum, tensor_shape=shape, tensor_content=table.tobytes())
+    return _value(tag, HISTOGRAMS, proto)
 
 
 def summary(values: Iterable[Any]) -> Any:
@@ -74,8 +96,4 @@ def summary(values: Iterable[Any]) -> Any:
 
 
 def _value(tag: str, plugin: str, tensor: Any) -> Any:
-    about = SummaryMetadata(
-        plugin_data=SummaryMetadata.PluginData(plugin_name=plugin),
-        data_class=_CLASSES[plugin],
-    )
-    return Summary.Value(tag=tag, tensor=tensor, metadata=about)
+    return Summary.Value(tag=tag, tensor=tensor, metadata=_ABOUT[plugin])
