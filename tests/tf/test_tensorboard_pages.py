@@ -29,7 +29,7 @@ pytestmark = [
 PICTURES = Path(__file__).parents[2] / "docs" / "images"
 PATIENCE = 30.0  # seconds for one thing to appear
 LIMIT = 180.0  # seconds after which browser and server are killed, whatever they are waiting for
-SIZE = (1200, 760)
+SIZE = (1400, 840)
 QUIET = (
     "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-quic", "--no-first-run",
     "--disable-background-networking", "--disable-component-update", "--disable-sync",
@@ -97,7 +97,7 @@ def train(writer):
 
 @pytest.fixture(scope="module")
 def logdir(tmp_path_factory):
-    logs = tmp_path_factory.mktemp("logs")
+    logs = tmp_path_factory.mktemp("home") / "logs"
     with SummaryWriter(logs / "train") as writer:
         train(writer)
     with SummaryWriter(logs / "checks") as writer:
@@ -138,8 +138,8 @@ def address(logdir):
     said = logdir.parent / "tensorboard.txt"
     with said.open("w") as stream:
         server = subprocess.Popen(
-            [sys.executable, "-m", "tensorboard.main", "--logdir", str(logdir), "--host", "127.0.0.1", "--port", "0"],
-            stdout=stream, stderr=stream,
+            [sys.executable, "-m", "tensorboard.main", "--logdir", logdir.name, "--host", "127.0.0.1", "--port", "0"],
+            cwd=logdir.parent, stdout=stream, stderr=stream,
         )  # fmt: skip
     stop = threading.Timer(LIMIT, server.kill)
     stop.start()
