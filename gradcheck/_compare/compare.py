@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -19,10 +20,17 @@ from gradcheck._graph.structure import variable_of
 from gradcheck._report.optimizer import OptimizerReport
 from gradcheck._results import Explanation, VariableDifference
 from gradcheck.optimizers._rule import Rule
+from gradcheck.tensorboard._reports import write_comparison
 
 
 def compare_optimizers(
-    optimizer: Any, reference: Any, loss: Callable[[], Any], variables: Any, steps: int
+    optimizer: Any,
+    reference: Any,
+    loss: Callable[[], Any],
+    variables: Any,
+    steps: int,
+    *,
+    logdir: str | os.PathLike[str] | None = None,
 ) -> OptimizerReport:
     """Run an optimizer beside a reference on the same gradients, and explain where they part.
 
@@ -43,6 +51,8 @@ def compare_optimizers(
             where it draws data, say from `optimizers.minibatches`, both see the same.
         variables: The variables, of TensorFlow or Keras, or any nested structure of them.
         steps: How many steps to make.
+        logdir: A directory, one per comparison, that TensorBoard then shows: the report, both trajectories and their
+            difference over each other, and HParams. What goes wrong in writing is only logged.
 
     Returns:
         The report: `report.ok` or `bool(report)` says whether both agree to rounding, `str(report)` what explains it
@@ -72,11 +82,16 @@ def compare_optimizers(
         raise TypeError(f"steps must be an integer; got steps={steps!r}")
     if steps < 1:
         raise ValueError(f"steps must be at least 1; got steps={steps!r}")
+    if logdir is not None and not isinstance(logdir, (str, os.PathLike)):
+        raise TypeError(f"logdir must be a path or None; got logdir={logdir!r}")
     rule = rule_of(reference)
     recording = record(optimizer, reference, rule, loss, flat, int(steps))
     if not recording.weights:
         raise ValueError(f"loss must have a finite gradient at the start; {recording.notes[0]}")
-    return _report(optimizer, reference, rule, recording)
+    report = _report(optimizer, reference, rule, recording)
+    if logdir is not None:
+        write_comparison(report, logdir)
+    return report
 
 
 def _variables(variables: Any) -> list[Any]:

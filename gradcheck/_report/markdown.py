@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from gradcheck._report.gradient import GradientReport
     from gradcheck._report.optimizer import OptimizerReport
     from gradcheck._report.trip import TripReport
-    from gradcheck._results import Finding, VariableDifference
+    from gradcheck._results import Figure, Finding, VariableDifference
 
 _MOST_ROWS = 50  # of a table
 _MEANING = {**{c: f"\\{c}" for c in "\\`*_{}[]#|"}, "<": "&lt;", ">": "&gt;", "&": "&amp;"}
@@ -52,6 +52,12 @@ def trip_markdown(report: TripReport) -> str:
         indented(what_was_found(report)),
         table(head, rows) if rows else "",
     )
+
+
+def figures_markdown(figures: Iterable[Figure]) -> str:
+    """The numbers that a document prints beside the computed ones."""
+    rows = [(f.label, _number(f.printed, 9), _number(f.computed, 9), "met" if f.ok else "MISSED") for f in figures]
+    return _joined(table(("figure", "printed", "computed", ""), rows[:_MOST_ROWS]), _more(len(rows)))
 
 
 def text_markdown(title: str, text: str) -> str:

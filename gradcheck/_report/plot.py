@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ def plot_trajectories(report: OptimizerReport, target: Target) -> None:
         steps = range(1, len(v.differences) + 1)
         right.plot(steps, v.differences, label="largest difference")
         right.plot(steps, v.allowed, ":", label="allowed by rounding")
-        if any(number > 0 for number in (*v.differences, *v.allowed)):
+        if _has_logarithms((*v.differences, *v.allowed)):
             right.set_yscale("log")
         right.set(title=f"{v.variable}: difference", xlabel="step")
         right.legend()
@@ -40,17 +41,24 @@ def plot_taylor(taylor: Taylor, target: Target) -> None:
     """The effect of a step and what the gradient leaves of it, by the size of the step, beside slopes 1 and 2."""
     figure = _matplotlib()(figsize=(6.0, 4.5), layout="constrained")
     axes = figure.subplots()
-    axes.loglog(taylor.steps, taylor.change, "o-", label="change of the output")
-    axes.loglog(taylor.steps, taylor.remainder, "s-", label="remainder: without the gradient's share")
+    axes.plot(taylor.steps, taylor.change, "o-", label="change of the output")
+    axes.plot(taylor.steps, taylor.remainder, "s-", label="remainder: without the gradient's share")
+    axes.set_xscale("log")
+    if _has_logarithms((*taylor.change, *taylor.remainder)):
+        axes.set_yscale("log")
     largest = max(range(len(taylor.steps)), key=taylor.steps.__getitem__)
     start, first = taylor.steps[largest], taylor.remainder[largest]
     if math.isfinite(first) and first > 0:
         for power, style in ((1, ":"), (2, "--")):
             line = [first * (step / start) ** power for step in taylor.steps]
-            axes.loglog(taylor.steps, line, style, color="gray", label=f"shrinks as step^{power}")
+            axes.plot(taylor.steps, line, style, color="gray", label=f"shrinks as step^{power}")
     axes.set(title=_shortened(f"d {taylor.y} / d {taylor.x}"), xlabel="step, in units of the scale of the input")
     axes.legend()
     figure.savefig(target)
+
+
+def _has_logarithms(numbers: Iterable[float]) -> bool:
+    return any(0.0 < number < math.inf for number in numbers)
 
 
 def _matplotlib() -> Any:

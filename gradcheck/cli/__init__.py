@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -57,6 +58,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--json", action="store_true", help="write one JSON document, as `show` reads it")
     run.add_argument("--mode", choices=("auto", "directional", "elementwise", "jacobian"))
     run.add_argument("--seed", type=_seed, metavar="N", help="of the random directions; 0 unless given")
+    run.add_argument("--logdir", metavar="DIR", help="write the reports for TensorBoard")
     run.set_defaults(command=_run)
     commands.add_parser("list", help="name the bundled subjects").set_defaults(command=_list)
     show = commands.add_parser("show", help="print what `run --json` wrote")
@@ -83,10 +85,14 @@ def _run(arguments: argparse.Namespace) -> int:
         named = resolve(arguments.specs, mode=arguments.mode, seed=arguments.seed)
         wake_devices()
         outcomes, unchecked = _checked(named)
+        if outcomes and arguments.logdir:
+            unchecked += _written(outcomes, arguments.logdir)
     if outcomes and arguments.json:
         print(json.dumps(outcomes_to_plain(outcomes), allow_nan=False, indent=2))
     elif outcomes:
         print_outcomes(outcomes, met=bool(arguments.specs))
+    if outcomes and arguments.logdir and not unchecked and not arguments.json:
+        print(f"tensorboard --logdir {shlex.quote(arguments.logdir)}")
     for error in unchecked:
         print(f"gradcheck: {error}", file=sys.stderr)
     return MISUSE if unchecked else _exit_code(outcomes)
@@ -103,6 +109,18 @@ def _checked(named: Sequence[Named]) -> tuple[list[Outcome], list[MisuseError]]:
                 unchecked.append(error)
             advance()
     return outcomes, unchecked
+
+
+def _written(outcomes: Sequence[Outcome], logdir: str) -> list[MisuseError]:
+    """Write what TensorBoard shows; what is wrong with the directory, if anything."""
+    from gradcheck.tensorboard._reports import write_outcomes
+    from gradcheck.tensorboard._sink import FAILURES, said
+
+    try:
+        write_outcomes(outcomes, logdir, on_error="raise")
+    except FAILURES as error:
+        return [MisuseError(f"cannot write to {logdir!r}: {said(error)}")]
+    return []
 
 
 def _list(arguments: argparse.Namespace) -> int:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from gradcheck._report.gradient import GradientReport
 from gradcheck._report.markdown import (
+    figures_markdown,
     gradient_markdown,
     indented,
     optimizer_markdown,
@@ -16,6 +18,7 @@ from gradcheck._report.markdown import (
 )
 from gradcheck._report.nonfinite import NonfiniteReport
 from gradcheck._report.optimizer import OptimizerReport
+from gradcheck._report.outcomes import Outcome
 from gradcheck._report.plot import plot_taylor, plot_trajectories
 from gradcheck._report.precision import PrecisionReport
 from gradcheck._report.trip import TripReport
@@ -27,8 +30,8 @@ from gradcheck.tensorboard._values import image, scalar, text
 Report = GradientReport | NonfiniteReport | OptimizerReport | PrecisionReport | TripReport
 
 
-def report_values(report: Report) -> list[Any]:
-    """What TensorBoard shows of a report.
+def report_values(report: Report, name: str | None = None) -> list[Any]:
+    """What TensorBoard shows of a report, under a name, which is its own unless another is given.
 
     Of a `GradientReport` the scalars `checks/worst_error/NAME` (in units of what is allowed: above 1 is wrong; NaN
     where nothing could be compared), `checks/evaluations/NAME` and `checks/seconds/NAME`, the text
@@ -40,15 +43,15 @@ def report_values(report: Report) -> list[Any]:
         TypeError: If it is no report.
     """
     if isinstance(report, GradientReport):
-        return list(_gradient(report))
+        return list(_gradient(report, name or report.name))
     if isinstance(report, OptimizerReport):
         return list(_optimizer(report))
     if isinstance(report, TripReport):
-        return [text(f"trips/{report.name}", trip_markdown(report))]
+        return [text(f"trips/{name or report.name}", trip_markdown(report))]
     if isinstance(report, NonfiniteReport):
-        return [text(f"nonfinite/{report.name}", text_markdown(report.name, str(report)))]
+        return [text(f"nonfinite/{name or report.name}", text_markdown(report.name, str(report)))]
     if isinstance(report, PrecisionReport):
-        return [text(f"precision/{report.name}", text_markdown(report.name, str(report)))]
+        return [text(f"precision/{name or report.name}", text_markdown(report.name, str(report)))]
     raise TypeError(f"report must be a report of gradcheck; got {type(report).__name__}")
 
 
@@ -92,8 +95,23 @@ def write_comparison(report: OptimizerReport, logdir: str | os.PathLike[str]) ->
     sink.close()
 
 
-def _gradient(report: GradientReport) -> Iterator[Any]:
-    name = report.name
+def write_outcomes(outcomes: Iterable[Outcome], logdir: str | os.PathLike[str], *, on_error: str = "log") -> None:
+    """Write what several checks gave, with the figures of a document where there are any (`checks/figures/NAME`).
+
+    Of several checks with one name, the first is at step 0, the next at step 1.
+    """
+    sink = EventFile(logdir, on_error=on_error)
+    seen: Counter[str] = Counter()
+    for outcome in outcomes:
+        values = report_values(outcome.report, outcome.name)
+        if outcome.figures:
+            values.append(text(f"checks/figures/{outcome.name}", figures_markdown(outcome.figures)))
+        sink.write(seen[outcome.name], values)
+        seen[outcome.name] += 1
+    sink.close()
+
+
+def _gradient(report: GradientReport, name: str) -> Iterator[Any]:
     excesses = [excess for finding in report.findings if (excess := finding.excess) is not None]
     yield scalar(f"checks/worst_error/{name}", max(excesses, default=float("nan")))
     yield scalar(f"checks/evaluations/{name}", report.cost.evaluations)

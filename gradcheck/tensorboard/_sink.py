@@ -17,7 +17,7 @@ import tensorflow as tf
 from gradcheck.tensorboard._values import summary
 
 _LOGGER = logging.getLogger("gradcheck")
-_FAILURES: tuple[type[Exception], ...] = (tf.errors.OpError, OSError)
+FAILURES: tuple[type[Exception], ...] = (tf.errors.OpError, OSError)
 _VERSION = "brain.Event:2"  # without which TensorBoard takes the file for one of another format
 _PAUSE = 60.0  # seconds between a failure and the next attempt
 _NUMBERS = itertools.count()
@@ -83,7 +83,7 @@ class EventFile:
                 return
             try:
                 self._append(tf.compat.v1.Event(wall_time=time.time(), step=int(step), summary=content))
-            except _FAILURES as error:
+            except FAILURES as error:
                 self._drop(error)
             else:
                 self._recovered()
@@ -99,7 +99,7 @@ class EventFile:
             if file is not None:
                 try:
                     file.close()
-                except _FAILURES as error:
+                except FAILURES as error:
                     self._drop(error)
 
     def _append(self, event: Any) -> None:
@@ -122,7 +122,7 @@ class EventFile:
     def _drop(self, error: Exception) -> None:
         self._file, file = None, self._file
         if file is not None:
-            with contextlib.suppress(*_FAILURES):
+            with contextlib.suppress(*FAILURES):
                 file.close()
         self._lost += 1
         if self._on_error == "raise":
@@ -158,7 +158,7 @@ class DefaultWriter:
             return
         try:
             tf.summary.experimental.write_raw_pb(content.SerializeToString(), step=int(step))
-        except _FAILURES as error:
+        except FAILURES as error:
             if self._on_error == "raise":
                 raise
             if not self._failed:

@@ -2,11 +2,19 @@
 
 import logging
 import math
+import os
+import subprocess
+import sys
+import textwrap
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 import tensorflow as tf
+from tensorboard.backend.event_processing import event_accumulator
+from tensorboard.plugins.custom_scalar import layout_pb2
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 from gradcheck.tensorboard import assert_scalar_logged, read_events
 from gradcheck.tensorboard._pages import hparams, layout
@@ -14,6 +22,7 @@ from gradcheck.tensorboard._reading import Image
 from gradcheck.tensorboard._sink import DefaultWriter, EventFile
 from gradcheck.tensorboard._values import histogram, image, scalar, text
 
+ROOT = str(Path(__file__).parents[2])
 PNG = tf.io.encode_png(np.full((3, 5, 1), 200, np.uint8)).numpy()
 
 
@@ -208,3 +217,195 @@ class TestAssertScalarLogged:
         assert_scalar_logged(written / "train", "loss", 5, math.inf)
         with pytest.raises(AssertionError):
             assert_scalar_logged(written / "train", "loss", 5, math.nan)
+
+
+# ------------------------------------------------------------------------------------- beside TensorBoard's own reader
+
+
+def accumulated(logdir):
+    """What TensorBoard's own reader makes of a run."""
+    found = event_accumulator.EventAccumulator(str(logdir), {event_accumulator.TENSORS: 0})
+    found.Reload()
+    return found
+
+
+def test_tensorboard_reads_the_same(written):
+    ours, theirs = read_events(written), accumulated(written)
+    plugins = {"scalars": ours.scalars, "histograms": ours.histograms, "text": ours.texts, "images": ours.images}
+    for plugin, series in plugins.items():
+        assert set(theirs.PluginTagToContent(plugin)) == set(series)
+    for tag, series in ours.scalars.items():
+        events = theirs.Tensors(tag)
+        assert tuple(event.step for event in events) == series.steps
+        assert tuple(event.wall_time for event in events) == series.wall_times
+        assert tuple(float(tf.make_ndarray(event.tensor_proto)) for event in events) == series.values
+    (event,) = theirs.Tensors("picture")
+    assert list(tf.make_ndarray(event.tensor_proto)) == [b"5", b"3", PNG]
+    tables = [tf.make_ndarray(event.tensor_proto) for event in theirs.Tensors("values")]
+    assert [table.tolist() for table in tables] == [BUCKETS.tolist(), (2 * BUCKETS).tolist()]
+    words = [tf.make_ndarray(event.tensor_proto).item() for event in theirs.Tensors("words")]
+    assert words == [b"**1**", b"**2**"]
+
+
+def test_tensorboard_understands_layout_and_hparams(written):
+    theirs = accumulated(written)
+    (event,) = theirs.Tensors("custom_scalars__config__")
+    (category,) = layout_pb2.Layout.FromString(tf.make_ndarray(event.tensor_proto).item()).category
+    assert (category.title, category.chart[0].title, list(category.chart[0].multiline.tag)) == (
+        "Health",
+        "norms",
+        ["norm/.*"],
+    )
+    content = theirs.PluginTagToContent("hparams")["_hparams_/session_start_info"]
+    started = HParamsPluginData.FromString(content).session_start_info
+    assert {name: value.number_value for name, value in started.hparams.items()} == {"rate": 0.1}
+
+
+# ----------------------------------------------------------------------------------------------- processes of their own
+
+
+def python(script, *arguments, timeout=300):
+    environment = {**os.environ, "PYTHONPATH": ROOT, "TF_CPP_MIN_LOG_LEVEL": "3"}
+    return subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script), *map(str, arguments)],
+        capture_output=True, text=True, check=False, timeout=timeout, env=environment,
+    )  # fmt: skip
+
+
+WITHOUT_PACKAGES = """
+    import sys
+
+    class Blocked:
+        def find_spec(self, name, path=None, target=None):
+            if name.partition(".")[0] in ("tensorboard", "matplotlib"):
+                raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+    sys.meta_path.insert(0, Blocked())
+    import numpy as np
+    import tensorflow as tf
+    import gradcheck
+    from gradcheck.tensorboard._reports import report_values
+    from gradcheck.tensorboard._sink import EventFile
+    from gradcheck.tensorboard._values import histogram
+
+    logdir = sys.argv[1]
+    try:
+        with tf.summary.create_file_writer(logdir + "/theirs").as_default():
+            tf.summary.scalar("loss", 1.0, 0)
+    except Exception as error:
+        print("tf.summary.scalar:", type(error).__name__)
+    w = tf.Variable(2.0)
+    adagrad = gradcheck.optimizers.Adagrad(0.6)
+    gradcheck.compare_optimizers(adagrad, adagrad, lambda: (w - 3) ** 2, [w], 2, logdir=logdir)
+    sink = EventFile(logdir)
+    report = gradcheck.check_gradients(tf.sin, np.ones((2, 3)), name="sin")
+    sink.write(0, [*report_values(report), histogram("h", np.array([[0.0, 1.0, 2.0]]))])
+    found = gradcheck.tensorboard.read_events(logdir)
+    gradcheck.tensorboard.assert_scalar_logged(logdir, "optimizers/first_apart", 2, 0)
+    print(*sorted({**found.scalars, **found.histograms, **found.texts, **found.images, **found.tensors}))
+    print("tensorboard" in sys.modules, "matplotlib" in sys.modules)
+"""
+
+
+@pytest.mark.slow
+def test_all_is_written_and_read_without_the_packages_tensorboard_and_matplotlib(tmp_path):
+    ran = python(WITHOUT_PACKAGES, tmp_path)
+    assert ran.returncode == 0, ran.stderr[-2000:]
+    theirs, *tags, loaded = ran.stdout.splitlines()
+    assert theirs == "tf.summary.scalar: TBNotInstalledError"  # so that it is really blocked
+    assert tags == [
+        "checks/error_map/sin/inputs checks/evaluations/sin checks/report/sin checks/seconds/sin "
+        "checks/worst_error/sin h optimizers/first_apart optimizers/report optimizers/worst_error"
+    ]
+    assert loaded == "False False"
+    assert ran.stderr.count("a plot needs matplotlib") == 1
+    assert ran.stderr.count("nothing is written for the page HPARAMS: that needs the package tensorboard") == 1
+
+
+KILLED = """
+    import os, random, signal, sys, time
+    import numpy as np
+    import tensorflow as tf
+    from tensorboard.backend.event_processing import event_accumulator
+    from gradcheck.tensorboard import read_events
+    from gradcheck.tensorboard._sink import EventFile
+    from gradcheck.tensorboard._values import histogram, scalar, text
+
+    logdir, times = sys.argv[1], int(sys.argv[2])
+    draw = random.Random(1)
+    buckets = np.linspace(0.0, 1.0, 3 * 500).reshape(-1, 3)
+
+    def train(run, done):
+        sink = EventFile(run)
+        for step in range(10**9):
+            sink.write(step, [scalar("loss", step), histogram("weights", buckets), text("long", "word " * 5000)])
+            os.write(done, b"%d\\n" % step)  # said after it was written
+
+    torn = 0
+    for number in range(times):
+        run = f"{logdir}/{number}"
+        told, done = os.pipe()
+        child = os.fork()  # importing TensorFlow anew for each would take minutes
+        if not child:
+            try:
+                train(run, done)
+            finally:
+                os._exit(1)
+        os.close(done)
+        with os.fdopen(told) as lines:
+            first = lines.readline()
+            time.sleep(draw.random() / 50)
+            os.kill(child, signal.SIGKILL)
+            last = int(([first] + [line for line in lines if line.endswith("\\n")])[-1])
+        os.waitpid(child, 0)
+        found = read_events(run)
+        theirs = event_accumulator.EventAccumulator(run, {event_accumulator.TENSORS: 0})
+        theirs.Reload()
+        steps = found.scalars["loss"].steps
+        assert steps[: last + 1] == tuple(range(last + 1)), (number, last, steps)
+        assert len(steps) <= last + 2
+        assert found.scalars["loss"].values == steps
+        for tag in ("loss", "weights", "long"):
+            assert [event.step for event in theirs.Tensors(tag)] == list(steps), (number, tag)
+        assert len(found.texts["long"].steps) == len(found.histograms["weights"].steps) == len(steps)
+        torn += bool(found.notes)
+    print(times, "killed,", torn, "in the middle of a record")
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
+def test_both_readers_read_all_steps_of_a_killed_writer(tmp_path):
+    ran = python(KILLED, tmp_path, 50)
+    assert ran.returncode == 0, ran.stderr[-2000:]
+    assert ran.stdout.startswith("50 killed, ")
+
+
+FULL = """
+    import logging, resource, signal, sys
+    import numpy as np
+    from gradcheck.tensorboard import read_events
+    from gradcheck.tensorboard._sink import EventFile
+    from gradcheck.tensorboard._values import scalar, text
+
+    logging.basicConfig(format="%(message)s", stream=sys.stdout)
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))  # a write beyond it fails, as on a full disk
+    sink = EventFile(sys.argv[1], on_error=sys.argv[2])
+    for step in range(10):
+        sink.write(step, [scalar("loss", step), text("long", "x" * 30_000)])
+    sink.close()
+    found = read_events(sys.argv[1])
+    print(*found.scalars["loss"].steps)
+    print(len(found.notes))
+"""
+
+
+@pytest.mark.slow
+def test_a_full_disk_is_said_once_and_what_was_whole_is_read(tmp_path):
+    ran = python(FULL, tmp_path, "log")
+    assert ran.returncode == 0, ran.stderr[-2000:]
+    said, steps, notes = ran.stdout.splitlines()
+    assert said.startswith(f"cannot write to {tmp_path}: ")
+    assert said.endswith("; training goes on without")
+    assert (steps, notes) == ("0 1 2", "1")
