@@ -32,6 +32,8 @@ def analytic_rows(work: Work, a: int, *, wide: bool = True) -> list[Reals | None
         [g.value for g in analytic(work.point, a, np.eye(min(_ROWS, m - k), m, k), work.shapes[a], wide=wide)]
         for k in range(0, m, _ROWS)
     ]
+    if len(parts) == 1:  # no copy of what may be the largest array of all
+        return parts[0]
     return [
         None if column[0] is None else np.concatenate([c for c in column if c is not None])
         for column in zip(*parts, strict=True)

@@ -49,9 +49,11 @@ def analytic(
     faults = [output.faults[x].reason if x in output.faults else None for x in range(len(point.traced.sources))]
     if not wanted:
         return [Gradient(value=None, fault=fault) for fault in faults]
-    runner = point.runner(("gradient", a), wide, wanted)
+    runner = point.runner(("gradient", a), wide, wanted, sharing=True)
     if rounding is not None:
-        runner = Runner(with_rounding(runner.program, rounding, constants=constants), alive=point.traced.graph)
+        runner = Runner(
+            with_rounding(runner.program, rounding, constants=constants), alive=point.traced.graph, sharing=True
+        )
     stacked = dict(zip(output.cotangents, _stack(point, output, cotangents, shapes, wide), strict=True))
     stacked.update(moved or {})
     point.gradients += len(cotangents)

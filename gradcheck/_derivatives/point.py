@@ -95,13 +95,16 @@ class Point:
                 self._wide_values[name] = _widen(value)
         return self._wide_values
 
-    def runner(self, key: Any, wide: bool, returns: Sequence[Return] | Sequence[int]) -> Runner:
+    def runner(
+        self, key: Any, wide: bool, returns: Sequence[Return] | Sequence[int], *, sharing: bool = False
+    ) -> Runner:
         """A runner for some values of the program, by their positions or as references; kept by key."""
         program = self.program(wide)
 
         def make() -> Runner:
             chosen = tuple(program.main.returns[r] if isinstance(r, int) else r for r in returns)
-            return Runner(returning(program, replace(program.main, returns=chosen)), alive=self.traced.graph)
+            whole = returning(program, replace(program.main, returns=chosen))
+            return Runner(whole, alive=self.traced.graph, sharing=sharing)
 
         made: Runner = self.made(("runner", key, wide and self.narrow), make)
         return made

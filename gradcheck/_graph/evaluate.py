@@ -13,7 +13,9 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.core.protobuf import config_pb2
 from tensorflow.python.eager import context, execute
+from tensorflow.python.framework import ops
 
+from gradcheck._graph.invariant import Split, split
 from gradcheck._graph.program import (
     Argument,
     Body,
@@ -81,6 +83,7 @@ class Runner:
 
     program: Program
     alive: Any = None  # whatever must not be collected while this runs, such as the graph that holds Python functions
+    sharing: bool = False  # whether a batch computes once what no moving argument changes, maybe rounded otherwise
     _registered: dict[tuple[str, ...], str] = field(default_factory=dict)
     _names: dict[str, str] = field(default_factory=dict)
 
@@ -116,7 +119,8 @@ class Runner:
             name = self._register(moving)
             returns = self.program.main.returns
             try:
-                return [_array(o) for o in _call(name, [*stacked.values(), *fixed], len(returns))]
+                given = [_lent(value) for value in stacked.values()]
+                return [_array(o) for o in _call(name, [*given, *fixed], len(returns))]
             except tf.errors.InvalidArgumentError as error:
                 self._explain(error, stacked, values)
                 raise
@@ -154,13 +158,15 @@ class Runner:
                     ctx.add_function_def(definition_of(self._names[name], call_as(body, self._names)))
                 weakref.finalize(self, release, list(self._names.values()))
             main = call_as(self.program.main, self._names)
+            parts = split(main, moving) if moving and self.sharing else Split(nodes=(), shared=(), rest=main)
             first = [a for m in moving for a in main.args if a.name == m]
             rest = [a for a in main.args if a.name not in moving]
+            shared = parts.rest.args[len(main.args) :]
             name = fresh_name("run")
-            ctx.add_function_def(definition_of(name, replace(main, args=(*first, *rest))))
+            ctx.add_function_def(definition_of(name, replace(parts.rest, args=(*first, *rest, *shared))))
             weakref.finalize(self, release, [name])
             if moving:
-                name = _register_map(name, first, rest, main.returns)
+                name = _register_map(name, first, rest, parts, main.returns)
                 weakref.finalize(self, release, [name])
             self._registered[moving] = name
         return self._registered[moving]
@@ -174,20 +180,28 @@ def _call(name: str, values: Sequence[Any], outputs: int) -> list[Any]:
     return found
 
 
-def _register_map(name: str, stacked: Sequence[Argument], fixed: Sequence[Argument], returns: Sequence[Return]) -> str:
-    """Register the function that calls another one at many points."""
-    node = make_node("MapDefun", "map", [a.name for a in (*stacked, *fixed)])
+def _lent(value: Any) -> Any:
+    """A tensor on the memory of an array, which nobody changes meanwhile: `tf.convert_to_tensor` copies it first."""
+    return ops.EagerTensor(value, context.context().device_name, None) if isinstance(value, np.ndarray) else value
+
+
+def _register_map(
+    name: str, stacked: Sequence[Argument], fixed: Sequence[Argument], parts: Split, returns: Sequence[Return]
+) -> str:
+    """Register the function that calls another one at many points, after what they share."""
+    shared = [value.ref for value in parts.shared]
+    node = make_node("MapDefun", fresh_name("map"), [a.name for a in (*stacked, *fixed)] + shared)
     node.attr["f"].func.name = name
     node.attr["Targuments"].list.type.extend(a.dtype for a in stacked)
-    node.attr["Tcaptured"].list.type.extend(a.dtype for a in fixed)
+    node.attr["Tcaptured"].list.type.extend([a.dtype for a in fixed] + [value.dtype for value in parts.shared])
     node.attr["output_types"].list.type.extend(r.dtype for r in returns)
     for _ in returns:
         node.attr["output_shapes"].list.shape.add().unknown_rank = True
     node.attr["max_intra_op_parallelism"].i = 1
-    given = tuple(Return(f"map:output:{k}", r.dtype) for k, r in enumerate(returns))
+    given = tuple(Return(f"{node.name}:output:{k}", r.dtype) for k, r in enumerate(returns))
     mapped = fresh_name("map")
     context.context().add_function_def(
-        definition_of(mapped, Body(args=(*stacked, *fixed), nodes=(node,), returns=given))
+        definition_of(mapped, Body(args=(*stacked, *fixed), nodes=(*parts.nodes, node), returns=given))
     )
     return mapped
 
@@ -205,7 +219,8 @@ def _require_one_shape(shapes: set[tuple[tuple[int, ...], ...]], error: Exceptio
 
 
 def _array(tensor: Any) -> Any:
-    return np.asarray(tensor.numpy()) if tensor.dtype not in (tf.resource, tf.variant) else tensor
+    """The tensor as an array on its memory, which is not to be written to: `tensor.numpy()` copies it."""
+    return np.asarray(tensor._numpy()) if tensor.dtype not in (tf.resource, tf.variant) else tensor
 
 
 def returning(program: Program, body: Body, keep: Sequence[str] = ()) -> Program:
