@@ -17,6 +17,7 @@ from gradcheck._graph.held import HeldProgram
 from gradcheck._graph.moves import DISTANCE, Moving, move_along
 from gradcheck._graph.program import Program
 from gradcheck._graph.rounding import with_rounding, with_rounding_by_value
+from gradcheck._numerics.directions import rademacher
 from gradcheck._numerics.intervals import Derivatives, differentiate
 
 MEMORY_BUDGET = 2**28  # bytes of perturbed inputs and of outputs that one call may hold
@@ -100,7 +101,7 @@ class Mover:
     def _anywhere(self, rng: np.random.Generator, places: Collection[int]) -> list[Reals | None]:
         """A random direction in some sources, in units of their scales."""
         return [
-            s * rng.choice([-1.0, 1.0], s.size) * rng.uniform(0.5, 1.0, s.size) if k in places else None
+            s * rademacher(rng, s.size) * rng.uniform(0.5, 1.0, s.size) if k in places else None
             for k, s in enumerate(self.scales)
         ]
 

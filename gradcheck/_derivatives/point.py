@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gradcheck._graph.evaluate import Runner, returning
+from gradcheck._graph.evaluate import Runner, lendable, returning
 from gradcheck._graph.program import Program, Return
 from gradcheck._graph.trace import Output, Source, Traced
 from gradcheck._graph.twin import is_narrow, narrow_inside, promote
@@ -146,7 +146,8 @@ def _widen(value: Any) -> Any:
             return value
         array = value.numpy()
     array = np.asarray(array)
-    return array.astype(wide_dtype(array.dtype)) if array.dtype != wide_dtype(array.dtype) else value
+    wide = wide_dtype(array.dtype)
+    return lendable(array, wide) if array.dtype != wide else value
 
 
 def size_of(output: Output, values: Sequence[Any]) -> int:

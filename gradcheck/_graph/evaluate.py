@@ -29,6 +29,7 @@ from gradcheck._graph.program import (
     reached_library,
 )
 
+_ALIGNED = 64  # bytes, as TensorFlow asks of memory that it does not own
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -119,8 +120,7 @@ class Runner:
             name = self._register(moving)
             returns = self.program.main.returns
             try:
-                given = [_lent(value) for value in stacked.values()]
-                return [_array(o) for o in _call(name, [*given, *fixed], len(returns))]
+                return [_array(o) for o in _call(name, [*stacked.values(), *fixed], len(returns))]
             except tf.errors.InvalidArgumentError as error:
                 self._explain(error, stacked, values)
                 raise
@@ -174,7 +174,7 @@ class Runner:
 
 def _call(name: str, values: Sequence[Any], outputs: int) -> list[Any]:
     """Call a registered function by its own name: as an attribute of another op TensorFlow would never forget it."""
-    inputs = [tf.convert_to_tensor(v) for v in values]
+    inputs = [_lent(v) for v in values]
     attributes = ("executor_type", "", "config_proto", _plain_config())
     found: list[Any] = execute.execute(name, outputs, inputs, attributes, context.context())
     return found
@@ -182,7 +182,20 @@ def _call(name: str, values: Sequence[Any], outputs: int) -> list[Any]:
 
 def _lent(value: Any) -> Any:
     """A tensor on the memory of an array, which nobody changes meanwhile: `tf.convert_to_tensor` copies it first."""
-    return ops.EagerTensor(value, context.context().device_name, None) if isinstance(value, np.ndarray) else value
+    if isinstance(value, np.ndarray):
+        context.context().ensure_initialized()
+        return ops.EagerTensor(value, context.context().device_name, None)
+    return tf.convert_to_tensor(value)
+
+
+def lendable(array: Any, dtype: Any) -> Any:
+    """A copy of an array, in another dtype, on memory aligned so that TensorFlow takes it without copying it again."""
+    dtype = np.dtype(dtype)
+    memory = np.empty(array.size * dtype.itemsize + _ALIGNED, np.uint8)
+    first = -memory.ctypes.data % _ALIGNED
+    copy = memory[first : first + array.size * dtype.itemsize].view(dtype).reshape(array.shape)
+    copy[...] = array
+    return copy
 
 
 def _register_map(
