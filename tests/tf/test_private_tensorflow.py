@@ -15,7 +15,18 @@ import pytest
 import tensorflow as tf
 from tensorflow.python.eager import context
 
-from gradcheck._graph import contexts, differentiate, program, quantiles, questions, reads, sources, twin, values
+from gradcheck._graph import (
+    contexts,
+    differentiate,
+    evaluate,
+    program,
+    quantiles,
+    questions,
+    reads,
+    sources,
+    twin,
+    values,
+)
 from gradcheck._graph.copies import Copy
 from gradcheck._graph.evaluate import Runner
 from gradcheck._graph.functions import FuncGraph, trace_function
@@ -103,6 +114,13 @@ def test_a_definition_runs_at_many_points_in_one_call():
     with purpose("a function is called at many points by one op", "the op MapDefun, in _graph/evaluate.py"):
         points = np.stack([X, 2 * X, 3 * X])
         np.testing.assert_allclose(Runner(sine()).run_batch({"x": points}, [X])[0], np.sin(points))
+
+
+def test_tensors_and_arrays_lend_each_other_their_memory():
+    with purpose("arrays and tensors are not copied", "ops.EagerTensor and EagerTensor._numpy, in _graph/evaluate.py"):
+        points = np.zeros((64, 64))
+        own = evaluate.lendable(points, np.float64)
+        assert np.shares_memory(evaluate._array(evaluate._lent(own)), own)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
