@@ -26,6 +26,13 @@ ROOT = str(Path(__file__).parents[2])
 PNG = tf.io.encode_png(np.full((3, 5, 1), 200, np.uint8)).numpy()
 
 
+def accumulated(logdir):
+    """What TensorBoard's own reader makes of a run."""
+    found = event_accumulator.EventAccumulator(str(logdir), {event_accumulator.TENSORS: 0})
+    found.Reload()
+    return found
+
+
 def test_a_closed_file_takes_nothing(tmp_path):
     file = EventFile(tmp_path)
     file.close()
@@ -59,6 +66,21 @@ NO_PNG = r"^png must hold a PNG picture; got 6 bytes that begin with b'GIF89a'$"
 def test_misuse_is_refused(make, error, said):
     with pytest.raises(error, match=said):
         make()
+
+
+def test_two_writers_may_share_a_directory(tmp_path):
+    sinks = [EventFile(tmp_path), EventFile(tmp_path)]
+    for step in range(4):
+        sinks[step % 2].write(step, [scalar("loss", step)])
+    for sink in sinks:
+        sink.close()
+    assert len(list(tmp_path.iterdir())) == 2
+    assert sorted(read_events(tmp_path).scalars["loss"].steps) == [0, 1, 2, 3]
+    assert sorted(event.step for event in accumulated(tmp_path).Tensors("loss")) == [0, 1, 2, 3]
+
+
+def test_nothing_is_printed_by_itself():
+    assert any(isinstance(handler, logging.NullHandler) for handler in logging.getLogger("gradcheck").handlers)
 
 
 class TestADiskThatFails:
@@ -222,13 +244,6 @@ class TestAssertScalarLogged:
 # ------------------------------------------------------------------------------------- beside TensorBoard's own reader
 
 
-def accumulated(logdir):
-    """What TensorBoard's own reader makes of a run."""
-    found = event_accumulator.EventAccumulator(str(logdir), {event_accumulator.TENSORS: 0})
-    found.Reload()
-    return found
-
-
 def test_tensorboard_reads_the_same(written):
     ours, theirs = read_events(written), accumulated(written)
     plugins = {"scalars": ours.scalars, "histograms": ours.histograms, "text": ours.texts, "images": ours.images}
@@ -281,6 +296,8 @@ WITHOUT_PACKAGES = """
                 raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
     sys.meta_path.insert(0, Blocked())
+    import logging
+    logging.basicConfig(format="%(message)s")
     import numpy as np
     import tensorflow as tf
     import gradcheck
