@@ -11,12 +11,11 @@ from numpy.typing import NDArray
 
 from gradcheck._check import entries as entrywise
 from gradcheck._check.findings import OK, from_comparison
-from gradcheck._check.judge import Comparison, Outcome, compare, needs_a_second_look, worthwhile
+from gradcheck._check.judge import Comparison, Outcome, compare, forgive, needs_a_second_look, worthwhile
 from gradcheck._check.naming import name_wrong
 from gradcheck._check.work import Work
 from gradcheck._derivatives.numeric import SECOND_WITNESS, Mover
 from gradcheck._derivatives.point import Reals
-from gradcheck._numerics.directions import rademacher
 from gradcheck._results import Finding, Verdict
 
 _CONSTANTS = (
@@ -81,9 +80,8 @@ def compare_blocks(work: Work, mover: Mover, blocks: list[list[int]], *, closely
     """For every output, comparisons of shape [blocks, directions, cotangents]."""
     count, k = len(blocks), work.options.directions
     # Of several sizes, so that no two entries can cancel exactly in all of them; quarters keep steps exact.
-    quarters = [
-        (rademacher(work.rng, (k, b.size)) * work.rng.integers(4, 8, (k, b.size))).astype(np.int8) for b in mover.base
-    ]
+    sizes = np.array([-7, -6, -5, -4, 4, 5, 6, 7], np.int8)
+    quarters = [sizes[work.rng.integers(0, len(sizes), (k, b.size), np.uint8)] for b in mover.base]
     members = [{mover.xs.index(x) for x in block} for block in blocks]
 
     def moved(place: int, some: NDArray[np.int64] | slice) -> Reals:
@@ -140,7 +138,23 @@ def compare_blocks(work: Work, mover: Mover, blocks: list[list[int]], *, closely
         own.reshape(flat), numeric, size.reshape(flat), work.options, dtype=work.dtype(mover.xs[0]),
         eps=work.gradient_eps, magnitude=magnitude.reshape(flat), hidden=hidden.reshape(flat),
     )  # fmt: skip
-    return [_part(whole, own.shape, int(ends[a]), int(ends[a + 1])) for a in range(len(weights))]
+    parts = [_part(whole, own.shape, int(ends[a]), int(ends[a + 1])) for a in range(len(weights))]
+    if not closely:
+        return parts
+    reached = magnitude.reshape(own.shape)
+    for a, part in enumerate(parts):
+        if (part.outcome == Outcome.APART).any():
+            spread = np.zeros(part.outcome.shape)
+            for b, block in enumerate(blocks):
+                for x in block:
+                    rounded, place = work.gradient_rounding(a)[x], mover.xs.index(x)
+                    if rounded is not None:
+                        spread[b] += np.sqrt(moved(place, slice(None)) ** 2 @ (rounded**2).T)
+            parts[a] = forgive(
+                part, spread, work.options, dtype=work.dtype(mover.xs[0]), eps=work.gradient_eps,
+                magnitude=reached[:, :, ends[a] : ends[a + 1]],
+            )  # fmt: skip
+    return parts
 
 
 def _swing(mover: Mover, places: set[int]) -> Reals:

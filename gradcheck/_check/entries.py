@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from gradcheck._check.judge import Comparison, Outcome, compare, needs_a_second_look, worthwhile
-from gradcheck._check.work import SCATTER_FACTOR, Work
+from gradcheck._check.judge import Comparison, Outcome, compare, forgive, needs_a_second_look, worthwhile
+from gradcheck._check.work import Work
 from gradcheck._derivatives.compressed import Plan, elementwise, some_entries
 from gradcheck._derivatives.numeric import Mover
 from gradcheck._derivatives.point import Reals
@@ -107,13 +107,17 @@ def compare_some(work: Work, a: int, x: int, c: int, entries: Integers) -> Compa
     numeric = some_entries(
         mover, place, entries, weights[:, None], target=target[:, None], floor=floor[:, None], swing=swing, step=step
     )
-    scatter = work.constant_scatter(a)[x]
-    rounded = 0.0 if scatter is None else SCATTER_FACTOR * np.max(np.abs(scatter[:, c][:, entries]), axis=0) * scales
     column = compare(
         own[:, None], numeric, np.abs(own)[:, None], work.options, dtype=work.dtype(x), eps=work.gradient_eps,
         magnitude=max(magnitude, swing), typical=rms(every), coarse=work.coarse(x), hidden=16 * mover.eps * swing,
-        noise=np.reshape(rounded, (-1, 1)),
     )  # fmt: skip
+    if (column.outcome == Outcome.APART).any():
+        rounded = work.gradient_rounding(a)[x]
+        if rounded is not None:
+            column = forgive(
+                column, (rounded[c][entries] * scales)[:, None], work.options, dtype=work.dtype(x),
+                eps=work.gradient_eps, magnitude=max(magnitude, swing, rms(every)),
+            )  # fmt: skip
     return Comparison(**{name: getattr(column, name).T for name in Comparison.__slots__})
 
 

@@ -10,10 +10,18 @@ import numpy as np
 from gradcheck._check import entries
 from gradcheck._check.entries import Integers, located
 from gradcheck._check.findings import from_comparison
-from gradcheck._check.judge import Comparison, Outcome, compare, constant_factor, needs_a_second_look, worthwhile
+from gradcheck._check.judge import (
+    Comparison,
+    Outcome,
+    compare,
+    constant_factor,
+    forgive,
+    needs_a_second_look,
+    worthwhile,
+)
 from gradcheck._check.naming import conclude
 from gradcheck._check.pictures import with_map
-from gradcheck._check.work import SCATTER_FACTOR, Work, constant_scatter
+from gradcheck._check.work import Work, gradient_rounding
 from gradcheck._derivatives.analytic import analytic
 from gradcheck._derivatives.compressed import jacobian, pairs, some_entries
 from gradcheck._derivatives.numeric import Mover
@@ -33,6 +41,8 @@ def analytic_rows(work: Work, a: int, *, wide: bool = True) -> list[Reals | None
         [g.value for g in analytic(work.point, a, np.eye(min(_ROWS, m - k), m, k), work.shapes[a], wide=wide)]
         for k in range(0, m, _ROWS)
     ]
+    if len(parts) == 1:  # no copy of what may be the largest array of all
+        return parts[0]
     return [
         None if column[0] is None else np.concatenate([c for c in column if c is not None])
         for column in zip(*parts, strict=True)
@@ -156,21 +166,19 @@ def _columns_alone(
         swing=swing,
         step=mover.witness_step(place, slopes),
     )
-    magnitude = np.maximum(magnitude, swing[None])
+    magnitude, typical = np.maximum(magnitude, swing[None]), entries.rms(matrix * mover.scales[place])
     alone = compare(
         own, numeric, np.abs(own), work.options, dtype=work.dtype(x), eps=work.gradient_eps, magnitude=magnitude,
-        typical=entries.rms(matrix * mover.scales[place]), coarse=work.coarse(x), hidden=16 * mover.eps * swing[None],
+        typical=typical, coarse=work.coarse(x), hidden=16 * mover.eps * swing[None],
     )  # fmt: skip
     apart = np.flatnonzero((alone.outcome == Outcome.APART).any(axis=0))[:_ALONE]
-    if work.point.narrow and apart.size:
-        scatter = constant_scatter(work, a, np.eye(m)[apart])[x]
-        rounded = np.zeros(own.shape)
-        if scatter is not None:
-            rounded[:, apart] = SCATTER_FACTOR * np.max(np.abs(scatter), axis=0)[:, columns].T
-        alone = compare(
-            own, numeric, np.abs(own), work.options, dtype=work.dtype(x), eps=work.gradient_eps, magnitude=magnitude,
-            typical=entries.rms(matrix * mover.scales[place]), coarse=work.coarse(x),
-            hidden=16 * mover.eps * swing[None], noise=rounded * mover.scales[place][columns, None],
+    rounded = gradient_rounding(work, a, np.eye(m)[apart])[x] if apart.size else None
+    if rounded is not None:
+        spread = np.zeros(own.shape)
+        spread[:, apart] = rounded[:, columns].T * mover.scales[place][columns, None]
+        alone = forgive(
+            alone, spread, work.options, dtype=work.dtype(x), eps=work.gradient_eps,
+            magnitude=np.maximum(magnitude, typical),
         )  # fmt: skip
     keep = ~np.isin(found.columns, columns)
     joined = Comparison(

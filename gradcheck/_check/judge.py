@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -66,7 +66,7 @@ class Comparison:
 
 def compare(
     analytic: Any, numeric: Derivatives, size: Any, options: Options, *, dtype: str, eps: float, magnitude: Any,
-    typical: Any = 0.0, coarse: float = 0.0, hidden: Any = 0.0, noise: Any = 0.0,
+    typical: Any = 0.0, coarse: float = 0.0, hidden: Any = 0.0,
 ) -> Comparison:  # fmt: skip
     """Compare analytic with numeric values.
 
@@ -82,7 +82,6 @@ def compare(
         magnitude: Of the function's own value, in the same units.
         typical: Size of such derivatives elsewhere in the same x: errors far below it leave nothing open.
         coarse: Relative rounding of the analytic values beyond `eps`, as of constants of a narrow dtype.
-        noise: Rounding of the analytic values that was measured.
         hidden: Derivatives up to this size may be absorbed by rounding inside the function where no sample moves.
     """
     shape = numeric.value.shape
@@ -91,7 +90,6 @@ def compare(
     rounding = _ROUNDINGS * eps * np.maximum(size, np.abs(analytic))
     rounding = (
         rounding
-        + noise
         + coarse * np.abs(analytic)
         + np.where(numeric.value == 0, np.maximum(hidden, _ABSORBED * typical), 0.0)
     )
@@ -109,7 +107,7 @@ def compare(
             + SAFETY * np.maximum(numeric.left_error, numeric.right_error)
             + slack
         )
-        resolution = options.rtol or max(RESOLUTION.get(dtype, 1e-2), 3e-2 if eps > 1e-9 else 0.0)
+        resolution = _resolution(options, dtype, eps)
         blunt = (SAFETY * numeric.error > resolution * np.maximum(np.maximum(scale, size), typical)) & (
             scale > SAFETY * numeric.error
         )
@@ -140,6 +138,32 @@ def compare(
         right=numeric.right,
         order=numeric.order,
     )
+
+
+def _resolution(options: Options, dtype: str, eps: float) -> float:
+    """The part of a derivative by which it may be uncertain and still be decided."""
+    return options.rtol or max(RESOLUTION.get(dtype, 1e-2), 3e-2 if eps > 1e-9 else 0.0)
+
+
+def forgive(
+    comparison: Comparison, rounding: Any, options: Options, *, dtype: str, eps: float, magnitude: Any
+) -> Comparison:
+    """The comparison where so much of a disagreement is forgiven as rounding of the analytic side was measured to be.
+
+    Args:
+        comparison: Of which some may be apart.
+        rounding: How far it may put the analytic values off.
+        options, dtype, eps: As of `compare`.
+        magnitude: Of the function's own value or of derivatives nearby: where rounding is no small part of that, or of
+            the derivative itself, nothing is decided.
+    """
+    apart = comparison.outcome == Outcome.APART
+    allowed = np.where(apart, comparison.allowed + rounding, comparison.allowed)
+    scale = np.maximum(np.maximum(np.abs(comparison.analytic), np.abs(comparison.numeric)), magnitude)
+    small = rounding <= _resolution(options, dtype, eps) * scale
+    within = apart & (np.abs(comparison.analytic - comparison.numeric) <= allowed)
+    outcome = np.where(within, np.where(small, Outcome.AGREES, Outcome.UNDECIDED), comparison.outcome)
+    return replace(comparison, outcome=outcome, allowed=np.where(within, allowed, comparison.allowed))
 
 
 def needs_a_second_look(comparison: Comparison) -> NDArray[np.bool_]:

@@ -180,7 +180,7 @@ def _spacing(work: Work) -> float:
 def _rounding(work: Work, a: int) -> list[Reals | None]:
     """Per x, how far the gradient scatters when every op rounds at random as its own dtype would, per entry."""
     seeds = range(work.options.seed, work.options.seed + _SAMPLES)
-    runs = rounded_runs(work, a, work.cotangents[a].weights[:1], seeds, constants=False)
+    runs = rounded_runs(work, a, work.cotangents[a].weights[:1], seeds)
     return _spread_of(work, a, [[None if g.value is None else g.value[0] for g in run] for run in runs])
 
 

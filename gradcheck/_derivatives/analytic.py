@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from gradcheck._derivatives.point import Point, Reals, as_reals, from_reals, wide_dtype
 from gradcheck._graph.evaluate import Runner
-from gradcheck._graph.rounding import with_rounding
+from gradcheck._graph.program import Program
 from gradcheck._graph.trace import Output
 
 _BATCH_BYTES = 2**26  # stacked gradients above this are computed one after the other
@@ -26,8 +26,7 @@ class Gradient:
 
 def analytic(
     point: Point, a: int, cotangents: Reals, shapes: Sequence[tuple[int, ...]], *, wide: bool,
-    moved: dict[str, Any] | None = None, rounding: int | None = None,
-    constants: bool = False,
+    moved: dict[str, Any] | None = None, rounding: Callable[[Program], Program] | None = None,
 ) -> list[Gradient]:  # fmt: skip
     """Gradients of output `a` with respect to every x.
 
@@ -37,8 +36,7 @@ def analytic(
         cotangents: [k, m] reals over the tensors of the output, one after the other.
         shapes: Shapes of those tensors.
         wide: Whether in the float64 twin.
-        rounding: Seed of random roundings in the twin, as of the narrow dtype.
-        constants: Round constants rather than results.
+        rounding: Makes the program round otherwise.
         moved: Values per argument, stacked along a first axis of length k, that differ from the base.
 
     Returns:
@@ -49,9 +47,9 @@ def analytic(
     faults = [output.faults[x].reason if x in output.faults else None for x in range(len(point.traced.sources))]
     if not wanted:
         return [Gradient(value=None, fault=fault) for fault in faults]
-    runner = point.runner(("gradient", a), wide, wanted)
+    runner = point.runner(("gradient", a), wide, wanted, sharing=True)
     if rounding is not None:
-        runner = Runner(with_rounding(runner.program, rounding, constants=constants), alive=point.traced.graph)
+        runner = Runner(rounding(runner.program), alive=point.traced.graph, sharing=True)
     stacked = dict(zip(output.cotangents, _stack(point, output, cotangents, shapes, wide), strict=True))
     stacked.update(moved or {})
     point.gradients += len(cotangents)
@@ -66,7 +64,7 @@ def analytic(
         flat = []
         for position in range(len(wanted)):
             parts = [run[position] for run in runs]
-            flat.append(np.stack(parts) if len({p.shape for p in parts}) == 1 else parts)
+            flat.append(_stacked(parts))
             for run in runs:
                 run[position] = None  # two copies of a large model's gradients are too many
     else:
@@ -78,6 +76,13 @@ def analytic(
         else Gradient(value=None, fault=fault)
         for parts, s, fault in zip(output.sliced, point.traced.sources, faults, strict=True)
     ]
+
+
+def _stacked(parts: list[Any]) -> Any:
+    """One array along a new first axis; a single one is not copied, and slices of several lengths stay apart."""
+    if len(parts) == 1:
+        return parts[0][None]
+    return np.stack(parts) if len({p.shape for p in parts}) == 1 else parts
 
 
 def _stack(point: Point, output: Output, cotangents: Reals, shapes: Sequence[tuple[int, ...]], wide: bool) -> list[Any]:

@@ -169,7 +169,11 @@ def _spread(
 ) -> Derivatives:  # fmt: skip
     """Measured derivatives at their entries, [1, n]; one that reaches no output is 0 ± `absorbed`."""
 
+    whole = len(entry) == n == found.value.size and np.array_equal(entry, np.arange(n))
+
     def place(values: NDArray[Any], fill: float) -> NDArray[Any]:
+        if whole:  # everything that was measured, in its order: `group` and `channel` count through it
+            return values.reshape(1, n)
         result = np.full((1, n), fill, dtype=values.dtype)
         result[0, entry] = values[group, channel]
         return result

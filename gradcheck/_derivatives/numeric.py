@@ -17,6 +17,7 @@ from gradcheck._graph.held import HeldProgram
 from gradcheck._graph.moves import DISTANCE, Moving, move_along
 from gradcheck._graph.program import Program
 from gradcheck._graph.rounding import with_rounding, with_rounding_by_value
+from gradcheck._numerics.directions import rademacher
 from gradcheck._numerics.intervals import Derivatives, differentiate
 
 MEMORY_BUDGET = 2**28  # bytes of perturbed inputs and of outputs that one call may hold
@@ -100,7 +101,7 @@ class Mover:
     def _anywhere(self, rng: np.random.Generator, places: Collection[int]) -> list[Reals | None]:
         """A random direction in some sources, in units of their scales."""
         return [
-            s * rng.choice([-1.0, 1.0], s.size) * rng.uniform(0.5, 1.0, s.size) if k in places else None
+            s * rademacher(rng, s.size) * rng.uniform(0.5, 1.0, s.size) if k in places else None
             for k, s in enumerate(self.scales)
         ]
 
@@ -174,7 +175,7 @@ class Mover:
         """Outputs minus their base values at many points.
 
         Args:
-            moves: For each moving source, what is added to it at each point, [points, n], or None.
+            moves: For each moving source, what is added to it at each point, [points, n], or None; overwritten.
             rounded: Whether every op rounds at random besides.
 
         Returns:
@@ -187,9 +188,14 @@ class Mover:
             if move is not None:
                 source = self.point.traced.sources[x]
                 value = self._values[self._position(name)]
-                stacked[name] = from_reals(base + move, source.shape, value.dtype, lead=1)
-        flat = _run(self._running(rounded), stacked, self._values)
-        return np.concatenate([as_reals(v, lead=1) for v in flat], axis=1) - self.outputs
+                move += base  # in place: new memory costs more than the sum
+                stacked[name] = from_reals(move, source.shape, value.dtype, lead=1)
+        return self._moved(_run(self._running(rounded), stacked, self._values))
+
+    def _moved(self, flat: list[Any]) -> Reals:
+        """How far the outputs of a batch are from their base values, [points, m]."""
+        reals = [as_reals(v, lead=1) for v in flat]
+        return (reals[0] if len(reals) == 1 else np.concatenate(reals, axis=1)) - self.outputs
 
     def _position(self, name: str) -> int:
         return next(i for i, a in enumerate(self._runner.program.main.args) if a.name == name)
@@ -272,7 +278,7 @@ class Mover:
         most = max(1, int(MEMORY_BUDGET // (8 * max(1, self.outputs.size))))
         for first in range(0, len(distances), most):
             flat = _run(runner, {DISTANCE: distances[first : first + most]}, values)
-            pieces.append(np.concatenate([as_reals(v, lead=1) for v in flat], axis=1) - self.outputs)
+            pieces.append(self._moved(flat))
         return np.concatenate(pieces)
 
     def _known(self) -> dict[str, Any]:

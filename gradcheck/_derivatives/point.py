@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gradcheck._graph.evaluate import Runner, returning
+from gradcheck._graph.evaluate import Runner, lendable, returning
 from gradcheck._graph.program import Program, Return
 from gradcheck._graph.trace import Output, Source, Traced
 from gradcheck._graph.twin import is_narrow, narrow_inside, promote
@@ -95,13 +95,16 @@ class Point:
                 self._wide_values[name] = _widen(value)
         return self._wide_values
 
-    def runner(self, key: Any, wide: bool, returns: Sequence[Return] | Sequence[int]) -> Runner:
+    def runner(
+        self, key: Any, wide: bool, returns: Sequence[Return] | Sequence[int], *, sharing: bool = False
+    ) -> Runner:
         """A runner for some values of the program, by their positions or as references; kept by key."""
         program = self.program(wide)
 
         def make() -> Runner:
             chosen = tuple(program.main.returns[r] if isinstance(r, int) else r for r in returns)
-            return Runner(returning(program, replace(program.main, returns=chosen)), alive=self.traced.graph)
+            whole = returning(program, replace(program.main, returns=chosen))
+            return Runner(whole, alive=self.traced.graph, sharing=sharing)
 
         made: Runner = self.made(("runner", key, wide and self.narrow), make)
         return made
@@ -143,7 +146,8 @@ def _widen(value: Any) -> Any:
             return value
         array = value.numpy()
     array = np.asarray(array)
-    return array.astype(wide_dtype(array.dtype)) if array.dtype != wide_dtype(array.dtype) else value
+    wide = wide_dtype(array.dtype)
+    return lendable(array, wide) if array.dtype != wide else value
 
 
 def size_of(output: Output, values: Sequence[Any]) -> int:

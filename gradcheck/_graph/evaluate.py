@@ -13,7 +13,9 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.core.protobuf import config_pb2
 from tensorflow.python.eager import context, execute
+from tensorflow.python.framework import ops
 
+from gradcheck._graph.invariant import Split, split
 from gradcheck._graph.program import (
     Argument,
     Body,
@@ -27,6 +29,7 @@ from gradcheck._graph.program import (
     reached_library,
 )
 
+_ALIGNED = 64  # bytes, as TensorFlow asks of memory that it does not own
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -81,6 +84,7 @@ class Runner:
 
     program: Program
     alive: Any = None  # whatever must not be collected while this runs, such as the graph that holds Python functions
+    sharing: bool = False  # whether a batch computes once what no moving argument changes, maybe rounded otherwise
     _registered: dict[tuple[str, ...], str] = field(default_factory=dict)
     _names: dict[str, str] = field(default_factory=dict)
 
@@ -154,13 +158,15 @@ class Runner:
                     ctx.add_function_def(definition_of(self._names[name], call_as(body, self._names)))
                 weakref.finalize(self, release, list(self._names.values()))
             main = call_as(self.program.main, self._names)
+            parts = split(main, moving) if moving and self.sharing else Split(nodes=(), shared=(), rest=main)
             first = [a for m in moving for a in main.args if a.name == m]
             rest = [a for a in main.args if a.name not in moving]
+            shared = parts.rest.args[len(main.args) :]
             name = fresh_name("run")
-            ctx.add_function_def(definition_of(name, replace(main, args=(*first, *rest))))
+            ctx.add_function_def(definition_of(name, replace(parts.rest, args=(*first, *rest, *shared))))
             weakref.finalize(self, release, [name])
             if moving:
-                name = _register_map(name, first, rest, main.returns)
+                name = _register_map(name, first, rest, parts, main.returns)
                 weakref.finalize(self, release, [name])
             self._registered[moving] = name
         return self._registered[moving]
@@ -168,26 +174,47 @@ class Runner:
 
 def _call(name: str, values: Sequence[Any], outputs: int) -> list[Any]:
     """Call a registered function by its own name: as an attribute of another op TensorFlow would never forget it."""
-    inputs = [tf.convert_to_tensor(v) for v in values]
+    inputs = [_lent(v) for v in values]
     attributes = ("executor_type", "", "config_proto", _plain_config())
     found: list[Any] = execute.execute(name, outputs, inputs, attributes, context.context())
     return found
 
 
-def _register_map(name: str, stacked: Sequence[Argument], fixed: Sequence[Argument], returns: Sequence[Return]) -> str:
-    """Register the function that calls another one at many points."""
-    node = make_node("MapDefun", "map", [a.name for a in (*stacked, *fixed)])
+def _lent(value: Any) -> Any:
+    """A tensor on the memory of an array, which nobody changes meanwhile: `tf.convert_to_tensor` copies it first."""
+    if isinstance(value, np.ndarray):
+        context.context().ensure_initialized()
+        return ops.EagerTensor(value, context.context().device_name, None)
+    return tf.convert_to_tensor(value)
+
+
+def lendable(array: Any, dtype: Any) -> Any:
+    """A copy of an array, in another dtype, on memory aligned so that TensorFlow takes it without copying it again."""
+    dtype = np.dtype(dtype)
+    memory = np.empty(array.size * dtype.itemsize + _ALIGNED, np.uint8)
+    first = -memory.ctypes.data % _ALIGNED
+    copy = memory[first : first + array.size * dtype.itemsize].view(dtype).reshape(array.shape)
+    copy[...] = array
+    return copy
+
+
+def _register_map(
+    name: str, stacked: Sequence[Argument], fixed: Sequence[Argument], parts: Split, returns: Sequence[Return]
+) -> str:
+    """Register the function that calls another one at many points, after what they share."""
+    shared = [value.ref for value in parts.shared]
+    node = make_node("MapDefun", fresh_name("map"), [a.name for a in (*stacked, *fixed)] + shared)
     node.attr["f"].func.name = name
     node.attr["Targuments"].list.type.extend(a.dtype for a in stacked)
-    node.attr["Tcaptured"].list.type.extend(a.dtype for a in fixed)
+    node.attr["Tcaptured"].list.type.extend([a.dtype for a in fixed] + [value.dtype for value in parts.shared])
     node.attr["output_types"].list.type.extend(r.dtype for r in returns)
     for _ in returns:
         node.attr["output_shapes"].list.shape.add().unknown_rank = True
     node.attr["max_intra_op_parallelism"].i = 1
-    given = tuple(Return(f"map:output:{k}", r.dtype) for k, r in enumerate(returns))
+    given = tuple(Return(f"{node.name}:output:{k}", r.dtype) for k, r in enumerate(returns))
     mapped = fresh_name("map")
     context.context().add_function_def(
-        definition_of(mapped, Body(args=(*stacked, *fixed), nodes=(node,), returns=given))
+        definition_of(mapped, Body(args=(*stacked, *fixed), nodes=(*parts.nodes, node), returns=given))
     )
     return mapped
 
@@ -205,7 +232,8 @@ def _require_one_shape(shapes: set[tuple[tuple[int, ...], ...]], error: Exceptio
 
 
 def _array(tensor: Any) -> Any:
-    return np.asarray(tensor.numpy()) if tensor.dtype not in (tf.resource, tf.variant) else tensor
+    """The tensor as an array on its memory, which is not to be written to: `tensor.numpy()` copies it."""
+    return np.asarray(tensor._numpy()) if tensor.dtype not in (tf.resource, tf.variant) else tensor
 
 
 def returning(program: Program, body: Body, keep: Sequence[str] = ()) -> Program:

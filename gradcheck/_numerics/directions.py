@@ -16,7 +16,8 @@ _MOST_ROWS = 4096
 
 def rademacher(rng: np.random.Generator, shape: int | Sequence[int]) -> Floats:
     """Independent random signs, +1.0 or -1.0."""
-    return rng.choice(np.array([-1.0, 1.0]), size=shape)
+    signs: Floats = 2.0 * rng.integers(0, 2, shape).astype(np.float64) - 1.0
+    return signs
 
 
 def halves(indices: npt.NDArray[np.integer]) -> tuple[npt.NDArray[np.integer], npt.NDArray[np.integer]]:

@@ -79,6 +79,7 @@ class GradientSummaryCallback(keras.callbacks.Callback):  # type: ignore[misc]  
         self._runs: dict[str, EventFile] = {}
         self._step = self._epoch = 0
         self._plain: Any = None
+        self._begun = False
 
     def on_train_begin(self, logs: Any = None) -> None:
         """Stand between `fit` and its training function."""
@@ -97,6 +98,10 @@ class GradientSummaryCallback(keras.callbacks.Callback):  # type: ignore[misc]  
         if self.model.steps_per_execution > 1:  # Keras counts steps at its end for which there was no data
             self._step = self._taken()
         self._epoch = self._step
+
+    def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
+        """What follows is a step of the training that has this callback."""
+        self._begun = True
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         """One step, or several by `steps_per_execution`, have been taken."""
@@ -124,7 +129,7 @@ class GradientSummaryCallback(keras.callbacks.Callback):  # type: ignore[misc]  
 
     def _taken(self) -> int:
         """How many steps the optimizer has taken."""
-        return int(keras.ops.convert_to_numpy(self.model.optimizer.iterations))
+        return int(tf.convert_to_tensor(self.model.optimizer.iterations))
 
     def _choosing(self, plain: Any, recorded: Any, writer: SummaryWriter) -> Callable[[Any], Any]:
         """The training function: the recorded one where a step is due."""
@@ -132,7 +137,10 @@ class GradientSummaryCallback(keras.callbacks.Callback):  # type: ignore[misc]  
         counter = ResourceVariable(0, dtype=tf.int64, trainable=False, name="gradcheck_step")
 
         def train(iterator: Iterator[Any]) -> Any:
-            if self._writer is not writer:  # training has ended, and another callback has put this back
+            begun, self._begun = self._begun, False
+            if self._writer is not writer or not begun:  # left by a training that has ended, or broken off elsewhere
+                self.on_train_end()
+                model.__dict__["train_function"] = plain
                 return plain(iterator)
             steps = model.steps_per_execution
             if -self._step % writer.every >= steps:
@@ -142,7 +150,8 @@ class GradientSummaryCallback(keras.callbacks.Callback):  # type: ignore[misc]  
             try:
                 with _applying(optimizer, _recorded(optimizer, writer, counter)), writer.choosing(chosen):
                     outputs = recorded(iterator)
-                writer.flush()
+                if steps > 1:
+                    writer.flush()
             except _ENDS:
                 raise
             except BaseException:

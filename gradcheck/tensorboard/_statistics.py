@@ -60,10 +60,9 @@ def unpack(row: NDArray[Any], dtypes: Sequence[Any], histograms: bool) -> Iterat
 def drawn(bins: NDArray[Any], bias: int, largest: float) -> NDArray[Any]:
     """Buckets for a histogram of the finite numbers.
 
-    Subnormal numbers are drawn at 0.
-
     A bucket is what one sign and one power of two have: between 2^e and 2^(e+1). What is smaller than the largest by
     a factor of more than 2^14 is drawn as one bucket around 0, with the zeros; on a page it would be too small to see.
+    Where all numbers are subnormal, they are drawn at 0.
 
     Args:
         bins: How many numbers each combination of sign and exponent field has, positive ones first.
@@ -82,7 +81,8 @@ def drawn(bins: NDArray[Any], bias: int, largest: float) -> NDArray[Any]:
             sign[top - 1] += sign[top]
         top -= 1
     low = max(top - _BINADES + 1, 1)
-    edges = np.minimum(np.ldexp(1.0, np.arange(low, top + 2) - bias), reach)
+    with np.errstate(over="ignore"):  # the upper edge of the last power of two of float64
+        edges = np.minimum(np.ldexp(1.0, np.arange(low, top + 2) - bias), reach)
     up, down = positive[low : top + 1], negative[low : top + 1]
     count = len(up)
     middle = [

@@ -75,7 +75,8 @@ class SummaryWriter:
         self._sink: Sink = DefaultWriter(on_error=on_error) if logdir is None else EventFile(logdir, on_error=on_error)
         self._options = {"histograms": histograms, "weights": weights}
         self._recordings: dict[Any, Recording] = {}
-        self._mailboxes: list[Mailbox] = []
+        self._waiting: list[Mailbox] = []  # of compiled functions, until the writer is flushed
+        self._taken: list[Mailbox] = []  # of steps that the host chooses, until the step has run
         self._closed = False
         self._chosen: bool | None = None  # by the host, for the step that runs or is traced
 
@@ -109,14 +110,14 @@ class SummaryWriter:
             TypeError, ValueError: If gradients and variables do not belong together, or step is no whole number; or
                 if the default graph is not that of a `tf.function` (for that, see `gradcheck.tensorboard.v1`).
         """
-        found = items(gradients, variables)
-        number = _step(step)
         if self._chosen is False:
             return nullcontext()
+        number = _step(step)
         if not tf.executing_eagerly():
-            return self._in_graph(number, found)
+            return self._in_graph(number, items(gradients, variables))
         if self._chosen is None and int(number) % self.every:
             return nullcontext()
+        found = items(gradients, variables)
         self.flush()
         recording = self._recording(found)
         present = [item.gradient for item in found if item.gradient is not None]
@@ -171,7 +172,7 @@ class SummaryWriter:
 
     def flush(self) -> None:
         """Write what compiled functions have left, and bring everything to where readers see it."""
-        for mailbox in self._mailboxes:
+        for mailbox in self._waiting:
             mailbox.empty()
         self._sink.flush()
 
@@ -186,12 +187,15 @@ class SummaryWriter:
         """A scope in which `gradients` records, or does nothing, whatever the step; None: as the step says."""
         outer, self._chosen = self._chosen, recorded
         if recorded:
-            for mailbox in self._mailboxes:
+            for mailbox in self._taken:  # what a function within a step that is not recorded has left
                 mailbox.forget()
         try:
             yield
         finally:
             self._chosen = outer
+        if recorded:
+            for mailbox in self._taken:
+                mailbox.empty()
 
     def _recording(self, found: Sequence[Item]) -> Recording:
         key = tuple((i.name, None if i.gradient is None else i.gradient.dtype, id(i.variable)) for i in found)
@@ -254,7 +258,7 @@ class SummaryWriter:
         if not self._chosen and not compiled_by_xla():
             return lambda step, row: called(arrived, step, row)
         mailbox = Mailbox(width, arrived)
-        self._mailboxes.append(mailbox)
+        (self._taken if self._chosen else self._waiting).append(mailbox)
         return mailbox.put
 
 
@@ -279,10 +283,7 @@ class RecordedStep:
         writer = self._writer
         due = number % writer.every == 0
         with writer.choosing(due):
-            result = (self._on if due else self._off)(*args, **kwargs)
-        if due:
-            writer.flush()
-        return result
+            return (self._on if due else self._off)(*args, **kwargs)
 
 
 def whole(name: str, value: Any, *, least: int) -> int:

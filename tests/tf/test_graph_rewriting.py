@@ -1,5 +1,7 @@
 """Rewriting a program keeps what it computes, and leaves the program that was rewritten as it was."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -7,9 +9,11 @@ import tensorflow as tf
 from gradcheck._check.options import Options
 from gradcheck._check.run import run
 from gradcheck._derivatives.point import Point
-from gradcheck._graph.functions import trace_function
+from gradcheck._graph.evaluate import Runner
+from gradcheck._graph.functions import FuncGraph, trace_function
 from gradcheck._graph.held import hold
-from gradcheck._graph.program import called_names
+from gradcheck._graph.invariant import split
+from gradcheck._graph.program import called_names, from_func_graph
 from gradcheck._graph.structure import is_continuous, leaves
 from tests import gallery
 
@@ -147,3 +151,59 @@ def test_a_variable_that_is_assigned_and_read_again_has_its_new_value_in_the_pro
     (value,) = Point(trace_function(fn, [np.array([1.0])])).outputs_at_base(wide=False)[0]
     assert value == [13.0]
     assert v.numpy() == 2.0
+
+
+@pytest.fixture
+def tanh_of_a_product():
+    """A program of w (held) and c (moved) in which most depends on w alone, with a check and a constant."""
+    graph = FuncGraph("shared")
+    with graph.as_default():
+        w, c = (tf.compat.v1.placeholder(tf.float64, [2, 2], name=n) for n in "wc")
+        tf.raw_ops.Assert(condition=tf.reduce_all(w > 0), data=[w], name="positive")
+        inside = tf.tanh(w @ w)
+        graph.inputs, graph.outputs = [w, c], [c * (1 - inside**2), inside]
+    program = from_func_graph(graph)
+    return replace(program, main=replace(program.main, kept=("positive",)))
+
+
+def test_what_no_moving_argument_changes_is_set_apart(tanh_of_a_product):
+    parts = split(tanh_of_a_product.main, ["c"])
+    apart, rest = {n.op for n in parts.nodes}, {n.op for n in parts.rest.nodes}
+    assert {"MatMul", "Tanh", "Pow", "Sub"} <= apart
+    assert not {"MatMul", "Tanh", "Pow", "Sub"} & rest
+    assert "Mul" in rest
+    assert "Mul" not in apart
+    assert "Assert" not in apart  # it has a state: each point runs it
+    assert [a.name for a in parts.rest.args[:2]] == ["w", "c"]
+    assert len(parts.shared) == len(parts.rest.args) - 2
+
+
+def test_nothing_is_set_apart_where_all_moves():
+    program = trace_function(tf.tanh, [np.ones(2)]).program
+    parts = split(program.main, [a.name for a in program.main.args])
+    assert parts.nodes == parts.shared == ()
+    assert parts.rest is program.main
+
+
+@pytest.mark.parametrize("sharing", [True, False])
+def test_a_batch_gives_what_single_runs_give(tanh_of_a_product, sharing):
+    w, points = np.array([[1.0, 0.5], [0.25, 2.0]]), np.arange(12.0).reshape(3, 2, 2)
+    runner = Runner(tanh_of_a_product, sharing=sharing)
+    together = runner.run_batch({"c": points}, [w, None])
+    for k, point in enumerate(points):
+        for own, alone in zip(together, runner.run([w, point]), strict=True):
+            np.testing.assert_allclose(own[k], alone, rtol=1e-15)
+
+
+@pytest.mark.parametrize("sharing", [True, False])
+def test_a_check_inside_of_what_is_shared_still_runs(tanh_of_a_product, sharing):
+    runner = Runner(
+        replace(tanh_of_a_product, main=replace(tanh_of_a_product.main, kept=assertions(tanh_of_a_product)))
+    )
+    runner.sharing = sharing
+    with pytest.raises(tf.errors.InvalidArgumentError, match="assert"):
+        runner.run_batch({"c": np.ones((3, 2, 2))}, [-np.ones((2, 2)), None])
+
+
+def assertions(program):
+    return tuple(n.name for n in program.main.nodes if n.op == "Assert")

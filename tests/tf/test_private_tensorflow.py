@@ -9,18 +9,31 @@ import os
 import sys
 from contextlib import contextmanager
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 from tensorflow.python.eager import context
 
-from gradcheck._graph import contexts, differentiate, program, quantiles, questions, reads, sources, twin, values
+from gradcheck._graph import (
+    contexts,
+    differentiate,
+    evaluate,
+    program,
+    quantiles,
+    questions,
+    reads,
+    sources,
+    twin,
+    values,
+)
 from gradcheck._graph.copies import Copy
 from gradcheck._graph.evaluate import Runner
 from gradcheck._graph.functions import FuncGraph, trace_function
 from gradcheck._graph.provenance import place
 from gradcheck._graph.randomness import FROM_PARAMETERS
 from gradcheck._graph.stateless import STATELESS
+from gradcheck.tensorboard._transport import Mailbox, default_writer
 
 v1 = tf.compat.v1
 X = np.array([0.5, 1.0])
@@ -101,6 +114,13 @@ def test_a_definition_runs_at_many_points_in_one_call():
     with purpose("a function is called at many points by one op", "the op MapDefun, in _graph/evaluate.py"):
         points = np.stack([X, 2 * X, 3 * X])
         np.testing.assert_allclose(Runner(sine()).run_batch({"x": points}, [X])[0], np.sin(points))
+
+
+def test_tensors_and_arrays_lend_each_other_their_memory():
+    with purpose("arrays and tensors are not copied", "ops.EagerTensor and EagerTensor._numpy, in _graph/evaluate.py"):
+        points = np.zeros((64, 64))
+        own = evaluate.lendable(points, np.float64)
+        assert np.shares_memory(evaluate._array(evaluate._lent(own)), own)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
@@ -267,3 +287,44 @@ def test_an_op_knows_the_line_that_made_it(graph):
         found = place(graph, y.op.name)
         assert found.file.endswith("test_private_tensorflow.py")
         assert "tf.sin" in found.source
+
+
+def test_the_default_summary_writer_of_a_thread_is_known(tmp_path):
+    with purpose("finding the default summary writer", "gradcheck/tensorboard/_transport.py"):
+        assert default_writer() is None
+        writer = tf.summary.create_file_writer(str(tmp_path))
+        with writer.as_default():
+            assert default_writer() is writer
+
+
+def test_a_tf_function_can_be_traced_anew_in_a_second_variant():
+    with purpose("cloning a tf.function with its options", "RecordedStep in gradcheck/tensorboard/_writer.py"):
+        function = tf.function(lambda x: x + 1, jit_compile=True)
+        clone = function._clone(None)
+        assert clone is not function
+        assert clone._jit_compile
+        assert int(clone(tf.constant(1))) == 2
+        assert function.experimental_get_tracing_count() == 0
+
+
+def test_a_table_in_a_variable_is_filled_by_compiled_code_and_read_without_a_copy():
+    with purpose("leaving vectors in a variable under XLA", "Mailbox in gradcheck/tensorboard/_transport.py"):
+        found = []
+        mailbox = Mailbox(1, lambda step, row: found.append((step, row.tolist())))
+
+        @tf.function(jit_compile=True)
+        def put(step):
+            mailbox.put(step, tf.ones([1], tf.float64) / 2)
+
+        put(tf.constant(3, tf.int64))
+        mailbox.empty()
+        mailbox.empty()
+        assert found == [(3, [0.5])]
+
+
+def test_the_variables_of_an_optimizer_are_known():
+    with purpose("finding what apply(gradients) updates", "gradcheck/tensorboard/_fit.py"):
+        variable = keras.Variable([1.0])
+        optimizer = keras.optimizers.SGD()
+        optimizer.build([variable])
+        assert list(optimizer._trainable_variables) == [variable]
