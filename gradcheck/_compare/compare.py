@@ -110,7 +110,8 @@ def _report(optimizer: Any, reference: Any, rule: Rule | None, recording: Record
         if rule is None:
             notes.append(why)
         else:
-            explanations, nearest = explain(rule, recording, first)
+            apart = [i for i, v in enumerate(found) if v.first_apart is not None]
+            explanations, nearest = explain(rule, recording, first, apart)
     if len(recording.layout.kept) < len(recording.layout.leaf):
         tried = f"{len(recording.layout.kept)} of {len(recording.layout.leaf)} entries, drawn at random"
         notes.append(f"explanations were tried on {tried}")

@@ -147,6 +147,42 @@ class OffByAFactor(keras.SGD):
         super().update_step(gradient, variable, learning_rate * self.factor)
 
 
+class AheadOfTime(keras.Adam):
+    """Counts a step before it takes it."""
+
+    def update_step(self, gradient, variable, learning_rate):
+        self._iterations.assign_add(1)
+        super().update_step(gradient, variable, learning_rate)
+        self._iterations.assign_sub(1)
+
+
+class OffByALossScale(keras.Adagrad):
+    def update_step(self, gradient, variable, learning_rate):
+        super().update_step(128 * gradient, variable, learning_rate)
+
+
+def adam_of_m_only(p, g, state):
+    m, v, t = state
+    m, v, t = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g * g, t + 1
+    return p - 0.01 * m / (1 - 0.9**t) / (tf.sqrt(v) + 1e-7), (m, v, t)
+
+
+def decaying_afterwards(p, g, s):
+    moved = p - 0.05 * g
+    return moved - 0.05 * 0.3 * moved, s
+
+
+def clipping_afterwards(p, g, v):
+    v = 0.9 * v + 0.05 * g
+    return p - tf.clip_by_value(v, -0.02, 0.02), v
+
+
+def without_decay_of(name):
+    optimizer = keras.AdamW(0.01, weight_decay=0.2)
+    optimizer.exclude_from_weight_decay(var_names=[name])
+    return optimizer
+
+
 PLANTED = {
     "initial accumulator": (
         lambda: (v1.AdagradOptimizer(0.3), Adagrad(0.3)), "initial accumulator 0.1 instead of 0"),
@@ -194,6 +230,43 @@ PLANTED = {
     "a stale gradient": (
         lambda: (by_hand(stale_by_hand), GradientDescent(0.05)),
         "a gradient that is stale by one step, and zero at first"),
+    "counted one ahead": (
+        lambda: (AheadOfTime(0.01), keras.Adam(0.01)), "steps counted one ahead"),
+    "only m is corrected": (lambda: (by_hand(adam_of_m_only, moments), Adam(0.01)), "bias correction of m only"),
+    "decay after the step": (
+        lambda: (by_hand(decaying_afterwards), keras.SGD(0.05, weight_decay=0.3)),
+        "no weight decay and weight decay 0.3 into the weights, afterwards"),
+    "clipped steps": (
+        lambda: (by_hand(clipping_afterwards), keras.SGD(0.05, momentum=0.9)), "steps clipped by value at 0.02"),
+    "a velocity that starts elsewhere": (
+        lambda: (by_hand(lambda p, g, v: (p - (0.9 * v + 0.05 * g), 0.9 * v + 0.05 * g),
+                         lambda params: [0.02 * tf.ones_like(p) for p in params]), Momentum(0.05, 0.9)),
+        "initial velocity 0.02 instead of 0"),
+    "a loss scale left in": (
+        lambda: (OffByALossScale(0.05), keras.Adagrad(0.05)), "gradients 128 times as large"),
+    "the wrong sign": (
+        lambda: (by_hand(lambda p, g, s: (p + 0.001 * g, s)), keras.SGD(0.001)), "gradients of the opposite sign"),
+    "a mean of gradients": (
+        lambda: (by_hand(lambda p, g, m: (p - 0.05 * (0.8 * m + 0.2 * g), 0.8 * m + 0.2 * g)), GradientDescent(0.05)),
+        "a moving average of the gradient, with 0.8, in its place"),
+    "gathered gradients": (
+        lambda: (keras.Adam(0.01, gradient_accumulation_steps=4), keras.Adam(0.01)),
+        "gradients gathered over 4 steps, and their mean taken"),
+    "AMSGrad": (
+        lambda: (keras.Adam(0.05, beta_2=0.9, amsgrad=True), keras.Adam(0.05, beta_2=0.9)),
+        "the largest v so far (AMSGrad) instead of v"),
+    "no AMSGrad": (
+        lambda: (keras.Adam(0.05, beta_2=0.9), keras.Adam(0.05, beta_2=0.9, amsgrad=True)),
+        "v instead of the largest v so far (AMSGrad)"),
+    "centered": (
+        lambda: (v1.RMSPropOptimizer(0.01, centered=True), v1.RMSPropOptimizer(0.01)),
+        "centered squares instead of plain ones"),
+    "one variable has no decay": (
+        lambda: (without_decay_of("b"), keras.AdamW(0.01, weight_decay=0.2)), "no weight decay, in b only"),
+    "one variable has another rate": (
+        lambda: (lambda params, grads, state: (
+            [p - rate * g for p, g, rate in zip(params, grads, (0.05, 0.06), strict=True)], state),
+         GradientDescent(0.05)), "learning rate 0.06 instead of 0.05, 1.2 times it, in b only"),
     "the wrong order": (
         lambda: (TwoAssignments(Adam(0.01, epsilon=0.1), "params"), Adam(0.01, epsilon=0.1)),
         "the weights assigned before the state"),
@@ -228,15 +301,15 @@ def averaging(params, grads, state):
     return [p - 0.05 * (g + 0.5 * q) for p, g, q in zip(params, grads, before, strict=True)], grads
 
 
-def another_rate_for_each(params, grads, state):
-    return [p - rate * g for p, g, rate in zip(params, grads, (0.05, 0.06), strict=True)], state
+def other_rates(params, grads, state):
+    return [p - rate * g for p, g, rate in zip(params, grads, (0.04, 0.06), strict=True)], state
 
 
 UNEXPLAINABLE = {
     "a wobbling rate": lambda: counted(lambda p, g, k: p - 0.05 * (1 + 1e-4 * np.sin(7.0 * k)) * g),
     "only signs": lambda: counted(lambda p, g, k: p - 0.05 * tf.sign(g)),
     "every seventh step left out": lambda: counted(lambda p, g, k: p - 0.05 * g if k % 7 else p),
-    "another rate for each variable": lambda: another_rate_for_each,
+    "other rates for all variables": lambda: other_rates,
     "weights on a grid": lambda: counted(lambda p, g, k: tf.round(1e3 * (p - 0.05 * g)) / 1e3),
     "a rate that drops": lambda: counted(lambda p, g, k: p - (0.05 if k < 20 else 0.02) * g),
     "one step off by little": lambda: counted(lambda p, g, k: p - 0.05 * g + (1e-5 if k == 9 else 0.0)),
