@@ -28,7 +28,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Read the options, and watch the run."""
     config.addinivalue_line("markers", MARKER)
-    config.addinivalue_line("markers", "no_nans: the test runs under a watchdog, and fails where it writes a NaN")
+    config.addinivalue_line("markers", "no_nans: the test runs under a watchdog, and fails by a NaN")
     settings = settings_of(config)
     config.stash[_SETTINGS] = settings
     config.pluginmanager.register(Session(config, settings), "gradcheck-session")
@@ -83,16 +83,19 @@ def pytest_runtest_call(item: pytest.Item) -> None:
 def _watch(item: Any) -> Any:
     """A watchdog, under which the body of a test runs as a step of a training would."""
     watchdog = Checker({}, item.config.stash[_SETTINGS], lambda report: None).watchdog(action="raise")
-    item.obj = watchdog.watch(item.obj)
+    from gradcheck.pytest_plugin._tapes import with_guarded_tapes
+
+    item.obj = watchdog.watch(with_guarded_tapes(item.obj, watchdog))
     return watchdog
 
 
 @pytest.fixture
 def no_nans(request: pytest.FixtureRequest) -> Any:
-    """The watchdog under which the test runs: it fails with its report where the test writes what is not finite.
+    """The watchdog under which the test runs: it fails with its report where something is not finite.
 
-    That is a variable; nothing that the test wrote is left then. The marker of the same name does so for a test, a
-    class or a module.
+    That is what the test writes into variables, and what it differentiates with a `tf.GradientTape` in Python, or gets
+    as a gradient; nothing that it wrote is left then. The marker of the same name does so for a test, a class or a
+    module.
     """
     return _watch(request.node)
 

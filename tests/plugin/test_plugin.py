@@ -333,6 +333,26 @@ def test_all_is_finite(gradcheck):
 def test_of_something_else():
     assert 1 + 1 == 3
 
+@pytest.mark.no_nans
+def test_a_gradient_that_is_only_computed():
+    x = tf.constant([1.0, 0.0])
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        y = tf.reduce_sum(tf.sqrt(x))
+    tape.gradient(y, x)
+
+@pytest.mark.no_nans
+def test_what_is_masked_is_no_fault():
+    x = tf.constant([1.0, 0.0])
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        logs = tf.where(x > 0, tf.math.log(tf.where(x > 0, x, 1.0)), tf.math.log(tf.zeros(2)))
+        y = tf.reduce_sum(tf.where(x > 0, logs, 0.0))
+    assert (tape.gradient(y, x).numpy() == [1.0, 0.0]).all()
+
+def test_the_tape_is_as_before():
+    assert tf.GradientTape.gradient.__module__.startswith("tensorflow")
+
 def test_nothing_was_written():
     assert tf.reduce_all(tf.math.is_finite(w))
 
@@ -343,13 +363,15 @@ def test_a_watchdog_of_the_tests(gradcheck):
 """
     )
     result = run(project)
-    assert result.parseoutcomes()["failed"] == 3
+    assert result.parseoutcomes()["failed"] == 4
     result.stdout.fnmatch_lines(
         [
             "step 1 of test_by_the_fixture is not finite: *",
             "* where *in step: *",
             "E       assert (1 + 1) == 3",
-            "*gradcheck: a watchdog failed 2 tests*",
+            "step 1 of test_a_gradient_that_is_only_computed is not finite: *",
+            "* where *y = tf.reduce_sum(tf.sqrt(x))*",
+            "*gradcheck: a watchdog failed 3 tests*",
             "NONFINITE  step 1 of test_by_the_fixture is not finite: *: pytest *::test_by_the_fixture",
         ]
     )
