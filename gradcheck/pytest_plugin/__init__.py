@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from gradcheck.pytest_plugin._checker import Checker
-from gradcheck.pytest_plugin._explain import explain, shorten, tripped
+from gradcheck.pytest_plugin._explain import reports_of, shorten, tripped, without_text
 from gradcheck.pytest_plugin._records import ATTRIBUTE, TRIP, attach, plain_reports, record
 from gradcheck.pytest_plugin._session import Session
 from gradcheck.pytest_plugin._settings import MARKER, Settings, add_options, marked, settings_of
@@ -56,12 +56,12 @@ def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Show the reports that a test fails by, and hand on what its checks found."""
-    shown = explain(call.excinfo)
     report = yield
-    shown = shown or explain(call.excinfo)  # that of a unittest.TestCase is known only now
+    shown = reports_of(call.excinfo)
     shorten(report.longrepr, shown)
     if call.excinfo is not None and tripped(call.excinfo.value):
         report.longrepr = str(call.excinfo.value)
+        report.sections = list(without_text(report.sections, report.longrepr))
         setattr(report, TRIP, str(call.excinfo.value).split("\n", 1)[0])
     for failed in shown:
         if hasattr(failed, "findings"):

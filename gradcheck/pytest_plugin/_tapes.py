@@ -17,7 +17,8 @@ def with_guarded_tapes(body: Callable[..., Any], watchdog: Any) -> Callable[...,
     def guarded(*arguments: Any, **named: Any) -> Any:
         import tensorflow as tf
 
-        gradient, traced = tf.GradientTape.gradient, []
+        gradient = tf.GradientTape.gradient
+        traced: dict[str, list[Any]] = {"loss": [], "gradients": []}
 
         def looked_at(self: Any, target: Any, sources: Any, *rest: Any, **options: Any) -> Any:
             found = gradient(self, target, sources, *rest, **options)
@@ -25,14 +26,16 @@ def with_guarded_tapes(body: Callable[..., Any], watchdog: Any) -> Callable[...,
             if tf.executing_eagerly():
                 watchdog.guard(tf.nest.flatten(found), loss=loss or None, variables=_variables(sources))
             elif tf.compat.v1.get_default_graph() is outermost:
-                traced.extend([*loss, *(g for g in tf.nest.flatten(found) if g is not None)])
+                traced["loss"] += loss
+                traced["gradients"] += [g for g in tf.nest.flatten(found) if g is not None]
             return found
 
         outermost = None if tf.executing_eagerly() else tf.compat.v1.get_default_graph()
         tf.GradientTape.gradient = looked_at
         try:
             # Where the watchdog traces the body to look for the op, it looks at what comes out.
-            return body(*arguments, **named) if outermost is None else (body(*arguments, **named), traced)
+            result = body(*arguments, **named)
+            return result if outermost is None else traced
         finally:
             tf.GradientTape.gradient = gradient
 

@@ -247,11 +247,67 @@ def test_a_random_seed_is_said_and_repeats_the_run(project):
     assert f"assert not {option.partition('=')[2]}" in again.stdout.str()
 
 
+def test_a_random_seed_is_one_for_all_workers(project, tmp_path):
+    """Each worker reads `random` on the command line, and is told what was drawn."""
+    project.makepyfile(
+        """
+import pytest
+
+@pytest.mark.parametrize("part", range(4))
+def test_it(request, part):
+    (settings,) = [each._settings for each in request.config.pluginmanager.get_plugins()
+                   if type(each).__module__ == "gradcheck.pytest_plugin._session"]
+    assert not settings.seed
+"""
+    )
+    result = project.runpytest_subprocess(*PLUGIN, "-n", "2", "-p", "no:cacheprovider", "--gradcheck-seed=random")
+    seed = result.stdout.str().partition("--gradcheck-seed=")[2].split()[0]
+    assert result.stdout.str().count(f"assert not {seed}\n") == 4
+
+
 def test_every_option_has_an_ini_value_and_a_line_of_help(project):
     result = run(project, "--help")
     for name in ("mode", "seed", "json", "dump", "durations"):
         result.stdout.fnmatch_lines([f"*--gradcheck-{name}=*", f"*gradcheck_{name} *"])
     run(project, "--markers").stdout.fnmatch_lines(["@pytest.mark.gradcheck(mode, order, rtol, *"])
+
+
+def test_what_a_test_says_itself_is_kept_and_no_frame_but_its_own_is_shown(project):
+    project.makepyfile(
+        IMPORTS
+        + """
+import unittest
+
+def test_said():
+    assert gc.check_gradients(wrong, X), "said by pytest"
+
+class TestSaid(unittest.TestCase):
+    def test_said(self):
+        self.assertTrue(gc.check_gradients(wrong, X), "said by unittest")
+
+    def test_unsaid(self):
+        self.assertTrue(gc.check_gradients(wrong, X))
+
+    def test_graph(self):
+        with tf.Graph().as_default():
+            x = tf.constant(X)
+            gc.assert_tf_gradients(wrong(x), x)
+
+    def test_subtests(self):
+        for k in (1.0, 2.0):
+            with self.subTest(k=k):
+                self.assertTrue(gc.check_gradients(lambda x: k * wrong(x), X))
+"""
+    )
+    result = run(project)
+    text = result.stdout.str()
+    first = "GradientMismatch: d wrong / d inputs is wrong at [0] for output entry [0]"
+    for said in ("pytest", "unittest"):
+        assert f"E       AssertionError: said by {said}\nE       {first}\n" in text
+    assert " is not true" not in text
+    assert "gradcheck: 6 of 6 checks are not ok" in text
+    result.stdout.no_fnmatch_line("*api.py*")
+    result.stdout.no_fnmatch_line("*tf_gradients.py*")
 
 
 def test_costs_are_listed_with_v(project):
@@ -376,6 +432,7 @@ def test_a_watchdog_of_the_tests(gradcheck):
         ]
     )
     result.stdout.no_fnmatch_line("*_watchdog/*.py*")
+    assert result.stdout.str().count("name=test_by_the_fixture") == 0  # the log, which would say it all again
 
 
 def test_what_the_fixture_hands_on_to_others(project):
