@@ -262,7 +262,7 @@ def test_it(request, part):
     )
     result = project.runpytest_subprocess(*PLUGIN, "-n", "2", "-p", "no:cacheprovider", "--gradcheck-seed=random")
     seed = result.stdout.str().partition("--gradcheck-seed=")[2].split()[0]
-    assert result.stdout.str().count(f"assert not {seed}\n") == 4
+    assert result.stdout.str().count(f"E       assert not {seed}\n") == 4
 
 
 def test_every_option_has_an_ini_value_and_a_line_of_help(project):

@@ -1,5 +1,7 @@
 """An optimizer beside its reference: where they part, what explains it, and that nothing of the user's is changed."""
 
+import contextlib
+import functools
 import json
 import random
 import re
@@ -628,10 +630,81 @@ def test_misuse_says_what_was_asked_and_what_to_write(arguments, error, message)
     assert W.numpy().tolist() == before
 
 
-def test_inside_a_graph_it_says_where_to_call_it():
-    message = "^compare_optimizers runs eagerly: call it outside of tf.function and of tf.Graph$"
-    with tf.Graph().as_default(), pytest.raises(ValueError, match=message):
+# In a graph.
+
+
+@contextlib.contextmanager
+def session_of(use_resource):
+    """A graph with a loss of two trained variables and another one, and its session."""
+    with tf.Graph().as_default():
+        get = functools.partial(v1_variable, use_resource=use_resource)
+        w, table = get("w", np.float32([2.0, -1.0])), get("table", np.arange(8, dtype=np.float32).reshape(4, 2))
+        scale = get("scale", np.float32(0.5), trainable=False)
+        rows = tf.nn.embedding_lookup(table, [1, 2, 1])
+        loss = scale * tf.reduce_sum((w - 3) ** 2) + tf.reduce_sum(rows**2)
+        trained = v1.AdamOptimizer(0.1, epsilon=1e-3)
+        train = trained.minimize(loss, var_list=[w, table])
+        with tf.compat.v1.Session() as session:
+            session.run(tf.compat.v1.global_variables_initializer())
+            yield loss, [w, table], session, trained, train
+
+
+def v1_variable(name, value, **options):
+    return tf.compat.v1.get_variable(name, initializer=value, **options)
+
+
+@pytest.mark.parametrize("use_resource", [False, True], ids=["reference variables", "resource variables"])
+def test_optimizers_of_a_graph_are_compared_and_the_graph_is_only_read(use_resource):
+    with session_of(use_resource) as (loss, variables, session, trained, train):
+        operations, values = len(loss.graph.get_operations()), session.run(variables)
+        report = compare_optimizers(v1.AdagradOptimizer(0.6), Adagrad(0.6), loss, variables, 20)
+        assert report.explanation.text == "initial accumulator 0.1 instead of 0"
+        assert [v.variable for v in report.variables] == ["w", "table"]
+        assert compare_optimizers(v1.MomentumOptimizer(0.1, 0.9), Momentum(0.1, 0.9), lambda: loss, variables, 5).ok
+        assert compare_optimizers(trained, v1.AdamOptimizer(0.1, epsilon=1e-3), loss, variables, 5).ok
+        for _ in range(3):
+            session.run(train)
+        report = compare_optimizers(trained, v1.AdamOptimizer(0.1, epsilon=1e-3), loss, variables, 5)
+        assert report.first_apart == 1  # it goes on from its slots
+        assert not any("float64" in note for note in report.notes)
+        found = report.variables[0].optimizer[1:4]
+        expected = [(session.run(train), session.run(variables[0]).ravel())[1] for _ in range(3)]
+        assert any(np.allclose(found, [row[i] for row in expected], rtol=1e-6) for i in (0, 1))
+        assert len(loss.graph.get_operations()) == operations
+        np.testing.assert_array_less(0, abs(session.run(variables)[0] - values[0]))  # by `train` alone
+
+
+def test_what_a_graph_lacks_is_said():
+    with tf.Graph().as_default():
+        w, fed = v1_variable("w", np.float32([1.0])), tf.compat.v1.placeholder(tf.float32, [], name="fed")
+        loss, rate = tf.reduce_sum(w**2), tf.compat.v1.train.exponential_decay(0.1, tf.constant(0) + 1, 10, 0.5)
+        with pytest.raises(ValueError, match=r"^compare_optimizers in a tf.Graph reads the variables in its session, "):
+            compare_optimizers(GOOD, GOOD, loss, [w], 3)
+        with tf.compat.v1.Session() as session:
+            with pytest.raises(
+                ValueError, match=r"^variables must have values in the session; run tf.compat.v1.global_"
+            ):
+                compare_optimizers(GOOD, GOOD, loss, [w], 3)
+            session.run(tf.compat.v1.global_variables_initializer())
+            with pytest.raises(ValueError, match=r"^loss must be computed from variables and constants; 'fed' "):
+                compare_optimizers(GOOD, GOOD, loss * fed, [w], 3)
+            with pytest.raises(
+                TypeError, match=r"^loss must be a tensor of the graph, or a callable that gives one; got"
+            ):
+                compare_optimizers(GOOD, GOOD, lambda: 1.0, [w], 3)
+            optimizer = v1.GradientDescentOptimizer(rate * fed)
+            message = (
+                r"^optimizer must have hyperparameters that are numbers or callables; learning_rate is the tensor "
+            )
+            with pytest.raises(ValueError, match=message):
+                compare_optimizers(optimizer, GOOD, loss, [w], 3)
+
+    @tf.function
+    def traced():
         compare_optimizers(GOOD, GOOD, never, W, 3)
+
+    with pytest.raises(ValueError, match="^compare_optimizers cannot run while a "):
+        traced()
 
 
 # The report.
