@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import tensorflow as tf
 
@@ -27,18 +27,26 @@ class Brought:
     """
 
     def __init__(self, loss: Any, variables: Sequence[Any]) -> None:
-        self._graph: Any = tf.compat.v1.get_default_graph()
-        self._session = _session_of(self._graph)
+        graph = cast(Any, tf.compat.v1.get_default_graph())
+        self._graph, self._session = graph, _session_of(graph)
         tensor = loss() if callable(loss) else loss
-        if not tf.is_tensor(tensor) or getattr(tensor, "graph", None) is not self._graph:
+        if not tf.is_tensor(tensor) or getattr(tensor, "graph", None) is not graph:
             raise TypeError(f"loss must be a tensor of the graph, or a callable that gives one; got {tensor!r}")
         self._loss, self._ops = tensor, _behind(tensor.op)
-        self._definition = self._graph.as_graph_def()
+        self._definition = graph.as_graph_def()
         self._trained = [variable_of(v) for v in variables]
-        read = {op.name for op in self._ops if op.type in _VARIABLES}
-        others = [v for v in self._graph.get_collection(tf.compat.v1.GraphKeys.GLOBAL_VARIABLES) if v.op.name in read]
-        every = [*self._trained, *(v for v in others if all(v is not t for t in self._trained))]
-        self._values = dict(zip([v.op.name for v in every], self._run(every), strict=True))
+        for i, variable in enumerate(self._trained):
+            if getattr(variable, "graph", None) is not graph:
+                raise ValueError(f"variables must be of the default graph, as loss is; number {i} is not")
+        known = {v.op.name: v for v in (*tf.compat.v1.global_variables(), *tf.compat.v1.local_variables())}
+        known |= {v.op.name: v for v in self._trained}
+        read = [op.name for op in self._ops if op.type in _VARIABLES]
+        if unknown := [name for name in read if name not in known]:
+            raise ValueError(
+                f"loss reads {unknown[0]!r}, which is in no collection of the graph: add it to GLOBAL_VARIABLES"
+            )
+        names = {*read, *(v.op.name for v in self._trained)}
+        self._values = dict(zip(names, self._run([known[name] for name in names]), strict=True))
 
     def eagerly(self) -> tuple[Callable[[], Any], list[Any]]:
         """The loss as a callable, and the variables, both eager; to be called where ops run at once."""
