@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, cast
+from typing import Any
 
 import tensorflow as tf
 
@@ -27,10 +27,10 @@ class Brought:
     """
 
     def __init__(self, loss: Any, variables: Sequence[Any]) -> None:
-        graph = cast(Any, tf.compat.v1.get_default_graph())
+        graph: Any = tf.compat.v1.get_default_graph()
         self._graph, self._session = graph, _session_of(graph)
         tensor = loss() if callable(loss) else loss
-        if not tf.is_tensor(tensor) or getattr(tensor, "graph", None) is not graph:
+        if not tf.is_tensor(tensor) or getattr(tensor, "graph", None) is not self._graph:
             raise TypeError(f"loss must be a tensor of the graph, or a callable that gives one; got {tensor!r}")
         self._loss, self._ops = tensor, _behind(tensor.op)
         self._definition = graph.as_graph_def()

@@ -62,5 +62,5 @@ def run(*, quick: bool = False, seed: int = 0) -> Outcome:
 def _blames(report: gradcheck.GradientReport, helper: str) -> bool:
     """Whether the worst finding names the helper as the op at fault, or as where the gradient ends."""
     worst = report.worst
-    named = [each for each in (worst.blame, worst.cut) if each is not None] if worst else []
-    return any(helper in f"{each.op} {each.source}" for each in named)
+    places = [worst.blame, worst.cut.place if worst.cut else None] if worst else []
+    return any(helper in f"{place.op} {place.source}" for place in places if place is not None)
