@@ -1,0 +1,178 @@
+"""Batches of points cut into parcels for an executor, and what comes back put together."""
+
+from __future__ import annotations
+
+import hashlib
+import weakref
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from gradcheck._errors import ExecutorFailed
+from gradcheck._farm.arithmetic import arithmetic
+from gradcheck._farm.crew import Crew
+from gradcheck._farm.parcels import Kept, Lacking, Parcel, Refused, Unfit, Values
+from gradcheck._farm.thin import thinned, whole
+from gradcheck._farm.worker import forget, run_points, wake
+from gradcheck._graph.evaluate import Runner, ShapeChanged, offering_batches
+from gradcheck._graph.program import RESOURCE, VARIANT, Program, output_refs
+from gradcheck._graph.wire import program_to_bytes
+
+# How a batch is cut depends on its size alone, so that it is cut alike whatever the number of workers.
+_PARCELS = 32  # of one batch, at most
+_SMALL, _TOGETHER = 2**15, 4  # points of so few entries go out so many at a time, at least
+_INLINE = 2**14  # bytes; what is larger goes to a worker once
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Written:
+    """A program as bytes, or why it cannot leave this process."""
+
+    data: bytes = b""
+    digest: str = ""
+    stays: str = ""
+
+
+_written: weakref.WeakKeyDictionary[Runner, _Written] = weakref.WeakKeyDictionary()
+
+
+class Spread:
+    """An executor at work for one check.
+
+    Args:
+        executor: Where batches go.
+
+    Attributes:
+        notes: What ran in this process all the same, and why.
+    """
+
+    def __init__(self, executor: Executor) -> None:
+        self.crew = Crew(executor)
+        self.notes: list[str] = []
+        self.arithmetic = arithmetic()
+        self._digests: dict[int, tuple[Any, str]] = {}
+
+    def run_batch(self, runner: Runner, moving: dict[str, Any], values: Sequence[Any]) -> list[Any] | None:
+        """What `Runner.run_batch` gives, from the workers; None where this process must do it."""
+        points = len(next(iter(moving.values())))
+        entries = sum(np.size(v) for v in values if isinstance(v, np.ndarray))
+        each = max(1 if entries > _SMALL else _TOGETHER, -(-points // _PARCELS))
+        if points <= each:
+            return None
+        program = _program(runner)
+        stays = program.stays or _stays(values)
+        if stays:
+            if stays not in self.notes:
+                self.notes.append(stays)
+            return None
+        contents: dict[str, Any] = {program.digest: program.data}
+        held = tuple(
+            None if argument.name in moving else self._packed(value, contents)
+            for argument, value in zip(runner.program.main.args, values, strict=True)
+        )
+        first = Parcel(program=Kept(digest=program.digest), moving={}, values=held, arithmetic=self.arithmetic)
+        parcels = [
+            replace(first, moving={name: thinned(v[k : k + each]) for name, v in moving.items()})
+            for k in range(0, points, each)
+        ]
+        replies = self.crew.results(run_points, parcels, partial(_filled, contents))
+        return [np.concatenate(parts) for parts in zip(*map(_arrays, replies), strict=True)]
+
+    def _packed(self, value: Any, contents: dict[str, Any]) -> Any:
+        array = np.asarray(value.numpy() if hasattr(value, "numpy") else value)
+        if array.nbytes <= _INLINE or array.dtype.hasobject:
+            return array
+        known = self._digests.get(id(value))
+        if known is None:
+            about = f"{array.dtype.name} {array.shape}".encode()
+            digest = hashlib.blake2b(np.ascontiguousarray(array).view(np.uint8).data, digest_size=16, key=_key(about))
+            known = self._digests[id(value)] = (value, digest.hexdigest())  # held, so that its id stays its own
+        contents[known[1]] = array
+        return Kept(digest=known[1])
+
+
+def _key(about: bytes) -> bytes:
+    return hashlib.blake2b(about, digest_size=32).digest()
+
+
+@contextmanager
+def spread(executor: Executor | None) -> Iterator[list[str]]:
+    """A scope in which batches of points go to an executor; gives the list of what was noticed, which it fills."""
+    if executor is None:
+        yield []
+        return
+    over = Spread(executor)
+    try:
+        executor.submit(wake, over.arithmetic)  # TensorFlow takes seconds to start: while the function is traced
+    except RuntimeError as error:
+        raise ValueError(f"executor takes no work: {error}; hand over one that is open") from error
+    try:
+        with offering_batches(over.run_batch):
+            yield over.notes
+    finally:
+        forget()  # where workers are threads, what they keep is kept here
+
+
+def _filled(contents: dict[str, Any], parcel: Parcel, reply: Any) -> Parcel | None:
+    """The parcel with what its worker lacked; None where there is nothing to add."""
+    if isinstance(reply, Lacking):
+        return replace(parcel, contents={digest: contents[digest] for digest in reply.digests})
+    if isinstance(reply, Unfit):
+        raise ExecutorFailed(f"a worker cannot compute as this process does: {reply.why}")
+    return None
+
+
+def _arrays(reply: Values | Refused) -> list[Any]:
+    if isinstance(reply, Values):
+        return [whole(array) for array in reply.arrays]
+    if reply.code is None:
+        raise ShapeChanged(reply.message)
+    raise tf.errors.OpError(None, None, reply.message, reply.code)
+
+
+def _program(runner: Runner) -> _Written:
+    if runner not in _written:
+        stays = _bound_ops(runner.program)
+        if stays:
+            _written[runner] = _Written(stays=_here(f"{', '.join(stays)} works with what only this process has"))
+        else:
+            data = program_to_bytes(runner.program)
+            _written[runner] = _Written(data=data, digest=hashlib.blake2b(data, digest_size=16).hexdigest())
+    return _written[runner]
+
+
+def _bound_ops(program: Program) -> list[str]:
+    """Types of the ops that call Python functions, or find tables, queues and variables of this process by name."""
+    nodes = [node for body in (program.main, *program.functions.values()) for node in body.nodes]
+    within_run = ("TensorArray", "Stack")  # what loops of control flow v1 keep while they run
+    return sorted(
+        {
+            node.op
+            for node in nodes
+            if "PyFunc" in node.op
+            or (not node.op.startswith(within_run) and any(dtype == RESOURCE for _, dtype in _made(node)))
+        }
+    )
+
+
+def _made(node: Any) -> list[tuple[str, int]]:
+    """What a node makes itself, and does not pass on."""
+    return [] if any(True for _ in node.input) else output_refs(node)
+
+
+def _stays(values: Sequence[Any]) -> str:
+    for value in values:
+        dtype = getattr(value, "dtype", None)
+        if isinstance(dtype, tf.DType) and dtype.as_datatype_enum in (RESOURCE, VARIANT):
+            return _here(f"the function reads a {dtype.name}, which only this process has")
+    return ""
+
+
+def _here(why: str) -> str:
+    return f"run in this process, not by the executor: {why}"
