@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from gradcheck._errors import ExecutorFailed
 
 T = TypeVar("T")
+WAIT = object()  # in place of a piece: send it again, as it was, once another has come back
 
 _LOSSES = 3  # times that one piece of work may be lost
 _HERE = (
@@ -30,14 +31,15 @@ class Crew:
         self._executor: Executor | None = executor
 
     def results(
-        self, work: Callable[[T], Any], pieces: Sequence[T], more: Callable[[T, Any], T | None] = lambda *_: None
+        self, work: Callable[[T], Any], pieces: Sequence[T], more: Callable[[int, T, Any], Any] = lambda *_: None
     ) -> list[Any]:
         """What `work` returns for each piece, in their order.
 
         Args:
             work: A function of an importable module.
             pieces: What it is called with.
-            more: Given a piece and what came back, the piece to send in its place, or None where that was the result.
+            more: Given the number of a piece, the piece and what came back, the piece to send in its place, or WAIT, or
+                None where that was the result.
 
         Raises:
             ExecutorFailed: If a piece was lost again and again, or a worker cannot run `work` at all.
@@ -46,6 +48,7 @@ class Crew:
         found: list[Any] = [None] * len(pieces)
         losses: Counter[int] = Counter()
         running = {self._submit(work, piece): k for k, piece in enumerate(pieces)}
+        waiting: list[int] = []
         try:
             while running:
                 for future in wait(running, return_when=FIRST_COMPLETED).done:
@@ -60,9 +63,14 @@ class Crew:
                         if losses[k] >= _LOSSES or self._executor is None:
                             raise ExecutorFailed(_lost(losses[k], error)) from error
                     else:
-                        changed = more(pieces[k], result)
+                        changed = more(k, pieces[k], result)
+                        if changed is WAIT:
+                            waiting.append(k)
+                            continue
                         if changed is None:
                             found[k] = result
+                            running.update({self._submit(work, pieces[j]): j for j in waiting})
+                            waiting.clear()
                             continue
                         pieces[k] = changed
                     running[self._submit(work, pieces[k])] = k

@@ -49,17 +49,15 @@ class Values:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lacking:
-    """Digests of what the worker does not have yet, or no longer."""
+    """Digests of what a worker does not have yet, or no longer, and which one that is."""
 
     digests: frozenset[str]
+    worker: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refused:
-    """The function does not run at these points: TensorFlow's error, or None where shapes change."""
-
-    code: int | None
-    message: str
+    """The function does not run at some of these points; run where it was asked for, it says why."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

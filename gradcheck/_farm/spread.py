@@ -7,8 +7,7 @@ import weakref
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -16,11 +15,11 @@ import tensorflow as tf
 
 from gradcheck._errors import ExecutorFailed
 from gradcheck._farm.arithmetic import arithmetic
-from gradcheck._farm.crew import Crew
-from gradcheck._farm.parcels import Kept, Lacking, Parcel, Refused, Unfit, Values
+from gradcheck._farm.crew import WAIT, Crew
+from gradcheck._farm.parcels import Kept, Lacking, Parcel, Refused, Unfit
 from gradcheck._farm.thin import thinned, whole
 from gradcheck._farm.worker import forget, run_points, wake
-from gradcheck._graph.evaluate import Runner, ShapeChanged, offering_batches
+from gradcheck._graph.evaluate import Runner, offering_batches
 from gradcheck._graph.program import RESOURCE, VARIANT, Program, output_refs
 from gradcheck._graph.wire import program_to_bytes
 
@@ -81,8 +80,13 @@ class Spread:
             replace(first, moving={name: thinned(v[k : k + each]) for name, v in moving.items()})
             for k in range(0, points, each)
         ]
-        replies = self.crew.results(run_points, parcels, partial(_filled, contents))
-        return [np.concatenate(parts) for parts in zip(*map(_arrays, replies), strict=True)]
+        replies = self.crew.results(run_points, parcels, _Supply(contents))
+        if any(isinstance(reply, Refused) for reply in replies):
+            return None
+        stacks = list(zip(*([whole(a) for a in reply.arrays] for reply in replies), strict=True))
+        if any(part.shape[1:] != parts[0].shape[1:] for parts in stacks for part in parts):
+            return None  # it is refused here, in the words of this process
+        return [np.concatenate(parts) for parts in stacks]
 
     def _packed(self, value: Any, contents: dict[str, Any]) -> Any:
         array = np.asarray(value.numpy() if hasattr(value, "numpy") else value)
@@ -119,21 +123,26 @@ def spread(executor: Executor | None) -> Iterator[list[str]]:
         forget()  # where workers are threads, what they keep is kept here
 
 
-def _filled(contents: dict[str, Any], parcel: Parcel, reply: Any) -> Parcel | None:
-    """The parcel with what its worker lacked; None where there is nothing to add."""
-    if isinstance(reply, Lacking):
-        return replace(parcel, contents={digest: contents[digest] for digest in reply.digests})
-    if isinstance(reply, Unfit):
-        raise ExecutorFailed(f"a worker cannot compute as this process does: {reply.why}")
-    return None
+@dataclass(slots=True)
+class _Supply:
+    """Sends workers what they lack: one parcel at a time on behalf of each, for it may be large.
 
+    An executor does not let us choose who gets it, so that another worker may take it first.
+    """
 
-def _arrays(reply: Values | Refused) -> list[Any]:
-    if isinstance(reply, Values):
-        return [whole(array) for array in reply.arrays]
-    if reply.code is None:
-        raise ShapeChanged(reply.message)
-    raise tf.errors.OpError(None, None, reply.message, reply.code)
+    contents: dict[str, Any]
+    under_way: dict[int, str] = field(default_factory=dict)  # parcels that carry something, and on whose behalf
+
+    def __call__(self, k: int, parcel: Parcel, reply: Any) -> Any:
+        if isinstance(reply, Unfit):
+            raise ExecutorFailed(f"a worker cannot compute as this process does: {reply.why}")
+        if not isinstance(reply, Lacking):
+            self.under_way.pop(k, None)
+            return None
+        if reply.worker in self.under_way.values() and k not in self.under_way:
+            return WAIT
+        self.under_way[k] = reply.worker
+        return replace(parcel, contents={digest: self.contents[digest] for digest in reply.digests})
 
 
 def _program(runner: Runner) -> _Written:

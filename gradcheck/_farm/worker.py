@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import os
+import socket
 import threading
 from collections import OrderedDict
 from collections.abc import Collection
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 
 from gradcheck._farm.arithmetic import adopt
 from gradcheck._farm.parcels import Kept, Lacking, Parcel, Refused, Unfit, Values
 from gradcheck._farm.thin import thinned, whole
-from gradcheck._graph.evaluate import Runner, ShapeChanged, offering_batches
+from gradcheck._graph.evaluate import RUN_ERRORS, Runner, offering_batches
 from gradcheck._graph.program import op_def
 from gradcheck._graph.wire import program_from_bytes
 
+_NAME = f"{socket.gethostname()} {os.getpid()}"
 _ROOM = 2**29  # bytes that a worker keeps from one parcel to the next
 
 
@@ -64,7 +66,7 @@ def run_points(parcel: Parcel) -> Values | Lacking | Refused | Unfit:
         return Unfit(why=differs)
     at_hand = _store.take(parcel.digests, parcel.contents)
     if len(at_hand) < len(parcel.digests):
-        return Lacking(digests=frozenset(parcel.digests - at_hand.keys()))
+        return Lacking(digests=frozenset(parcel.digests - at_hand.keys()), worker=_NAME)
     runner = at_hand[parcel.program.digest]
     unknown = _unknown_ops(runner)
     if unknown:
@@ -74,10 +76,8 @@ def run_points(parcel: Parcel) -> Values | Lacking | Refused | Unfit:
     with offering_batches(None), np.errstate(all="ignore"):
         try:
             return Values(arrays=[thinned(a) for a in runner.run_batch(moving, values)])
-        except ShapeChanged as error:
-            return Refused(code=None, message=str(error))
-        except tf.errors.OpError as error:
-            return Refused(code=error.error_code, message=error.message)
+        except RUN_ERRORS:
+            return Refused()
 
 
 def wake(arithmetic: Any) -> str | None:
