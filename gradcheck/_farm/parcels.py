@@ -17,6 +17,14 @@ class Kept:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Code:
+    """A program as bytes, and whether its batches compute once what is the same at all points: see `Runner`."""
+
+    data: bytes
+    sharing: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Parcel:
     """Some points at which a program is to be run.
 
@@ -25,7 +33,7 @@ class Parcel:
         moving: For each argument that moves, its values at these points, along a first axis; as `thinned` gives them.
         values: One value per argument: an array, what stands for one, or None.
         arithmetic: How the caller computes.
-        contents: By digest, what the worker lacked: programs as bytes, and arrays.
+        contents: By digest, what the worker lacked: `Code`, and arrays.
     """
 
     program: Kept

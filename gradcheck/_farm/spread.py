@@ -16,7 +16,7 @@ import tensorflow as tf
 from gradcheck._errors import ExecutorFailed
 from gradcheck._farm.arithmetic import arithmetic
 from gradcheck._farm.crew import WAIT, Crew
-from gradcheck._farm.parcels import Kept, Lacking, Parcel, Refused, Unfit
+from gradcheck._farm.parcels import Code, Kept, Lacking, Parcel, Refused, Unfit
 from gradcheck._farm.thin import thinned, whole
 from gradcheck._farm.worker import forget, run_points, wake
 from gradcheck._graph.evaluate import Runner, offering_batches
@@ -33,7 +33,7 @@ _INLINE = 2**14  # bytes; what is larger goes to a worker once
 class _Written:
     """A program as bytes, or why it cannot leave this process."""
 
-    data: bytes = b""
+    code: Code | None = None
     digest: str = ""
     stays: str = ""
 
@@ -70,7 +70,7 @@ class Spread:
             if stays not in self.notes:
                 self.notes.append(stays)
             return None
-        contents: dict[str, Any] = {program.digest: program.data}
+        contents: dict[str, Any] = {program.digest: program.code}
         held = tuple(
             None if argument.name in moving else self._packed(value, contents)
             for argument, value in zip(runner.program.main.args, values, strict=True)
@@ -152,7 +152,8 @@ def _program(runner: Runner) -> _Written:
             _written[runner] = _Written(stays=_here(f"{', '.join(stays)} works with what only this process has"))
         else:
             data = program_to_bytes(runner.program)
-            _written[runner] = _Written(data=data, digest=hashlib.blake2b(data, digest_size=16).hexdigest())
+            digest = hashlib.blake2b(data, digest_size=16, key=_key(str(runner.sharing).encode())).hexdigest()
+            _written[runner] = _Written(code=Code(data=data, sharing=runner.sharing), digest=digest)
     return _written[runner]
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from gradcheck._farm.arithmetic import adopt
-from gradcheck._farm.parcels import Kept, Lacking, Parcel, Refused, Unfit, Values
+from gradcheck._farm.parcels import Code, Kept, Lacking, Parcel, Refused, Unfit, Values
 from gradcheck._farm.thin import thinned, whole
 from gradcheck._graph.evaluate import RUN_ERRORS, Runner, offering_batches
 from gradcheck._graph.program import op_def
@@ -54,8 +54,8 @@ _store = _Store()
 
 
 def _unpacked(content: Any) -> tuple[Any, int]:
-    if isinstance(content, bytes):
-        return Runner(program_from_bytes(content)), len(content)
+    if isinstance(content, Code):
+        return Runner(program_from_bytes(content.data), sharing=content.sharing), len(content.data)
     return content, int(content.nbytes)
 
 

@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import pickle
 import signal
+import sys
 import time
 from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import replace
@@ -17,6 +18,8 @@ import gradcheck
 from gradcheck._errors import ExecutorFailed
 from gradcheck._farm.arithmetic import adopt, arithmetic
 from gradcheck._farm.parcels import Parcel
+from gradcheck._graph.evaluate import Runner
+from gradcheck._graph.program import from_concrete
 from gradcheck._graph.wire import program_from_bytes, program_to_bytes
 
 RNG = np.random.default_rng(0)
@@ -280,8 +283,6 @@ def test_an_executor_that_is_shut_down_is_refused_before_anything_runs():
 
 
 def test_programs_come_back_from_their_bytes():
-    from gradcheck._graph.program import from_concrete
-
     program = from_concrete(tf.function(asserting).get_concrete_function(X, W))
     program = replace(program, main=replace(program.main, kept=(program.main.nodes[-1].name,)))
     data = program_to_bytes(program)
@@ -290,6 +291,22 @@ def test_programs_come_back_from_their_bytes():
     assert again.main.kept == program.main.kept
     with pytest.raises(ValueError, match="one function 'main'"):
         program_from_bytes(b"")
+
+
+def test_one_program_may_be_run_by_several_threads_from_the_start():
+    body = lambda i, y: (i + 1, tf.cond(tf.reduce_sum(y) > 0, lambda: tf.sin(y), lambda: y))  # noqa: E731
+    fn = tf.function(lambda x: tf.while_loop(lambda i, _: i < 3, body, [0, x])[1])
+    program = from_concrete(fn.get_concrete_function(tf.TensorSpec([3], tf.float64)))
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(8) as pool:
+            for _ in range(20):
+                runner, moving = Runner(program), {program.main.args[0].name: np.ones((2, 3))}
+                found = [pool.submit(runner.run_batch, moving, [None]) for _ in range(8)]
+                assert {each.result()[0].shape for each in found} == {(2, 3)}
+    finally:
+        sys.setswitchinterval(interval)
 
 
 # ---------------------------------------------------------------------------------------- real processes
