@@ -42,7 +42,7 @@ class Crew:
                 None where that was the result.
 
         Raises:
-            ExecutorFailed: If a piece was lost again and again, or a worker cannot run `work` at all.
+            ExecutorFailed: If a piece was lost again and again, or workers cannot run `work` at all.
         """
         pieces = list(pieces)
         found: list[Any] = [None] * len(pieces)
@@ -60,7 +60,7 @@ class Crew:
                     except (Exception, CancelledError) as error:
                         # Work raises nothing of its own that is not worth another try: a worker was lost on the way.
                         losses[k] += 1
-                        if losses[k] >= _LOSSES or self._executor is None:
+                        if losses[k] >= _LOSSES:
                             raise ExecutorFailed(_lost(losses[k], error)) from error
                     else:
                         changed = more(k, pieces[k], result)
@@ -89,10 +89,7 @@ class Crew:
             except Exception as error:
                 self._give_up(error)
         done: Future[Any] = Future()
-        try:
-            done.set_result(work(piece))
-        except Exception as error:
-            done.set_exception(error)
+        done.set_result(work(piece))
         return done
 
     def _give_up(self, error: Exception) -> None:

@@ -55,7 +55,6 @@ class Spread:
         self.crew = Crew(executor)
         self.notes: list[str] = []
         self.arithmetic = arithmetic()
-        self._digests: dict[int, tuple[Any, str]] = {}
 
     def run_batch(self, runner: Runner, moving: dict[str, Any], values: Sequence[Any]) -> list[Any] | None:
         """What `Runner.run_batch` gives, from the workers; None where this process must do it."""
@@ -72,7 +71,7 @@ class Spread:
             return None
         contents: dict[str, Any] = {program.digest: program.code}
         held = tuple(
-            None if argument.name in moving else self._packed(value, contents)
+            None if argument.name in moving else _packed(value, contents)
             for argument, value in zip(runner.program.main.args, values, strict=True)
         )
         first = Parcel(program=Kept(digest=program.digest), moving={}, values=held, arithmetic=self.arithmetic)
@@ -88,21 +87,21 @@ class Spread:
             return None  # it is refused here, in the words of this process
         return [np.concatenate(parts) for parts in stacks]
 
-    def _packed(self, value: Any, contents: dict[str, Any]) -> Any:
-        array = np.asarray(value.numpy() if hasattr(value, "numpy") else value)
-        if array.nbytes <= _INLINE or array.dtype.hasobject:
-            return array
-        known = self._digests.get(id(value))
-        if known is None:
-            about = f"{array.dtype.name} {array.shape}".encode()
-            digest = hashlib.blake2b(np.ascontiguousarray(array).view(np.uint8).data, digest_size=16, key=_key(about))
-            known = self._digests[id(value)] = (value, digest.hexdigest())  # held, so that its id stays its own
-        contents[known[1]] = array
-        return Kept(digest=known[1])
+
+def _packed(value: Any, contents: dict[str, Any]) -> Any:
+    """A value as an array or, where it is large, what stands for it; then it is added to the contents."""
+    array = np.asarray(value.numpy() if hasattr(value, "numpy") else value)
+    if array.nbytes <= _INLINE or array.dtype.hasobject:
+        return array
+    digest = _digest(np.ascontiguousarray(array).view(np.uint8).data, array.dtype.name, array.shape)
+    contents[digest] = array
+    return Kept(digest=digest)
 
 
-def _key(about: bytes) -> bytes:
-    return hashlib.blake2b(about, digest_size=32).digest()
+def _digest(data: Any, *about: Any) -> str:
+    """Of the bytes, and of what else tells them from others."""
+    key = hashlib.blake2b(repr(about).encode(), digest_size=32).digest()
+    return hashlib.blake2b(data, digest_size=16, key=key).hexdigest()
 
 
 @contextmanager
@@ -152,8 +151,8 @@ def _program(runner: Runner) -> _Written:
             _written[runner] = _Written(stays=_here(f"{', '.join(stays)} works with what only this process has"))
         else:
             data = program_to_bytes(runner.program)
-            digest = hashlib.blake2b(data, digest_size=16, key=_key(str(runner.sharing).encode())).hexdigest()
-            _written[runner] = _Written(code=Code(data=data, sharing=runner.sharing), digest=digest)
+            code = Code(data=data, sharing=runner.sharing)
+            _written[runner] = _Written(code=code, digest=_digest(data, "program", runner.sharing))
     return _written[runner]
 
 
@@ -173,7 +172,7 @@ def _bound_ops(program: Program) -> list[str]:
 
 def _made(node: Any) -> list[tuple[str, int]]:
     """What a node makes itself, and does not pass on."""
-    return [] if any(True for _ in node.input) else output_refs(node)
+    return [] if node.input else output_refs(node)
 
 
 def _stays(values: Sequence[Any]) -> str:

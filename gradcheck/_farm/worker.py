@@ -56,7 +56,7 @@ _store = _Store()
 def _unpacked(content: Any) -> tuple[Any, int]:
     if isinstance(content, Code):
         return Runner(program_from_bytes(content.data), sharing=content.sharing), len(content.data)
-    return content, int(content.nbytes)
+    return np.array(content), int(content.nbytes)  # a copy: between threads it would be the caller's own
 
 
 def run_points(parcel: Parcel) -> Values | Lacking | Refused | Unfit:

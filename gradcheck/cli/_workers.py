@@ -135,7 +135,7 @@ def check_elsewhere(
             _with_probes_spread(executor, each, advance) if answer.absent else _read(answer)
             for each, answer in zip(named, answers, strict=True)
         ]
-    except ExecutorFailed as error:
+    except (ExecutorFailed, ValueError) as error:  # the latter where the executor has come to its end
         raise MisuseError(str(error)) from error
 
 

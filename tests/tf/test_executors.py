@@ -18,6 +18,7 @@ import gradcheck
 from gradcheck._errors import ExecutorFailed
 from gradcheck._farm.arithmetic import adopt, arithmetic
 from gradcheck._farm.parcels import Parcel
+from gradcheck._farm.spread import spread
 from gradcheck._graph.evaluate import Runner
 from gradcheck._graph.program import from_concrete
 from gradcheck._graph.wire import program_from_bytes, program_to_bytes
@@ -194,6 +195,17 @@ def test_large_values_go_to_a_worker_once_and_batches_are_cut_by_their_size():
     assert len(sent) == len(set(sent))
     held = [c for p in executor.parcels for c in p.contents.values() if isinstance(c, np.ndarray)]
     assert [c.nbytes for c in held] == [80_000]
+
+
+def test_an_array_that_is_changed_in_place_is_sent_anew():
+    program = from_concrete(tf.function(lambda x, w: x @ w).get_concrete_function(X, np.zeros((5, 800))))
+    runner, held = Runner(program), np.ones((5, 800))
+    moving = {program.main.args[0].name: np.stack([X + k for k in range(9)])}
+    with ThreadPoolExecutor(2) as pool, spread(pool):
+        for _ in range(2):
+            (found,) = runner.run_batch(moving, [None, held])
+            assert np.array_equal(found, moving[program.main.args[0].name] @ held)
+            held *= 2
 
 
 def test_what_refuses_some_points_or_changes_shape_does_so_from_workers_too():
