@@ -10,7 +10,20 @@ import platform
 import sys
 from pathlib import Path
 
-NAMES = ("figures", "truth", "power", "others", "programs", "plugin", "optimizers", "speed", "resnet", "watch")
+NAMES = (
+    "figures",
+    "truth",
+    "power",
+    "others",
+    "programs",
+    "plugin",
+    "optimizers",
+    "speed",
+    "resnet",
+    "watch",
+    "farm",
+    "peers",
+)
 
 
 def main(arguments: list[str] | None = None) -> int:
