@@ -104,18 +104,20 @@ _HOME = {
 }
 
 
-def __getattr__(name: str) -> object:
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    try:
-        home = importlib.import_module(f"{__name__}.{_HOME[name]}")
-    except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] != "tensorflow":
-            raise
-        raise ImportError(_without_tensorflow(name), name="tensorflow") from error
-    found = home if _HOME[name] == name else getattr(home, name)
-    globals()[name] = found
-    return found
+if not TYPE_CHECKING:  # with it in sight, a type checker would take any name for a public one
+
+    def __getattr__(name: str) -> object:
+        if name not in _HOME:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        try:
+            home = importlib.import_module(f"{__name__}.{_HOME[name]}")
+        except ModuleNotFoundError as error:
+            if (error.name or "").partition(".")[0] != "tensorflow":
+                raise
+            raise ImportError(_without_tensorflow(name), name="tensorflow") from error
+        found = home if _HOME[name] == name else getattr(home, name)
+        globals()[name] = found
+        return found
 
 
 def __dir__() -> list[str]:

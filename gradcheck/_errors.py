@@ -43,6 +43,12 @@ class GraphUnavailable(RuntimeError):
     ag_pass_through = True  # where a tf.function is traced, AutoGraph raises it as it is
 
 
+class ExecutorFailed(RuntimeError):
+    """Workers of an executor that do not do what they are given; the text says what, and what to change."""
+
+    ag_pass_through = True  # where a tf.function is traced, AutoGraph raises it as it is
+
+
 class BundleNotWritten(RuntimeError):
     """A bundle that could not be written, and of which nothing is left; the text says why."""
 

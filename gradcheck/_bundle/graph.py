@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cache
 from typing import Any
 
 from google.protobuf.message import DecodeError
-from tensorflow.core.framework import function_pb2
 from tensorflow.python.ops import (
     gen_array_ops,
     gen_bitwise_ops,
@@ -34,17 +33,15 @@ from gradcheck._errors import BundleDamaged
 from gradcheck._graph.program import (
     Body,
     Program,
-    body_of,
     control_inputs,
     data_inputs,
-    definition_of,
     functions_named,
     node_of,
     op_def,
     output_refs,
 )
+from gradcheck._graph.wire import program_from_bytes
 
-_MAIN = "main"
 _MODULES = (
     gen_array_ops, gen_bitwise_ops, gen_control_flow_ops, gen_functional_ops, gen_image_ops, gen_linalg_ops,
     gen_list_ops, gen_math_ops, gen_nn_ops, gen_optional_ops, gen_random_ops, gen_resource_variable_ops,
@@ -57,15 +54,6 @@ _OUTWARD = frozenset({"ImmutableConst", "VarHandleOp", "DestroyResourceOp", "Rem
 _SKIPPED = frozenset({"Assert", "NoOp", "PrintV2", "Print", "WriteSummary", "CheckNumerics", "CheckNumericsV2"})
 
 
-def graph_bytes(program: Program) -> bytes:
-    """The program, serialized."""
-    library = function_pb2.FunctionDefLibrary()
-    library.function.append(definition_of(_MAIN, program.main))
-    library.function.extend(definition_of(name, body) for name, body in program.functions.items())
-    serialized: bytes = library.SerializeToString(deterministic=True)
-    return serialized
-
-
 def outward_ops(program: Program) -> list[str]:
     """The types of the ops for which `program_from` would refuse the program."""
     nodes = [node for body in (program.main, *program.functions.values()) for node in body.nodes]
@@ -73,26 +61,24 @@ def outward_ops(program: Program) -> list[str]:
 
 
 def program_from(data: bytes) -> Program:
-    """The program that `graph_bytes` wrote.
+    """The program that `program_to_bytes` wrote.
 
     Raises:
         BundleDamaged: If it is none; or holds an op that calls Python or reaches files, devices or the network.
     """
-    library = function_pb2.FunctionDefLibrary()
     try:
-        library.ParseFromString(data)
+        program = program_from_bytes(data)
     except DecodeError as error:
         raise BundleDamaged("graph.pb: no function definitions") from error
-    bodies = {d.signature.name: body_of(d) for d in library.function}
-    if _MAIN not in bodies or len(bodies) != len(library.function):
-        raise BundleDamaged("graph.pb: it must hold one function 'main', and others by names of their own")
-    for name, body in bodies.items():
-        for fault in _faults(body, bodies):
+    except ValueError as error:
+        raise BundleDamaged(f"graph.pb: {error}") from error
+    for name, body in {"main": program.main, **program.functions}.items():
+        for fault in _faults(body, program.functions):
             raise BundleDamaged(f"graph.pb: function {name!r}: {fault}")
-    return Program(main=bodies.pop(_MAIN), functions=bodies)
+    return program
 
 
-def _faults(body: Body, bodies: dict[str, Body]) -> Iterator[str]:
+def _faults(body: Body, bodies: Mapping[str, Body]) -> Iterator[str]:
     names = [a.name for a in body.args] + [node.name for node in body.nodes]
     if len(set(names)) != len(names):
         yield "two nodes have one name"

@@ -18,7 +18,7 @@ import tensorflow as tf
 from tensorflow.python.eager import context
 
 from gradcheck._bundle.arrays import save_arrays, size_of
-from gradcheck._bundle.graph import graph_bytes, outward_ops
+from gradcheck._bundle.graph import outward_ops
 from gradcheck._bundle.manifest import (
     BATCH,
     FORMAT,
@@ -37,6 +37,7 @@ from gradcheck._bundle.manifest import (
 )
 from gradcheck._errors import BundleNotWritten
 from gradcheck._graph.rerun import Rerun
+from gradcheck._graph.wire import program_to_bytes
 from gradcheck._report.nonfinite import NonfiniteReport
 from gradcheck._report.plain import to_plain
 from gradcheck._version import __version__
@@ -164,7 +165,7 @@ def _fill(
     save_arrays(folder / VARIABLES, {n: g.value for n, g in stored.items() if g.variable is not None})
     without = _no_graph(rerun)
     if without is None:
-        (folder / GRAPH).write_bytes(graph_bytes(rerun.program))
+        (folder / GRAPH).write_bytes(program_to_bytes(rerun.program))
     arguments = tuple(
         Argument(
             label=given.label,

@@ -13,6 +13,7 @@ from gradcheck._check import entries as entrywise
 from gradcheck._check.findings import OK, from_comparison
 from gradcheck._check.judge import Comparison, Outcome, compare, forgive, needs_a_second_look, worthwhile
 from gradcheck._check.naming import name_wrong
+from gradcheck._check.scatter import forgivable
 from gradcheck._check.work import Work
 from gradcheck._derivatives.numeric import SECOND_WITNESS, Mover
 from gradcheck._derivatives.point import Reals
@@ -147,7 +148,7 @@ def compare_blocks(work: Work, mover: Mover, blocks: list[list[int]], *, closely
             spread = np.zeros(part.outcome.shape)
             for b, block in enumerate(blocks):
                 for x in block:
-                    rounded, place = work.gradient_rounding(a)[x], mover.xs.index(x)
+                    rounded, place = forgivable(work, a)[x], mover.xs.index(x)
                     if rounded is not None:
                         spread[b] += np.sqrt(moved(place, slice(None)) ** 2 @ (rounded**2).T)
             parts[a] = forgive(

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gradcheck._check.judge import Comparison, Outcome, compare, forgive, needs_a_second_look, worthwhile
+from gradcheck._check.scatter import forgivable
 from gradcheck._check.work import Work
 from gradcheck._derivatives.compressed import Plan, elementwise, some_entries
 from gradcheck._derivatives.numeric import Mover
@@ -112,7 +113,7 @@ def compare_some(work: Work, a: int, x: int, c: int, entries: Integers) -> Compa
         magnitude=max(magnitude, swing), typical=rms(every), coarse=work.coarse(x), hidden=16 * mover.eps * swing,
     )  # fmt: skip
     if (column.outcome == Outcome.APART).any():
-        rounded = work.gradient_rounding(a)[x]
+        rounded = forgivable(work, a)[x]
         if rounded is not None:
             column = forgive(
                 column, (rounded[c][entries] * scales)[:, None], work.options, dtype=work.dtype(x),

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor
 from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
 from gradcheck._check.modes import compare_modes
-from gradcheck._check.options import Options, called, options
+from gradcheck._check.options import Options, called, options, required_executor
 from gradcheck._check.run import Checked, run
 from gradcheck._check.work import eps_of
 from gradcheck._errors import GradientMismatch
+from gradcheck._farm.spread import spread
 from gradcheck._graph.functions import name_of, trace_function
 from gradcheck._graph.reads import kept_variables
 from gradcheck._graph.trace import Traced
@@ -32,6 +34,7 @@ def check_gradients(
     seed: int = 0,
     forward: bool = False,
     surrogate: Callable[..., Any] | None = None,
+    executor: Executor | None = None,
     name: str | None = None,
 ) -> GradientReport:
     """Compare the gradients that TensorFlow computes for a function with finite differences.
@@ -60,6 +63,9 @@ def check_gradients(
         forward: Also compare with forward mode (`tf.autodiff.ForwardAccumulator`).
         surrogate: A function with the arguments and the form of the outputs of fn whose derivative the gradient of fn
             is meant to be, such as the identity for a straight-through estimator. Default fn itself.
+        executor: Runs the function at many points in other threads, processes or machines, with the same report: any
+            `concurrent.futures.Executor`, such as what Dask's `client.get_executor()` gives. The graph goes to its
+            workers as serialized functions and arrays; what holds a Python function runs here, and is noted.
         name: What to call the function in the report.
 
     Returns:
@@ -67,6 +73,7 @@ def check_gradients(
 
     Raises:
         TypeError, ValueError: For misuse, before anything is computed. What fn raises comes through.
+        RuntimeError: If workers of the executor cannot compute as this process does, or are lost again and again.
 
     Example:
         >>> import gradcheck, tensorflow as tf
@@ -83,10 +90,13 @@ def check_gradients(
             f"fn must be callable, got {type(fn).__name__}; for tensors of a graph call check_tf_gradients(ys, xs)"
         )
     _refuse_odd_surrogate(surrogate, opts)
+    required_executor(executor)
     started = time.perf_counter()
     title = called(name, name_of(fn))
     line = again(title, grad_ys, wrt, surrogate, opts)
-    return checked(fn, inputs, opts, title, line, started, grad_ys=grad_ys, wrt=wrt, surrogate=surrogate)
+    with spread(executor) as noticed:
+        found = checked(fn, inputs, opts, title, line, started, grad_ys=grad_ys, wrt=wrt, surrogate=surrogate)
+    return with_notes(found, noticed)
 
 
 def checked(
@@ -144,6 +154,7 @@ def assert_gradients(
     seed: int = 0,
     forward: bool = False,
     surrogate: Callable[..., Any] | None = None,
+    executor: Executor | None = None,
     name: str | None = None,
 ) -> GradientReport:
     """Check as `check_gradients` does, and raise unless the report is ok.
@@ -160,6 +171,7 @@ def assert_gradients(
         seed: As there.
         forward: As there.
         surrogate: As there.
+        executor: As there.
         name: As there.
 
     Returns:
@@ -176,7 +188,7 @@ def assert_gradients(
     __tracebackhide__ = True
     found = check_gradients(
         fn, inputs, grad_ys=grad_ys, wrt=wrt, mode=mode, order=order, rtol=rtol, directions=directions, seed=seed,
-        forward=forward, surrogate=surrogate, name=name,
+        forward=forward, surrogate=surrogate, executor=executor, name=name,
     )  # fmt: skip
     if not found.ok:
         raise GradientMismatch(found)
@@ -204,6 +216,11 @@ def report(
         unpromoted=tuple(dict.fromkeys(u for c in parts for u in c.unpromoted)),
         taylor=parts[0].taylor,
     )
+
+
+def with_notes(found: GradientReport, notes: Sequence[str]) -> GradientReport:
+    """The report with further notes."""
+    return replace(found, notes=(*found.notes, *notes)) if notes else found
 
 
 def again(title: str, grad_ys: Any, wrt: Any, surrogate: Any, opts: Options) -> str:

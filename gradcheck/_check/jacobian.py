@@ -21,7 +21,8 @@ from gradcheck._check.judge import (
 )
 from gradcheck._check.naming import conclude
 from gradcheck._check.pictures import with_map
-from gradcheck._check.work import Work, gradient_rounding
+from gradcheck._check.scatter import gradient_rounding
+from gradcheck._check.work import Work
 from gradcheck._derivatives.analytic import analytic
 from gradcheck._derivatives.compressed import jacobian, pairs, some_entries
 from gradcheck._derivatives.numeric import Mover

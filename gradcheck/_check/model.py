@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
+from concurrent.futures import Executor
 from typing import Any
 
-from gradcheck._check.gradients import checked
+from gradcheck._check.gradients import checked, with_notes
 from gradcheck._check.objective import losses_kept, objective
-from gradcheck._check.options import Options, called, options
+from gradcheck._check.options import Options, called, options, required_executor
+from gradcheck._farm.spread import spread
 from gradcheck._report.gradient import GradientReport
 
 
@@ -27,6 +29,7 @@ def check_model(
     directions: int = 4,
     seed: int = 0,
     forward: bool = False,
+    executor: Executor | None = None,
     name: str | None = None,
 ) -> GradientReport:
     """Compare the gradients of a Keras 3 model or layer, with respect to its variables, with finite differences.
@@ -54,6 +57,7 @@ def check_model(
         directions: As there.
         seed: As there.
         forward: As there.
+        executor: As there.
         name: What to call the model in the report.
 
     Returns:
@@ -72,17 +76,19 @@ def check_model(
     Reference: Keras 3 API documentation, `Model.compile` and `Model.compute_loss`.
     """
     opts = options(mode=mode, order=order, rtol=rtol, directions=directions, seed=seed, forward=forward)
+    required_executor(executor)
     wanted = objective(model, x, y, loss=loss, training=training, sample_weight=sample_weight, wrt=wrt)
     started = time.perf_counter()
     given = {
         "y": y, "loss": loss, "training": training or None, "sample_weight": sample_weight, "grad_ys": grad_ys,
         "wrt": wrt,
     }  # fmt: skip
-    with losses_kept(model):
-        return checked(
+    with losses_kept(model), spread(executor) as noticed:
+        found = checked(
             wanted.fn, [x], opts, called(name, wanted.name), _again(given, opts), started, grad_ys=grad_ys, wrt=wrt,
             variables=wanted.variables, owner=model,
         )  # fmt: skip
+    return with_notes(found, noticed)
 
 
 def _again(given: dict[str, Any], opts: Options) -> str:

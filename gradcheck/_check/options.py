@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import numbers
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,6 +55,27 @@ def options(
     if not isinstance(forward, bool):
         raise TypeError(f"forward must be True or False; got forward={forward!r}")
     return Options(mode=mode, order=int(order), rtol=rtol, directions=int(directions), seed=int(seed), forward=forward)
+
+
+def required_executor(executor: Any) -> Executor | None:
+    """The executor, or an error that says what to write instead.
+
+    Raises:
+        TypeError: If it is none.
+        ValueError: If its workers would be forked from this process.
+    """
+    if executor is None or isinstance(executor, Executor):
+        context = getattr(executor, "_mp_context", None)
+        if context is not None and context.get_start_method() == "fork":
+            raise ValueError(
+                "executor forks its processes, and TensorFlow does not work in a fork of a process that has used it; "
+                'write ProcessPoolExecutor(mp_context=multiprocessing.get_context("spawn"))'
+            )
+        return executor
+    instead = "client.get_executor()" if hasattr(executor, "get_executor") else "ThreadPoolExecutor(), say"
+    raise TypeError(
+        f"executor must be a concurrent.futures.Executor or None; got {type(executor).__name__}; write {instead}"
+    )
 
 
 def called(name: Any, default: str) -> str:

@@ -10,9 +10,9 @@ import numpy as np
 
 from gradcheck._check import entries
 from gradcheck._check.findings import finding, position
-from gradcheck._check.work import Work, eps_of, rounded_runs
-from gradcheck._derivatives.analytic import analytic
-from gradcheck._derivatives.point import Reals, as_reals, from_reals
+from gradcheck._check.scatter import nearby_runs, rounded_runs
+from gradcheck._check.work import Work, eps_of
+from gradcheck._derivatives.point import Reals, from_reals
 from gradcheck._graph.rounding import coarsest_spacing
 from gradcheck._results import Finding, Verdict
 
@@ -187,13 +187,8 @@ def _rounding(work: Work, a: int) -> list[Reals | None]:
 def _conditioning(work: Work, a: int) -> list[Reals | None]:
     """Per x, how far the exact gradient moves among points a few units of rounding away, per entry."""
     rng = np.random.default_rng(work.options.seed)
-    weights = np.repeat(work.cotangents[a].weights[:1], _SAMPLES, axis=0)
-    moved: dict[str, Any] = {}
-    for source in work.traced.sources:
-        if source.argument is not None and source.argument not in moved:
-            moved[source.argument] = _neighbours(work, source, rng)
-    found = analytic(work.point, a, weights, work.shapes[a], wide=True, moved=moved)
-    return _spread_of(work, a, [[None if g.value is None else g.value[k] for g in found] for k in range(_SAMPLES)])
+    runs = nearby_runs(work, a, work.cotangents[a].weights[:1], rng, _SAMPLES)
+    return _spread_of(work, a, [[None if g.value is None else g.value[0] for g in run] for run in runs])
 
 
 def _spread_of(work: Work, a: int, runs: list[list[Reals | None]]) -> list[Reals | None]:
@@ -206,13 +201,6 @@ def _spread_of(work: Work, a: int, runs: list[list[Reals | None]]) -> list[Reals
 
 def _least_eps(work: Work) -> float:
     return max(eps_of(s.dtype.name) for s in work.traced.sources)
-
-
-def _neighbours(work: Work, source: Any, rng: np.random.Generator) -> Any:
-    value = work.point.source_value(source, wide=True)
-    reals = as_reals(value)
-    factors = 1 + eps_of(source.dtype.name) * rng.integers(-2, 3, (_SAMPLES, reals.size))
-    return from_reals(reals * factors, value.shape, value.dtype, lead=1)
 
 
 def _absorbed(work: Work, a: int, x: int) -> Reals | float:

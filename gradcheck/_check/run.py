@@ -16,6 +16,7 @@ from gradcheck._check.unconnected import without_gradient, zero_where_it_moves
 from gradcheck._check.work import Work, begin, differentiate_outputs
 from gradcheck._derivatives.point import as_reals
 from gradcheck._diagnose.nonfinite import of_values
+from gradcheck._graph.evaluate import offering_batches
 from gradcheck._graph.functions import python_state_kept
 from gradcheck._graph.provenance import place_of
 from gradcheck._graph.trace import Traced
@@ -78,8 +79,9 @@ def _run(traced: Traced, options: Options, blaming: bool) -> Checked:
         mode = "directional"
     taylor = None
     if blaming:
-        blame(traced, options, findings, _alone)
-        taylor = remainders(work, findings)
+        with offering_batches(None):  # ops alone are small: sending them away costs more than running them
+            blame(traced, options, findings, _alone)
+            taylor = remainders(work, findings)
     return Checked(
         findings=tuple(findings[p] for p in pairs),
         mode=mode,

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from concurrent.futures import Executor
 from typing import Any
 
-from gradcheck._check.gradients import report
-from gradcheck._check.options import Options, called, options
+from gradcheck._check.gradients import report, with_notes
+from gradcheck._check.options import Options, called, options, required_executor
 from gradcheck._check.run import run
 from gradcheck._errors import GradientMismatch
+from gradcheck._farm.spread import spread
 from gradcheck._graph.evaluate import unconverted
 from gradcheck._graph.graphs import trace_tensors
 from gradcheck._graph.questions import name_of_tensors, question
@@ -31,6 +33,7 @@ def check_tf_gradients(
     rtol: float | None = None,
     directions: int = 4,
     seed: int = 0,
+    executor: Executor | None = None,
     name: str | None = None,
 ) -> GradientReport:
     """Compare what `tf.gradients` gives for tensors of a graph with finite differences.
@@ -53,6 +56,7 @@ def check_tf_gradients(
         rtol: As there.
         directions: As there.
         seed: As there.
+        executor: As there.
         name: What to call ys in the report; default their names.
 
     Returns:
@@ -74,20 +78,23 @@ def check_tf_gradients(
     Reference: TensorFlow API documentation, `tf.gradients`.
     """
     opts = options(mode=mode, order=order, rtol=rtol, directions=directions, seed=seed)
+    required_executor(executor)
     asked = question(
         ys, xs, grad_ys, stop_gradients=stop_gradients, unconnected_gradients=unconnected_gradients, session=session,
         feed_dict=feed_dict,
     )  # fmt: skip
     started = time.perf_counter()
     title = called(name, name_of_tensors(asked))
-    traced = trace_tensors(asked, title)
-    checked = [run(traced, opts)]
-    if opts.order == 2 and not any(output.faults for output in traced.outputs):
-        checked.append(run(trace_tensors(asked, f"gradient of {title}", order=2, seed=opts.seed), opts))
+    with spread(executor) as noticed:
+        traced = trace_tensors(asked, title)
+        checked = [run(traced, opts)]
+        if opts.order == 2 and not any(output.faults for output in traced.outputs):
+            checked.append(run(trace_tensors(asked, f"gradient of {title}", order=2, seed=opts.seed), opts))
     given = {
         "grad_ys": grad_ys, "stop_gradients": stop_gradients, "session": session, "feed_dict": feed_dict,
     }  # fmt: skip
-    return report(title, checked, opts, traced.skipped, _again(given, asked.unconnected, opts), started)
+    found = report(title, checked, opts, traced.skipped, _again(given, asked.unconnected, opts), started)
+    return with_notes(found, noticed)
 
 
 @unconverted
@@ -105,6 +112,7 @@ def assert_tf_gradients(
     rtol: float | None = None,
     directions: int = 4,
     seed: int = 0,
+    executor: Executor | None = None,
     name: str | None = None,
 ) -> GradientReport:
     """Check as `check_tf_gradients` does, and raise unless the report is ok.
@@ -122,6 +130,7 @@ def assert_tf_gradients(
         rtol: As there.
         directions: As there.
         seed: As there.
+        executor: As there.
         name: As there.
 
     Returns:
@@ -140,7 +149,8 @@ def assert_tf_gradients(
     __tracebackhide__ = True
     found = check_tf_gradients(
         ys, xs, grad_ys, stop_gradients=stop_gradients, unconnected_gradients=unconnected_gradients, session=session,
-        feed_dict=feed_dict, mode=mode, order=order, rtol=rtol, directions=directions, seed=seed, name=name,
+        feed_dict=feed_dict, mode=mode, order=order, rtol=rtol, directions=directions, seed=seed, executor=executor,
+        name=name,
     )  # fmt: skip
     if not found.ok:
         raise GradientMismatch(found)

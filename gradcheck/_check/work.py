@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,18 +13,11 @@ from gradcheck._derivatives.compressed import Plan, plan
 from gradcheck._derivatives.freeing import mover
 from gradcheck._derivatives.numeric import Mover
 from gradcheck._derivatives.point import Point, Reals, as_reals
-from gradcheck._graph.evaluate import RUN_ERRORS
 from gradcheck._graph.program import prune
-from gradcheck._graph.rounding import with_rounding
 from gradcheck._graph.trace import Traced
 from gradcheck._numerics.directions import rademacher
 
 _EPS = {"float16": 2.0**-10, "bfloat16": 2.0**-7, "float32": 2.0**-23, "complex64": 2.0**-23}
-
-
-_SCATTER_RUNS = 6
-SCATTER_FACTOR = 3.0  # times the largest scatter among the runs
-_COARSER = 8.0  # than float64, which would round the factors away
 
 
 def eps_of(dtype: str) -> float:
@@ -68,7 +59,7 @@ class Work:
     shapes: list[list[tuple[int, ...]]]  # per output, the shapes of its tensors
     cotangents: list[Cotangents] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    roundings: dict[int, list[Reals | None]] = field(default_factory=dict)
+    roundings: dict[int, list[Reals | None]] = field(default_factory=dict)  # per output, see `scatter.forgivable`
     reaches: dict[int, Reals] = field(default_factory=dict)
     plans: dict[int, Plan] = field(default_factory=dict)  # per x, which entries move together
 
@@ -117,12 +108,6 @@ class Work:
         """Relative rounding of single entries of a gradient in a narrow dtype, whose constants are rounded too."""
         return 4 * eps_of(self.dtype(x)) if self.point.narrow else 0.0
 
-    def gradient_rounding(self, a: int) -> list[Reals | None]:
-        """Per x, what `gradient_rounding` gives for the cotangents of an output."""
-        if a not in self.roundings:
-            self.roundings[a] = gradient_rounding(self, a, self.cotangents[a].weights)
-        return self.roundings[a]
-
     def plan(self, mover: Mover, place: int) -> Plan:
         """Which entries of an x move together; remembered for the same function at the same point."""
         x = mover.xs[place]
@@ -145,47 +130,6 @@ class Work:
         weights = np.zeros((len(self.cotangents[a].weights), sum(v.size for v in self.values)))
         weights[:, first:last] = self.cotangents[a].weights
         return weights
-
-
-def gradient_rounding(work: Work, a: int, weights: Reals) -> list[Reals | None]:
-    """Per x, how far rounding may put its gradients off for some cotangents, [c, n]; None where there are none.
-
-    Measured by letting the twin round at random, which shows what a gradient loses where large terms cancel in it. The
-    twin of a narrow function takes constants as they are rounded, in the function and in its gradient; where both hold
-    the same number, rounded apart (2/sqrt(pi) in erf, say), that shows as a difference that is no defect.
-    """
-    base = analytic(work.point, a, weights, work.shapes[a], wide=True)
-    runs = [(run, _COARSER) for run in rounded_runs(work, a, weights, range(_SCATTER_RUNS), unit=_COARSER * 2.0**-52)]
-    if work.point.narrow:
-        runs += [(run, 1.0) for run in rounded_runs(work, a, weights, range(_SCATTER_RUNS), constants=True)]
-    found: list[Reals | None] = []
-    for x, gradient in enumerate(base):
-        gaps = [
-            np.abs(value - gradient.value) / coarser
-            for run, coarser in runs
-            if (value := run[x].value) is not None and gradient.value is not None
-        ]
-        found.append(SCATTER_FACTOR * np.nan_to_num(np.max(gaps, axis=0), posinf=0.0) if gaps else None)
-    return found
-
-
-def rounded_runs(
-    work: Work, a: int, weights: Reals, seeds: Iterable[int], *, unit: float | None = None, constants: bool = False
-) -> list[list[Gradient]]:
-    """Gradients of the twin with random rounding, one run per seed; runs that cannot be made are left out.
-
-    Rounding may change a number that decides a shape, such as the limit of a floating range. Arguments as of
-    `gradcheck._graph.rounding.with_rounding`.
-    """
-    runs = []
-    for seed in seeds:
-        rounding = partial(with_rounding, seed=seed, unit=unit, constants=constants)
-        try:
-            found = analytic(work.point, a, weights, work.shapes[a], wide=True, rounding=rounding)
-        except RUN_ERRORS:
-            continue
-        runs.append(found)
-    return runs
 
 
 def begin(traced: Traced, options: Options) -> Work:

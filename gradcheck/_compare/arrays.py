@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 
+from gradcheck.optimizers._amplified import Amplified
 from gradcheck.optimizers._around import Around
 from gradcheck.optimizers._clipped import Clipped
 from gradcheck.optimizers._rule import Rule
@@ -53,7 +54,7 @@ class ArrayMoment:
         return self._value(value, "number")
 
     def wide(self, value: Any) -> Any:
-        return self._value(value, "wide")
+        return np.float64(self._value(value, "wide"))  # which divides by 0 as tensors do
 
     def narrow(self, value: Any) -> Any:
         return float(value) if np.ndim(value) == 0 else value
@@ -65,8 +66,17 @@ class ArrayMoment:
         limit = self.number(limit)
         return np.clip(value, -limit, limit)
 
-    def choose(self, first: Any, otherwise: Any) -> Any:
-        return first if self.count == 1 else otherwise
+    def larger(self, one: Any, other: Any) -> Any:
+        return np.maximum(one, other)
+
+    def at_first(self, then: Any, otherwise: Any) -> Any:
+        return then if self.count == 1 else otherwise
+
+    def at_each(self, steps: int, then: Any, otherwise: Any) -> Any:
+        return otherwise if self.count % steps else then
+
+    def counting(self, count: int) -> ArrayMoment:
+        return replace(self, count=count)
 
     def _value(self, value: Any, where: str) -> Any:
         found = value(self.count - 1) if callable(value) else value
@@ -126,6 +136,8 @@ def _clipping(rule: Any, norms: Array, moment: ArrayMoment) -> Array | None:
     """For each variable the factor by which clipping by norm scales its gradient, or None where there is none."""
     factors = None
     while isinstance(rule, Around):
+        if isinstance(rule, Amplified):
+            norms = norms * abs(moment.number(rule.factor))
         if isinstance(rule, Clipped) and rule.by != "value":
             now = norms if factors is None else norms * factors
             size = np.sqrt((now**2).sum(-1, keepdims=True)) if rule.by == "global norm" else now

@@ -12,10 +12,12 @@ import tensorflow as tf
 from gradcheck._compare import runners
 from gradcheck._compare.arrays import eps_of
 from gradcheck._compare.explanations import explain
-from gradcheck._compare.foreign import taken_steps, value_of
+from gradcheck._compare.foreign import taken_steps
+from gradcheck._compare.graphs import Brought
 from gradcheck._compare.judging import excess
 from gradcheck._compare.recording import Recording, record, unit_of
 from gradcheck._compare.translation import rule_of
+from gradcheck._graph.evaluate import eagerly
 from gradcheck._graph.structure import variable_of
 from gradcheck._report.optimizer import OptimizerReport
 from gradcheck._results import Explanation, VariableDifference
@@ -26,7 +28,7 @@ from gradcheck.tensorboard._reports import write_comparison
 def compare_optimizers(
     optimizer: Any,
     reference: Any,
-    loss: Callable[[], Any],
+    loss: Any,
     variables: Any,
     steps: int,
     *,
@@ -48,7 +50,9 @@ def compare_optimizers(
         reference: The same. Explanations are searched for where it is a rule or one of Keras' or TensorFlow's own
             gradient descent, momentum, Adagrad, RMSProp, Adam and AdamW.
         loss: A callable without arguments that reads the variables and gives the loss, called eagerly once a step;
-            where it draws data, say from `optimizers.minibatches`, both see the same.
+            where it draws data, say from `optimizers.minibatches`, both see the same. In a `tf.Graph`: the tensor of
+            the loss, or a callable that gives it; it is computed from variables, at the values that the default session
+            has, and constants.
         variables: The variables, of TensorFlow or Keras, or any nested structure of them.
         steps: How many steps to make.
         logdir: A directory, one per comparison, that TensorBoard then shows: the report, both trajectories and their
@@ -71,11 +75,9 @@ def compare_optimizers(
         >>> report.first_apart, report.explanation.text
         (1, 'initial accumulator 0.1 instead of 0')
     """
-    if not tf.executing_eagerly():
-        raise ValueError("compare_optimizers runs eagerly: call it outside of tf.function and of tf.Graph")
     runners.require_optimizer("optimizer", optimizer)
     runners.require_optimizer("reference", reference)
-    if not callable(loss):
+    if not callable(loss) and tf.executing_eagerly():
         raise TypeError(f"loss must be a callable without arguments that gives the loss; got {type(loss).__name__}")
     flat = _variables(variables)
     if isinstance(steps, bool) or not isinstance(steps, (int, np.integer)):
@@ -84,14 +86,28 @@ def compare_optimizers(
         raise ValueError(f"steps must be at least 1; got steps={steps!r}")
     if logdir is not None and not isinstance(logdir, (str, os.PathLike)):
         raise TypeError(f"logdir must be a path or None; got logdir={logdir!r}")
-    rule = rule_of(reference)
-    recording = record(optimizer, reference, rule, loss, flat, int(steps))
-    if not recording.weights:
-        raise ValueError(f"loss must have a finite gradient at the start; {recording.notes[0]}")
-    report = _report(optimizer, reference, rule, recording)
+    if tf.executing_eagerly():
+        report = _compared(optimizer, reference, loss, flat, int(steps))
+    else:
+        brought = Brought(loss, flat)
+        mine, theirs = brought.read("optimizer", optimizer), brought.read("reference", reference)
+        with eagerly():
+            function, made = brought.eagerly()
+            optimizer, reference = brought.made(optimizer, mine, made), brought.made(reference, theirs, made)
+            report = _compared(optimizer, reference, function, made, int(steps))
     if logdir is not None:
         write_comparison(report, logdir)
     return report
+
+
+def _compared(
+    optimizer: Any, reference: Any, loss: Callable[[], Any], variables: list[Any], steps: int
+) -> OptimizerReport:
+    rule = rule_of(reference)
+    recording = record(optimizer, reference, rule, loss, variables, steps)
+    if not recording.weights:
+        raise ValueError(f"loss must have a finite gradient at the start; {recording.notes[0]}")
+    return _report(optimizer, reference, rule, recording)
 
 
 def _variables(variables: Any) -> list[Any]:
@@ -104,8 +120,9 @@ def _variables(variables: Any) -> list[Any]:
                 f"variables must be variables of TensorFlow or Keras, which loss reads; number {i} is "
                 f"{type(variable).__name__}: write tf.Variable(...)"
             )
-        if not value_of(variable).dtype.is_floating:
-            raise TypeError(f"variables must be floating; number {i} has dtype {value_of(variable).dtype.name}")
+        dtype = tf.as_dtype(variable.dtype).base_dtype
+        if not dtype.is_floating:
+            raise TypeError(f"variables must be floating; number {i} has dtype {dtype.name}")
     if len({id(variable_of(variable)) for variable in flat}) != len(flat):
         raise ValueError("variables must be different ones; one is there twice")
     return flat
@@ -125,7 +142,8 @@ def _report(optimizer: Any, reference: Any, rule: Rule | None, recording: Record
         if rule is None:
             notes.append(why)
         else:
-            explanations, nearest = explain(rule, recording, first)
+            apart = [i for i, v in enumerate(found) if v.first_apart is not None]
+            explanations, nearest = explain(rule, recording, first, apart)
     if len(recording.layout.kept) < len(recording.layout.leaf):
         tried = f"{len(recording.layout.kept)} of {len(recording.layout.leaf)} entries, drawn at random"
         notes.append(f"explanations were tried on {tried}")

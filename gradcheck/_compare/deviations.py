@@ -12,6 +12,8 @@ import numpy as np
 from gradcheck import optimizers
 from gradcheck._compare.arrays import Array
 from gradcheck.optimizers._around import Around
+from gradcheck.optimizers._clipped import clips_by_norm
+from gradcheck.optimizers._decayed import INTO
 from gradcheck.optimizers._rule import Assignments, Rule
 
 SAME = "{what} {new} instead of {old}"
@@ -19,10 +21,11 @@ SAME = "{what} {new} instead of {old}"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Convention:
-    """A change of a rule that has no number to fit."""
+    """A change of a rule that has no number to fit; a rare one is tried beside no other but the learning rate."""
 
     text: str
     change: Callable[[Rule], Rule]
+    rare: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +38,7 @@ class Number:
     neutral: float = 0.0  # what changes nothing
     least: float = 0.0
     most: float = np.inf
+    rare: bool = False
 
 
 def conventions(rule: Rule) -> Iterator[Convention]:
@@ -49,7 +53,15 @@ def conventions(rule: Rule) -> Iterator[Convention]:
         for place in ("uncorrected", "denominator", "root"):
             if place != core.epsilon_in:
                 yield _place("epsilon_in", place, f"epsilon in the {_PLACES[place]}", _PLACES[core.epsilon_in])
-        yield _flag(core, "bias_correction", "bias correction", "none")
+        for corrected in (True, False, "m", "v"):
+            if corrected != core.bias_correction:
+                yield Convention(
+                    text=_corrected(corrected),
+                    change=lambda r, corrected=corrected: with_core(r, bias_correction=corrected),  # type: ignore[misc]
+                )
+        yield _flag(core, "amsgrad", "the largest v so far (AMSGrad)", "v")
+    if isinstance(core, optimizers.RMSProp):
+        yield _flag(core, "centered", "centered squares", "plain ones")
     if isinstance(core, optimizers.AdamW):
         yield Convention(text="no weight decay", change=lambda r: with_core(r, weight_decay=0.0))
     yield Convention(text="a gradient that is stale by one step, and zero at first", change=optimizers.Stale)
@@ -57,6 +69,20 @@ def conventions(rule: Rule) -> Iterator[Convention]:
         text="a gradient that is stale by one step, and fresh at first",
         change=lambda r: optimizers.Stale(r, first="fresh"),
     )
+    if callable(core.learning_rate) or getattr(core, "bias_correction", False):
+        for by, text in ((1, "ahead"), (-1, "behind")):
+            yield Convention(
+                text=f"steps counted one {text}",
+                change=lambda r, by=by: optimizers.Miscounted(r, by),  # type: ignore[misc]
+                rare=True,
+            )
+    yield Convention(text="gradients of the opposite sign", change=lambda r: optimizers.Amplified(r, -1.0), rare=True)
+    for steps in _GATHERED:
+        yield Convention(
+            text=f"gradients gathered over {steps} steps, and their mean taken",
+            change=lambda r, steps=steps: _gathering(r, steps),  # type: ignore[misc]
+            rare=True,
+        )
     if rule is core:
         yield Convention(
             text="the weights assigned before the state", change=lambda r: optimizers.TwoAssignments(r, first="params")
@@ -103,6 +129,13 @@ def numbers(rule: Rule, variables: int) -> Iterator[Number]:
                 grid=_NEAR_ONE,
                 most=1.0,
             )
+        yield Number(
+            text=lambda x: f"a moving average of the gradient, with {x:.9g}, in its place",
+            change=lambda r, x: _around_core(r, optimizers.Momentum(core.learning_rate, x, dampening=x)),
+            grid=_NEAR_ONE,
+            most=1.0,
+            rare=True,
+        )
     if not callable(core.learning_rate):
         yield from _schedules(core)
     for by in ("value", "norm", "global norm")[: 3 if variables > 1 else 2]:
@@ -111,7 +144,30 @@ def numbers(rule: Rule, variables: int) -> Iterator[Number]:
             change=lambda r, x, by=by: optimizers.Clipped(r, x, by),  # type: ignore[misc]
             grid=_WIDE,
         )
-    for into in ("gradient", "weights", "weights, unscaled"):
+    yield Number(
+        text=lambda x: f"steps clipped by value at {x:.9g}",
+        change=lambda r, x: optimizers.Clipped(r, x, of="step"),
+        grid=_WIDE,
+        rare=True,
+    )
+    for slot in core.slots():
+        if slot not in ("accumulator", "mean", "largest_v"):
+            yield Number(
+                text=lambda x, slot=slot: SAME.format(what=f"initial {slot}", new=f"{x:.9g}", old="0"),  # type: ignore[misc]
+                change=lambda r, x, slot=slot: optimizers.Started(r, slot, x),  # type: ignore[misc]
+                grid=_WIDE,
+                rare=True,
+            )
+    if isinstance(core, (optimizers.Adagrad, optimizers.RMSProp, optimizers.Adam)):  # others cannot tell it from a rate
+        yield Number(
+            text=lambda x: f"gradients {x:.9g} times as large",
+            change=optimizers.Amplified,
+            grid=_WIDE,
+            neutral=1.0,
+            least=_WIDE[0],
+            rare=True,
+        )
+    for into in INTO:
         yield Number(
             text=lambda x, into=into: f"weight decay {x:.9g} into the {into}",  # type: ignore[misc]
             change=lambda r, x, into=into: optimizers.Decayed(r, x, into),  # type: ignore[misc]
@@ -146,6 +202,13 @@ def _around_core(rule: Any, core: Assignments) -> Any:
     return _inside(rule, lambda inner: _around_core(inner, core)) if isinstance(rule, Around) else core
 
 
+def _gathering(rule: Any, steps: int) -> Any:
+    """Means of gradients inside of what clips by norm, for that of the mean is not known."""
+    if isinstance(rule, Around) and clips_by_norm(rule):
+        return _inside(rule, lambda inner: _gathering(inner, steps))
+    return optimizers.Accumulated(rule, steps)
+
+
 def _without(rule: Any, kind: type) -> Any:
     if isinstance(rule, kind):
         return rule.rule  # type: ignore[attr-defined]
@@ -156,6 +219,7 @@ _PLACES = {
     "uncorrected": "uncorrected denominator", "denominator": "corrected denominator", "root": "corrected root",
 }  # fmt: skip
 _WIDE = 10.0 ** np.linspace(-9, 4, 53)
+_GATHERED = (2, 3, 4, 5, 8)
 _NEAR_ONE = np.sort(np.concatenate([np.linspace(0, 1, 21), 1 - 10.0 ** np.linspace(-5, -1.5, 15)]))
 _FIELDS = (
     ("momentum", 1.0), ("dampening", 1.0), ("initial_accumulator_value", np.inf), ("rho", 1.0), ("beta_1", 1.0),
@@ -184,8 +248,14 @@ def _said(name: str, new: Any, old: Any) -> str:
         what = _PLACES if {new, old} <= set(_PLACES) and "uncorrected" in (new, old) else {}
         return f"epsilon in the {what.get(new, new)} instead of the {what.get(old, old)}"
     if isinstance(new, bool):
-        return "bias correction instead of none"
+        return _corrected(new)
     return SAME.format(what=_label(name), new=f"{new:.9g}", old=f"{_number(old):.9g}")
+
+
+def _corrected(what: bool | str) -> str:
+    if isinstance(what, str):
+        return f"bias correction of {what} only"
+    return "bias correction of m and v" if what else "no bias correction"
 
 
 def _label(name: str) -> str:
@@ -205,7 +275,7 @@ def _choice(core: Any, name: str, choices: tuple[str, str], text: str) -> Conven
 def _flag(core: Any, name: str, text: str, other: str) -> Convention:
     on = getattr(core, name)
     said = f"{other if on else text} instead of {text if on else other}"
-    return Convention(text=said.replace("none instead of", "no"), change=lambda r: with_core(r, **{name: not on}))
+    return Convention(text=said, change=lambda r: with_core(r, **{name: not on}))
 
 
 def _field(core: Any, name: str, most: float) -> Number:
@@ -280,8 +350,11 @@ def _number(value: Any) -> float:
 
 def pairs(rule: Rule, variables: int) -> Iterator[tuple[Convention | Number, ...]]:
     """Two changes at once: a convention and a number, or two numbers; the number's change comes second."""
-    fitted = list(numbers(rule, variables))
+    rate, *others = numbers(rule, variables)
     for convention in conventions(rule):
-        for number in numbers(convention.change(rule), variables):
-            yield convention, number
-    yield from itertools.combinations(fitted, 2)
+        beside = numbers(convention.change(rule), variables)
+        for number in itertools.islice(beside, 1) if convention.rare else beside:
+            if not number.rare:
+                yield convention, number
+    yield from ((rate, other) for other in others)
+    yield from itertools.combinations([other for other in others if not other.rare], 2)

@@ -34,25 +34,43 @@ class Found:
     explanation: Explanation
     excess: Array
     refuted: bool  # the reference, by the same measure
+    rule: Rule
     digits: int = 0  # of the numbers that were fitted
+    partly: bool = False  # in some variables only
 
     @property
     def accounts(self) -> bool:
         return self.refuted and bool(np.all(self.excess <= 1))
 
 
-def explain(rule: Rule, recording: Recording, first_apart: int) -> tuple[tuple[Explanation, ...], Explanation | None]:
-    """What accounts for every step to rounding, simplest first; where nothing does, what comes nearest."""
-    search = _Search(rule, recording, Fit(recording, first_apart))
+def explain(
+    rule: Rule, recording: Recording, first_apart: int, apart: Sequence[int]
+) -> tuple[tuple[Explanation, ...], Explanation | None]:
+    """What accounts for every step to rounding, simplest first; where nothing does, what comes nearest.
+
+    Searched for in the variables that are apart. What does not account for the others too is said of these only.
+    """
+    there = recording.of_variables(apart) if len(apart) < len(recording.layout.names) else recording
+    search = _Search(rule, there, Fit(there, first_apart))
     singles = search.singles()
     accounting = [found for found in singles if found.accounts]
     if all(found.digits > _LIKELY_DIGITS for found in accounting):
         accounting = search.libraries() + accounting
     accounting = accounting or search.pairs()
     if accounting:
+        if there is not recording:
+            accounting = sorted((_placed(found, recording, apart) for found in accounting), key=lambda f: f.partly)
         return tuple(found.explanation for found in accounting[:_MOST_NAMED]), None
     nearest = min(singles, key=lambda found: float(found.excess.max()), default=None)
     return (), nearest.explanation if nearest else None
+
+
+def _placed(found: Found, recording: Recording, apart: Sequence[int]) -> Found:
+    if bool(np.all(excess(found.rule, recording)[0] <= 1)):
+        return found
+    names = ", ".join(recording.layout.names[i] for i in apart)
+    text = f"{found.explanation.text}, in {names} only"
+    return replace(found, explanation=replace(found.explanation, text=text), partly=True)
 
 
 class _Search:
@@ -132,7 +150,7 @@ class _Search:
         explanation = Explanation(
             text=text, rule=repr(rule), steps=int(within[0]) if len(within) else len(over), excess=float(over.max())
         )
-        return Found(explanation, over, refuted=bool(np.any(reference > 1)))
+        return Found(explanation, over, refuted=bool(np.any(reference > 1)), rule=rule)
 
 
 def _conventional(rule: Any, changes: Sequence[Convention | Number]) -> Any:

@@ -39,6 +39,11 @@ def copied(optimizer: Any, variables: Sequence[Any], dtypes: Sequence[Any]) -> t
     return _copied_keras(optimizer, variables, copies, memo), copies
 
 
+def key_of(variable: Any) -> Any:
+    """What an optimizer of `train` finds the slots of a variable by."""
+    return v1_optimizer._var_key(variable)
+
+
 def taken_steps(optimizer: Any) -> int:
     """How many steps the optimizer has made before, as far as it counts them."""
     return int(optimizer.iterations) if isinstance(optimizer, tf.keras.optimizers.Optimizer) else 0
@@ -100,13 +105,12 @@ def _copied_keras(optimizer: Any, variables: Sequence[Any], copies: Sequence[Any
 
 
 def _copied_v1(optimizer: Any, variables: Sequence[Any], copies: Sequence[Any], memo: dict[int, Any]) -> Any:
-    key = v1_optimizer._var_key
-    new_key = {key(old): (key(new), new) for old, new in zip(variables, copies, strict=True)}
+    new_key = {key_of(old): (key_of(new), new) for old, new in zip(variables, copies, strict=True)}
     for slots in optimizer._slots.values():
         for old_key, slot in slots.items():
             _variable(slot, new_key[old_key][1].dtype if old_key in new_key else slot.dtype, memo)
     for number in optimizer._non_slot_dict.values():
-        _variable(number, copies[0].dtype, memo)
+        _variable(number, number.dtype, memo)  # they go with hyperparameters, which are float32 tensors
     new = _deep_copy(optimizer, memo)
     new._slots = {
         name: {new_key[k][0] if k in new_key else k: slot for k, slot in slots.items()}

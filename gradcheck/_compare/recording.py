@@ -73,6 +73,17 @@ class Recording:
         """The same with the reference's trajectory in place of the optimizer's."""
         return replace(self, weights=self.reference, wide=self.reference, rounding=self.reference_rounding)
 
+    def of_variables(self, which: Sequence[int]) -> Recording:
+        """The same of some variables only; norms stay those of all, for clipping."""
+        here = np.isin(self.layout.leaf[self.layout.kept], which)
+        rows: dict[str, Any] = {
+            name: [row[here] for row in getattr(self, name)]
+            for name in (
+                "gradients", "weights", "wide", "reference", "rounding", "reference_rounding", "floor", "allowed"
+            )
+        }  # fmt: skip
+        return replace(self, start=self.start[here], layout=replace(self.layout, kept=self.layout.kept[here]), **rows)
+
 
 class _Both:
     """An optimizer in its own dtype and, where it can, in float64."""

@@ -7,6 +7,8 @@ from typing import Any
 import tensorflow as tf
 
 from gradcheck import optimizers
+from gradcheck._compare.deviations import core_of
+from gradcheck.optimizers._clipped import clips_by_norm
 from gradcheck.optimizers._rule import Rule
 
 _v1 = tf.compat.v1.train
@@ -36,38 +38,43 @@ def _momentum(rate: Any, momentum: Any, nesterov: bool, learning_rate_in: str) -
     return optimizers.Momentum(rate, momentum, nesterov, learning_rate_in=learning_rate_in)
 
 
-def _around(optimizer: Any, rule: Rule) -> Rule:
+def _around(optimizer: Any, rule: Rule) -> Rule | None:
     """The options that every optimizer of Keras takes."""
     for option, by in (("clipvalue", "value"), ("clipnorm", "norm"), ("global_clipnorm", "global norm")):
         if getattr(optimizer, option):
             rule = optimizers.Clipped(rule, getattr(optimizer, option), by)
-    if optimizer.weight_decay and not isinstance(rule, optimizers.AdamW):
+    if optimizer.weight_decay and not isinstance(core_of(rule), optimizers.AdamW):
         rule = optimizers.Decayed(rule, optimizer.weight_decay, into="weights")
+    if optimizer.loss_scale_factor:
+        rule = optimizers.Amplified(rule, 1 / optimizer.loss_scale_factor)
+    if steps := optimizer.gradient_accumulation_steps:
+        if clips_by_norm(rule) or callable(rule.learning_rate):
+            return None  # the mean is clipped, and the schedule called with the number of gradients
+        rule = optimizers.Accumulated(rule, steps)
     return rule
 
 
-def _sgd(o: Any) -> Rule:
+def _sgd(o: Any) -> Rule | None:
     return _around(o, _momentum(_rate(o), o.momentum, bool(o.nesterov), "velocity"))
 
 
-def _adagrad(o: Any) -> Rule:
+def _adagrad(o: Any) -> Rule | None:
     return _around(o, optimizers.Adagrad(_rate(o), o.initial_accumulator_value, o.epsilon, epsilon_in="root"))
 
 
 def _rmsprop(o: Any) -> Rule | None:
-    return None if o.centered else _around(o, optimizers.RMSProp(_rate(o), o.rho, o.momentum, o.epsilon))
+    return _around(o, optimizers.RMSProp(_rate(o), o.rho, o.momentum, o.epsilon, centered=o.centered))
 
 
 def _adam(o: Any) -> Rule | None:
-    return None if o.amsgrad else _around(o, optimizers.Adam(_rate(o), o.beta_1, o.beta_2, o.epsilon))
+    return _around(o, optimizers.Adam(_rate(o), o.beta_1, o.beta_2, o.epsilon, amsgrad=o.amsgrad))
 
 
 def _adamw(o: Any) -> Rule | None:
+    if not o.weight_decay:
+        return _adam(o)
     numbers = (_rate(o), o.beta_1, o.beta_2, o.epsilon)
-    if o.amsgrad:
-        return None
-    decay, clipped = o.weight_decay, _around(o, optimizers.AdamW(*numbers, weight_decay=o.weight_decay))
-    return clipped if decay else _around(o, optimizers.Adam(*numbers))
+    return _around(o, optimizers.AdamW(*numbers, amsgrad=o.amsgrad, weight_decay=o.weight_decay))
 
 
 def _number(held: Any) -> float:
@@ -78,11 +85,9 @@ def _v1_adam(o: Any) -> Rule:
     return optimizers.Adam(_number(o._lr), _number(o._beta1), _number(o._beta2), _number(o._epsilon))
 
 
-def _v1_rmsprop(o: Any) -> Rule | None:
-    if o._centered:
-        return None
+def _v1_rmsprop(o: Any) -> Rule:
     numbers = (_number(x) for x in (o._learning_rate, o._decay, o._momentum, o._epsilon))
-    return optimizers.RMSProp(*numbers, initial_accumulator_value=1.0)
+    return optimizers.RMSProp(*numbers, initial_accumulator_value=1.0, centered=o._centered)
 
 
 _KNOWN: dict[type, Any] = {

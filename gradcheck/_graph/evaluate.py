@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any, TypeVar, cast
@@ -30,6 +32,7 @@ from gradcheck._graph.program import (
 )
 
 _ALIGNED = 64  # bytes, as TensorFlow asks of memory that it does not own
+_registering = threading.RLock()  # an executor may run one program in several threads
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -57,6 +60,20 @@ def eagerly() -> Iterator[None]:
     """A scope in which ops run at once, whatever graph or mode the caller is in."""
     with context.eager_mode():
         yield
+
+
+Offered = Callable[["Runner", dict[str, Any], Sequence[Any]], "list[Any] | None"]
+_offered: ContextVar[Offered | None] = ContextVar("offered", default=None)
+
+
+@contextmanager
+def offering_batches(to: Offered | None) -> Iterator[None]:
+    """A scope in which `run_batch` first asks `to`, which gives its values, or None where the batch is to run here."""
+    token = _offered.set(to)
+    try:
+        yield
+    finally:
+        _offered.reset(token)
 
 
 def unconverted(fn: F) -> F:
@@ -112,6 +129,10 @@ class Runner:
         stacked = {name: value for name, value in stacked.items() if name in read}
         if not stacked:  # a gradient that ignores its cotangent, say: the same at all points
             return [np.repeat(value[None], points, axis=0) for value in self.run(values)]
+        offered = _offered.get()
+        found = offered(self, stacked, values) if offered is not None else None
+        if found is not None:
+            return found
         if self._needs_steps():
             return self._run_each(stacked, values)
         moving = tuple(stacked)
@@ -148,28 +169,32 @@ class Runner:
             yield [stacked[n][k] if n in stacked else v for n, v in zip(names, values, strict=True)]
 
     def _register(self, moving: tuple[str, ...]) -> str:
-        if moving not in self._registered:
-            ctx = context.context()
-            ctx.ensure_initialized()
-            if not self._names and self.program.functions:
-                # Names of this runner's own: a name in the registry stands for one definition in the whole process.
-                self._names.update({name: fresh_name("inner") for name in self.program.functions})
-                for name, body in self.program.functions.items():
-                    ctx.add_function_def(definition_of(self._names[name], call_as(body, self._names)))
-                weakref.finalize(self, release, list(self._names.values()))
-            main = call_as(self.program.main, self._names)
-            parts = split(main, moving) if moving and self.sharing else Split(nodes=(), shared=(), rest=main)
-            first = [a for m in moving for a in main.args if a.name == m]
-            rest = [a for a in main.args if a.name not in moving]
-            shared = parts.rest.args[len(main.args) :]
-            name = fresh_name("run")
-            ctx.add_function_def(definition_of(name, replace(parts.rest, args=(*first, *rest, *shared))))
+        with _registering:
+            if moving not in self._registered:
+                self._registered[moving] = self._new_function(moving)
+            return self._registered[moving]
+
+    def _new_function(self, moving: tuple[str, ...]) -> str:
+        ctx = context.context()
+        ctx.ensure_initialized()
+        if not self._names and self.program.functions:
+            # Names of this runner's own: a name in the registry stands for one definition in the whole process.
+            self._names.update({name: fresh_name("inner") for name in self.program.functions})
+            for name, body in self.program.functions.items():
+                ctx.add_function_def(definition_of(self._names[name], call_as(body, self._names)))
+            weakref.finalize(self, release, list(self._names.values()))
+        main = call_as(self.program.main, self._names)
+        parts = split(main, moving) if moving and self.sharing else Split(nodes=(), shared=(), rest=main)
+        first = [a for m in moving for a in main.args if a.name == m]
+        rest = [a for a in main.args if a.name not in moving]
+        shared = parts.rest.args[len(main.args) :]
+        name = fresh_name("run")
+        ctx.add_function_def(definition_of(name, replace(parts.rest, args=(*first, *rest, *shared))))
+        weakref.finalize(self, release, [name])
+        if moving:
+            name = _register_map(name, first, rest, parts, main.returns)
             weakref.finalize(self, release, [name])
-            if moving:
-                name = _register_map(name, first, rest, parts, main.returns)
-                weakref.finalize(self, release, [name])
-            self._registered[moving] = name
-        return self._registered[moving]
+        return name
 
 
 def _call(name: str, values: Sequence[Any], outputs: int) -> list[Any]:

@@ -77,7 +77,7 @@ def indented(text: str) -> str:
 
 
 def _finding_row(finding: Finding) -> Sequence[str]:
-    index = "" if finding.index is None else str(list(finding.index))
+    index = str(list(finding.index)) if finding.index else ""
     numbers = (finding.analytic, finding.numeric, finding.error, finding.difference, finding.allowed)
     digits = (7, 7, 2, 2, 2)
     cells = [_number(number, n) for number, n in zip(numbers, digits, strict=True)]

@@ -7,8 +7,10 @@ import contextlib
 import json
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor
 from pathlib import Path
+from typing import Any
 
 from gradcheck._report.outcomes import Outcome, outcomes_from_plain, outcomes_to_plain
 from gradcheck._version import __version__
@@ -18,6 +20,7 @@ from gradcheck.cli._progress import advancing
 from gradcheck.cli._quiet import quiet_logging, quiet_start, wake_devices
 from gradcheck.cli._replayed import replayed
 from gradcheck.cli._tables import print_outcomes, print_subjects
+from gradcheck.cli._workers import DASK, check_elsewhere, executor_for
 
 ALL_OK, FINDINGS, MISUSE, INTERRUPTED = 0, 1, 2, 130
 
@@ -59,6 +62,9 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--mode", choices=("auto", "directional", "elementwise", "jacobian"))
     run.add_argument("--seed", type=_seed, metavar="N", help="of the random directions; 0 unless given")
     run.add_argument("--logdir", metavar="DIR", help="write the reports for TensorBoard")
+    workers = run.add_mutually_exclusive_group()
+    workers.add_argument("--jobs", type=_jobs, metavar="N", help="check in N processes of this machine")
+    workers.add_argument("--executor", type=_address, metavar="dask://HOST:PORT", help="check on a Dask cluster")
     run.set_defaults(command=_run)
     commands.add_parser("list", help="name the bundled subjects").set_defaults(command=_list)
     show = commands.add_parser("show", help="print what `run --json` wrote")
@@ -77,14 +83,28 @@ def _seed(text: str) -> int:
     return int(text)
 
 
+def _jobs(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected an integer of at least 1, got {text!r}")
+    return int(text)
+
+
+def _address(text: str) -> str:
+    if not text.startswith(DASK) or text == DASK:
+        raise argparse.ArgumentTypeError(f"expected {DASK}HOST:PORT of a Dask scheduler, got {text!r}")
+    return text
+
+
 def _run(arguments: argparse.Namespace) -> int:
     # A JSON document is alone on stdout: what the user's code prints goes to stderr then.
     prints_go = contextlib.redirect_stdout(sys.stderr) if arguments.json else contextlib.nullcontext()
     with quiet_logging(), prints_go:
         quiet_start()
-        named = resolve(arguments.specs, mode=arguments.mode, seed=arguments.seed)
-        wake_devices()
-        outcomes, unchecked = _checked(named)
+        options = {"mode": arguments.mode, "seed": arguments.seed}
+        named = resolve(arguments.specs, **options)
+        with executor_for(arguments.executor, arguments.jobs) as executor:
+            wake_devices()
+            outcomes, unchecked = _checked(named, executor, options)
         if outcomes and arguments.logdir:
             unchecked += _written(outcomes, arguments.logdir)
     if outcomes and arguments.json:
@@ -98,10 +118,15 @@ def _run(arguments: argparse.Namespace) -> int:
     return MISUSE if unchecked else _exit_code(outcomes)
 
 
-def _checked(named: Sequence[Named]) -> tuple[list[Outcome], list[MisuseError]]:
+def _checked(
+    named: Sequence[Named], executor: Executor | None, options: Mapping[str, Any]
+) -> tuple[list[Outcome], list[MisuseError]]:
     """What the checks gave, and why the others could not be made."""
     outcomes, unchecked = [], []
     with advancing(len(named)) as advance:
+        if executor is not None:
+            found = check_elsewhere(executor, named, options, advance)
+            return [o for o in found if isinstance(o, Outcome)], [e for e in found if isinstance(e, MisuseError)]
         for each in named:
             try:
                 outcomes.append(each.check())

@@ -11,8 +11,11 @@ import numpy as np
 import tensorflow as tf
 
 
-def require_number(name: str, value: Any, *, most: float = math.inf) -> None:
-    """Refuse what is no number, array or scalar tensor from 0 to `most`; symbolic tensors are taken as they are."""
+def require_number(name: str, value: Any, *, most: float = math.inf, signed: bool = False) -> None:
+    """Refuse what is no number, array or scalar tensor from 0 to `most`; symbolic tensors are taken as they are.
+
+    Signed ones may be negative, but not 0.
+    """
     tensor = tf.is_tensor(value) or hasattr(value, "assign")
     if isinstance(value, bool) or not (tensor or isinstance(value, (numbers.Real, np.ndarray))):
         raise TypeError(f"{name} must be a number or a scalar tensor; got {name}={value!r}")
@@ -23,8 +26,9 @@ def require_number(name: str, value: Any, *, most: float = math.inf) -> None:
     if tensor and not (hasattr(value, "numpy") and tf.executing_eagerly()):
         return
     found = np.asarray(value.numpy() if tensor else value, np.float64)
-    if not (np.all(found >= 0) and np.all(found <= most) and np.all(np.isfinite(found))):
-        limits = "at least 0" if most == math.inf else f"from 0 to {most:g}"
+    inside = np.all(found != 0) if signed else np.all(found >= 0) and np.all(found <= most)
+    if not (inside and np.all(np.isfinite(found))):
+        limits = "other than 0" if signed else "at least 0" if most == math.inf else f"from 0 to {most:g}"
         raise ValueError(f"{name} must be a finite number {limits}; got {name}={float(found.ravel()[0])!r}")
 
 
@@ -41,6 +45,12 @@ def require_choice(name: str, value: Any, choices: Sequence[str]) -> None:
     """Refuse what is none of the choices."""
     if not isinstance(value, str) or value not in choices:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}; got {name}={value!r}")
+
+
+def require_flag(name: str, value: Any) -> None:
+    """Refuse what is neither True nor False."""
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} must be True or False; got {name}={value!r}")
 
 
 def require_rule(value: Any, kind: type) -> None:

@@ -1,8 +1,8 @@
-"""A rule whose gradients are clipped first."""
+"""A rule whose gradients are clipped first, or its steps afterwards."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
 import tensorflow as tf
@@ -12,18 +12,20 @@ from gradcheck.optimizers._around import Around
 from gradcheck.optimizers._rule import Moment, Slots, TensorMoment
 
 BY = ("value", "norm", "global norm")
+OF = ("gradient", "step")
 
 
 @dataclass(frozen=True, repr=False)
 class Clipped(Around):
-    """A rule that sees clipped gradients.
+    """A rule that sees clipped gradients, or whose steps are clipped.
 
     By "value", each entry is kept between -limit and limit (Keras' `clipvalue`). By "norm", the gradient of each leaf
     whose Euclidean norm exceeds the limit is scaled down to it (`clipnorm`); by "global norm", all leaves together
-    (`global_clipnorm`).
+    (`global_clipnorm`). Of the "step", each entry moves by at most the limit, and the rule sees what there is; this
+    is by value only.
 
     Raises:
-        TypeError, ValueError: If the rule is none, the limit negative, or `by` unknown.
+        TypeError, ValueError: If the rule is none, the limit negative, or `by` or `of` unknown.
 
     Example:
         >>> from gradcheck.optimizers import Clipped, GradientDescent
@@ -39,11 +41,14 @@ class Clipped(Around):
     rule: Any
     limit: Any
     by: str = "value"
+    _: KW_ONLY
+    of: str = "gradient"
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require_number("limit", self.limit)
-        require_choice("by", self.by, BY)
+        require_choice("of", self.of, OF)
+        require_choice("by", self.by, BY if self.of == "gradient" else ("value",))
 
     def prepare(self, grads: list[Any]) -> list[Any]:
         norms: list[Any] = []
@@ -56,12 +61,22 @@ class Clipped(Around):
         return super().prepare(grads)
 
     def update(self, moment: Moment, param: Any, gradient: Any, slots: Slots) -> tuple[Any, dict[str, Any]]:
+        if self.of == "step":
+            moved, new = super().update(moment, param, gradient, slots)
+            return param + moment.clip(moved - param, self.limit), new
         seen = moment.clip(gradient, self.limit) if self.by == "value" else gradient
         return super().update(moment, param, seen, slots)
 
     def _scaled(self, gradient: Any, norm: Any) -> Any:
         limit = tf.cast(self.limit, gradient.dtype)
         return gradient * tf.math.divide_no_nan(limit, tf.maximum(tf.cast(norm, gradient.dtype), limit))
+
+
+def clips_by_norm(rule: Any) -> bool:
+    """Whether a norm of gradients is clipped anywhere inside."""
+    if isinstance(rule, Clipped) and rule.by != "value":
+        return True
+    return isinstance(rule, Around) and clips_by_norm(rule.rule)
 
 
 def _norm(grads: list[Any]) -> Any:

@@ -9,7 +9,7 @@ from gradcheck.optimizers._arguments import require_choice, require_number
 from gradcheck.optimizers._around import Around
 from gradcheck.optimizers._rule import Moment, Slots
 
-INTO = ("gradient", "weights", "weights, unscaled")
+INTO = ("gradient", "weights", "weights, unscaled", "weights, afterwards")
 
 
 @dataclass(frozen=True, repr=False)
@@ -18,7 +18,7 @@ class Decayed(Around):
 
     Into the "gradient", λ w is added to what the rule sees, as the penalty λ |w|² / 2 in the loss does. Into the
     "weights", w <- w - η λ w goes before the step and past the rule (Keras' `weight_decay`, AdamW); "weights,
-    unscaled" leaves out η.
+    unscaled" leaves out η; "weights, afterwards" takes η λ times what the weights are after the step.
 
     Raises:
         TypeError, ValueError: If the rule is none, λ negative, or `into` unknown.
@@ -46,5 +46,8 @@ class Decayed(Around):
         decay = moment.number(self.decay)
         if self.into == "gradient":
             return super().update(moment, param, gradient + decay * param, slots)
+        if self.into == "weights, afterwards":
+            moved, new = super().update(moment, param, gradient, slots)
+            return moved - moment.number(self.learning_rate) * decay * moved, new
         shrunk = moment.number(self.learning_rate) * decay if self.into == "weights" else decay
         return super().update(moment, param - shrunk * param, gradient, slots)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
-from gradcheck.optimizers._arguments import require_choice, require_number, require_rate
+from gradcheck.optimizers._arguments import require_choice, require_flag, require_number, require_rate
 from gradcheck.optimizers._rule import Assignments, Moment, Slots
 
 RATE_IN = ("velocity", "update")
@@ -59,8 +59,7 @@ class Momentum(Assignments):
         if self.dampening_from not in (1, 2):
             raise ValueError(f"dampening_from must be 1 or 2, a step; got dampening_from={self.dampening_from!r}")
         require_choice("learning_rate_in", self.learning_rate_in, RATE_IN)
-        if not isinstance(self.nesterov, bool):
-            raise TypeError(f"nesterov must be True or False; got nesterov={self.nesterov!r}")
+        require_flag("nesterov", self.nesterov)
 
     def slots(self) -> dict[str, Any]:
         return {"velocity": 0.0}
@@ -68,7 +67,7 @@ class Momentum(Assignments):
     def accumulate(self, moment: Moment, gradient: Any, slots: Slots) -> dict[str, Any]:
         mu, pushed = moment.number(self.momentum), (1 - moment.number(self.dampening)) * gradient
         if self.dampening_from == 2:
-            pushed = moment.choose(gradient, pushed)
+            pushed = moment.at_first(gradient, pushed)
         if self.learning_rate_in == "velocity":
             pushed = moment.number(self.learning_rate) * pushed
         return {"velocity": mu * slots["velocity"] + pushed}

@@ -6,7 +6,7 @@ from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
 from gradcheck.optimizers._adagrad import EPSILON_IN, below_update
-from gradcheck.optimizers._arguments import require_choice, require_number, require_rate
+from gradcheck.optimizers._arguments import require_choice, require_flag, require_number, require_rate
 from gradcheck.optimizers._rule import Assignments, Moment, Slots
 
 
@@ -14,7 +14,8 @@ from gradcheck.optimizers._rule import Assignments, Moment, Slots
 class RMSProp(Assignments):
     """RMSProp: a <- ρ a + (1 - ρ) g², then v <- μ v + η g / √(a + ε), then w <- w - v.
 
-    With μ = 0 there is no v. Keras' `RMSprop` does the same. TensorFlow's `RMSPropOptimizer` calls ρ decay, has an ε
+    With μ = 0 there is no v. Where `centered`, b <- ρ b + (1 - ρ) g beside it, from 0, and a - b² is in place of a
+    below the root. Keras' `RMSprop` does the same. TensorFlow's `RMSPropOptimizer` calls ρ decay, has an ε
     of 1e-10, and starts a at 1, not at 0: `initial_accumulator_value=1.0`. PyTorch adds ε to the root, √a + ε, which
     is `epsilon_in="denominator"`; the slides that RMSProp comes from have no ε.
 
@@ -25,6 +26,7 @@ class RMSProp(Assignments):
         epsilon: ε; at least 0.
         initial_accumulator_value: Where a starts; at least 0.
         epsilon_in: "root" or "denominator".
+        centered: Whether the square of the mean gradient is taken off.
 
     Raises:
         TypeError, ValueError: If a number is out of its range.
@@ -36,7 +38,8 @@ class RMSProp(Assignments):
         >>> round(float(w), 5), float(state["accumulator"])
         (0.8, 4.0)
 
-    Reference: T. Tieleman, G. Hinton, Lecture 6.5: rmsprop, COURSERA: Neural Networks for Machine Learning (2012).
+    Reference: T. Tieleman, G. Hinton, Lecture 6.5: rmsprop, COURSERA: Neural Networks for Machine Learning (2012);
+    A. Graves, Generating sequences with recurrent neural networks (2013), arXiv:1308.0850, for the centered form.
     """
 
     learning_rate: Any
@@ -46,6 +49,7 @@ class RMSProp(Assignments):
     _: KW_ONLY
     initial_accumulator_value: Any = 0.0
     epsilon_in: str = "root"
+    centered: bool = False
 
     def __post_init__(self) -> None:
         require_rate("learning_rate", self.learning_rate)
@@ -54,15 +58,19 @@ class RMSProp(Assignments):
         require_number("epsilon", self.epsilon)
         require_number("initial_accumulator_value", self.initial_accumulator_value)
         require_choice("epsilon_in", self.epsilon_in, EPSILON_IN)
+        require_flag("centered", self.centered)
 
     def slots(self) -> dict[str, Any]:
-        return {"accumulator": self.initial_accumulator_value, "velocity": 0.0}
+        mean = {"mean": 0.0} if self.centered else {}
+        return {"accumulator": self.initial_accumulator_value, "velocity": 0.0, **mean}
 
     def accumulate(self, moment: Moment, gradient: Any, slots: Slots) -> dict[str, Any]:
         rho, mu, eta = (moment.number(x) for x in (self.rho, self.momentum, self.learning_rate))
         squares = rho * slots["accumulator"] + (1 - rho) * (gradient * gradient)
-        pushed = eta * gradient / below_update(moment, squares, self.epsilon, self.epsilon_in)
-        return {"accumulator": squares, "velocity": mu * slots["velocity"] + pushed}
+        mean = {"mean": rho * slots["mean"] + (1 - rho) * gradient} if self.centered else {}
+        spread = squares - mean["mean"] * mean["mean"] if self.centered else squares
+        pushed = eta * gradient / below_update(moment, spread, self.epsilon, self.epsilon_in)
+        return {"accumulator": squares, "velocity": mu * slots["velocity"] + pushed, **mean}
 
     def descend(self, moment: Moment, param: Any, gradient: Any, slots: Slots) -> Any:
         return param - slots["velocity"]

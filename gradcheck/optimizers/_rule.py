@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -37,8 +37,17 @@ class Moment(Protocol):
     def clip(self, value: Any, limit: Any) -> Any:
         """The values between -limit and limit."""
 
-    def choose(self, first: Any, otherwise: Any) -> Any:
+    def larger(self, one: Any, other: Any) -> Any:
+        """The larger of each two values."""
+
+    def at_first(self, then: Any, otherwise: Any) -> Any:
         """The one at the first step, the other later."""
+
+    def at_each(self, steps: int, then: Any, otherwise: Any) -> Any:
+        """The one at each n-th step, the other between."""
+
+    def counting(self, count: Any) -> Moment:
+        """The same with another count."""
 
 
 class Rule:
@@ -157,8 +166,17 @@ class TensorMoment:
         limit = self.number(limit)
         return tf.clip_by_value(value, -limit, limit)
 
-    def choose(self, first: Any, otherwise: Any) -> Any:
-        return tf.where(tf.equal(self.count, 1), first, otherwise)
+    def larger(self, one: Any, other: Any) -> Any:
+        return tf.maximum(one, other)
+
+    def at_first(self, then: Any, otherwise: Any) -> Any:
+        return tf.where(tf.equal(self.count, 1), then, otherwise)
+
+    def at_each(self, steps: int, then: Any, otherwise: Any) -> Any:
+        return tf.where(tf.equal(self.count % steps, 0), then, otherwise)
+
+    def counting(self, count: Any) -> TensorMoment:
+        return replace(self, count=count)
 
     def _at_this_step(self, value: Any) -> Any:
         found = value(self.count - 1) if callable(value) else value

@@ -41,6 +41,6 @@ class Stale(Around):
 
     def update(self, moment: Moment, param: Any, gradient: Any, slots: Slots) -> tuple[Any, dict[str, Any]]:
         waiting = slots["waiting"]
-        seen = moment.choose(gradient, waiting) if self.first == "fresh" else waiting
+        seen = moment.at_first(gradient, waiting) if self.first == "fresh" else waiting
         param, new = super().update(moment, param, seen, slots)
         return param, {**new, "waiting": gradient}

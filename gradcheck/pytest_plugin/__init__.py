@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from gradcheck.pytest_plugin._checker import Checker
-from gradcheck.pytest_plugin._explain import explain, shorten, tripped
+from gradcheck.pytest_plugin._explain import reports_of, shorten, tripped, without_text
 from gradcheck.pytest_plugin._records import ATTRIBUTE, TRIP, attach, plain_reports, record
 from gradcheck.pytest_plugin._session import Session
 from gradcheck.pytest_plugin._settings import MARKER, Settings, add_options, marked, settings_of
@@ -28,7 +28,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Read the options, and watch the run."""
     config.addinivalue_line("markers", MARKER)
-    config.addinivalue_line("markers", "no_nans: the test runs under a watchdog, and fails where it writes a NaN")
+    config.addinivalue_line("markers", "no_nans: the test runs under a watchdog, and fails by a NaN")
     settings = settings_of(config)
     config.stash[_SETTINGS] = settings
     config.pluginmanager.register(Session(config, settings), "gradcheck-session")
@@ -56,12 +56,12 @@ def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Show the reports that a test fails by, and hand on what its checks found."""
-    shown = explain(call.excinfo)
     report = yield
-    shown = shown or explain(call.excinfo)  # that of a unittest.TestCase is known only now
+    shown = reports_of(call.excinfo)
     shorten(report.longrepr, shown)
     if call.excinfo is not None and tripped(call.excinfo.value):
         report.longrepr = str(call.excinfo.value)
+        report.sections = list(without_text(report.sections, report.longrepr))
         setattr(report, TRIP, str(call.excinfo.value).split("\n", 1)[0])
     for failed in shown:
         if hasattr(failed, "findings"):
@@ -83,16 +83,19 @@ def pytest_runtest_call(item: pytest.Item) -> None:
 def _watch(item: Any) -> Any:
     """A watchdog, under which the body of a test runs as a step of a training would."""
     watchdog = Checker({}, item.config.stash[_SETTINGS], lambda report: None).watchdog(action="raise")
-    item.obj = watchdog.watch(item.obj)
+    from gradcheck.pytest_plugin._tapes import with_guarded_tapes
+
+    item.obj = watchdog.watch(with_guarded_tapes(item.obj, watchdog))
     return watchdog
 
 
 @pytest.fixture
 def no_nans(request: pytest.FixtureRequest) -> Any:
-    """The watchdog under which the test runs: it fails with its report where the test writes what is not finite.
+    """The watchdog under which the test runs: it fails with its report where something is not finite.
 
-    That is a variable; nothing that the test wrote is left then. The marker of the same name does so for a test, a
-    class or a module.
+    That is what the test writes into variables, and what it differentiates with a `tf.GradientTape` in Python, or gets
+    as a gradient; nothing that it wrote is left then. The marker of the same name does so for a test, a class or a
+    module.
     """
     return _watch(request.node)
 

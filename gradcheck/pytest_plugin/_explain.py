@@ -2,16 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 _FRAMES = 3  # unittest asserts in functions of its own
+_NOT_THE_USERS = (str(Path(__file__).parents[1]), str(Path("tensorflow", "python", "autograph")))
 
 
-def explain(excinfo: pytest.ExceptionInfo[BaseException] | None) -> list[Any]:
-    """The reports that an exception is about; a bare assertion on one is made to show it.
+def explain(excinfo: pytest.ExceptionInfo[BaseException] | None) -> None:
+    """Make an exception that is about reports show them, and the user's frames only."""
+    reports = reports_of(excinfo)
+    if excinfo is None or not reports:
+        return
+    if hasattr(excinfo.value, "report"):
+        _cut_off(excinfo)
+    else:
+        said = _said(excinfo.value.args[0], reports[0])
+        excinfo.value.args = ("\n".join([*said, *map(str, reports)]), *excinfo.value.args[1:])
+
+
+def reports_of(excinfo: pytest.ExceptionInfo[BaseException] | None) -> list[Any]:
+    """The reports that an exception is about.
 
     Returns:
         Reports that are not ok: the one that a GradientMismatch carries, or those that an assertion looked at.
@@ -24,10 +39,29 @@ def explain(excinfo: pytest.ExceptionInfo[BaseException] | None) -> list[Any]:
         return [carried]
     if not isinstance(error, AssertionError) or not error.args or not isinstance(error.args[0], str):
         return []
-    looked_at = [report for report in _in_frame(excinfo) if _shows(error.args[0], report)]
-    if looked_at:
-        error.args = ("\n".join(map(str, looked_at)), *error.args[1:])
-    return looked_at
+    return [report for report in _in_frame(excinfo) if _shows(error.args[0], report)]
+
+
+def _said(message: str, report: Any) -> list[str]:
+    """What the test itself has to say: before what pytest makes of an assertion, behind what unittest does."""
+    of_pytest, found, _ = message.partition("\nassert ")
+    if found:
+        return [of_pytest]
+    behind = message.removeprefix(repr(report))
+    return [behind.partition(" : ")[2]] if behind != message and " : " in behind else []
+
+
+def _cut_off(excinfo: pytest.ExceptionInfo[BaseException]) -> None:
+    """Take the frames below the user's off a traceback: pytest's own filters go back to what it holds."""
+    frame: Any = excinfo.tb
+    last: Any = None
+    while frame is not None:
+        if not any(part in frame.tb_frame.f_code.co_filename for part in _NOT_THE_USERS):
+            last = frame
+        frame = frame.tb_next
+    if last is not None:
+        last.tb_next = None
+        excinfo.traceback = type(excinfo.traceback)(excinfo.tb)
 
 
 def _in_frame(excinfo: pytest.ExceptionInfo[BaseException]) -> Iterator[Any]:
@@ -64,6 +98,14 @@ def shorten(longrepr: Any, shown: list[Any]) -> None:
 def tripped(error: BaseException) -> bool:
     """Whether a watchdog raised the error; none of the frames that led there is the user's."""
     return type(error).__name__ == "NonfiniteTrip" and hasattr(error, "report")
+
+
+def without_text(sections: Iterable[tuple[str, str]], text: str) -> Iterator[tuple[str, str]]:
+    """Captured sections without the records of a log that say the same once more, and without what is empty then."""
+    record = re.compile(rf"^\w+ +gradcheck:.*\n{re.escape(text)}\n?", re.MULTILINE)
+    for name, content in sections:
+        if left := record.sub("", content):
+            yield name, left
 
 
 def _without_name(line: str, first: str) -> str:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from gradcheck._report.gradient import GradientReport
 
 _KEY = pytest.StashKey[list[Any]]()
+_HANDED_ON = pytest.StashKey[int]()
 ATTRIBUTE = "gradcheck_reports"  # of a pytest report, which pytest-xdist carries from a worker in plain values
 
 TRIP = "gradcheck_trip"  # the first line of what a watchdog said
@@ -47,8 +48,11 @@ def attach(item: pytest.Item) -> None:
 
 
 def plain_reports(item: pytest.Item) -> list[dict[str, Any]]:
-    """The reports of a test, in plain values."""
-    return [report.to_dict() for report in item.stash.get(_KEY, [])]
+    """The reports of a test, in plain values, those that were not handed on before: each subtest has its own."""
+    reports: list[GradientReport] = item.stash.get(_KEY, [])
+    new = reports[item.stash.get(_HANDED_ON, 0) :]
+    item.stash[_HANDED_ON] = len(reports)
+    return [report.to_dict() for report in new]
 
 
 def read(report: pytest.TestReport) -> Iterable[Record]:

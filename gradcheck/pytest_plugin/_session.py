@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import shlex
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from gradcheck.pytest_plugin._explain import explain
 from gradcheck.pytest_plugin._records import TRIP, Record, gravity, read, worst_of
-from gradcheck.pytest_plugin._settings import Settings
+from gradcheck.pytest_plugin._settings import OF_RUN, Settings
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -33,6 +34,15 @@ class Session:
         """The seed, where it was drawn."""
         drawn = self._settings.drawn and not self._is_worker
         return f"gradcheck: --gradcheck-seed={self._settings.seed} repeats this run" if drawn else None
+
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_configure_node(self, node: Any) -> None:
+        """Tell a worker of pytest-xdist the seed: it reads the command line itself, and would draw another."""
+        node.workerinput[OF_RUN] = self._settings.seed
+
+    def pytest_runtest_makereport(self, call: pytest.CallInfo[None]) -> None:
+        """Let what a test fails by show its report, before pytest reads it, and after unittest told it."""
+        explain(call.excinfo)
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Keep what a test found."""

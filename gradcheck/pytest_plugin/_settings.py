@@ -15,6 +15,7 @@ MARKER = (
     "gradcheck(mode, order, rtol, directions, seed, forward): defaults of the checks that the fixture gradcheck makes "
     "in this test, class or module"
 )
+OF_RUN = "gradcheck_seed"  # what a worker of pytest-xdist is told
 MODES = ("auto", "directional", "elementwise", "jacobian")
 
 
@@ -74,8 +75,8 @@ def settings_of(config: pytest.Config) -> Settings:
     seed = _parsed(config, "seed", _seed)
     drawn = seed == "random"
     if drawn:
-        seed = random.SystemRandom().randrange(2**31)
-        config.option.gradcheck_seed = seed  # as the workers of pytest-xdist are to see it
+        of_run = getattr(config, "workerinput", {}).get(OF_RUN)
+        seed = random.SystemRandom().randrange(2**31) if of_run is None else of_run
     return Settings(
         mode=mode,
         seed=seed,

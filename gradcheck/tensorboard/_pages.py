@@ -7,15 +7,13 @@ all the same.
 from __future__ import annotations
 
 import functools
-import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import tensorflow as tf
 
+from gradcheck.tensorboard._sink import LOGGER
 from gradcheck.tensorboard._values import Summary, SummaryMetadata
-
-_LOGGER = logging.getLogger("gradcheck")
 
 
 def layout(categories: Mapping[str, Mapping[str, Sequence[str]]]) -> list[Any]:
@@ -74,7 +72,7 @@ def _say_what_is_missing(error: ModuleNotFoundError, page: str) -> None:
 
 @functools.cache
 def _say_once(page: str) -> None:
-    _LOGGER.warning(
+    LOGGER.warning(
         "nothing is written for %s: that needs the package tensorboard, and there is none in this environment; "
         'type pip install "gradcheck[tensorboard]"', page,
     )  # fmt: skip

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import io
-import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -14,8 +13,8 @@ from numpy.typing import NDArray
 
 from gradcheck._report.plot import Target
 from gradcheck._results import ErrorMap
+from gradcheck.tensorboard._sink import LOGGER
 
-_LOGGER = logging.getLogger("gradcheck")
 _SIDE = 384  # pixels, about, of the longer side
 _LEAST, _MOST = 6, 96  # pixels of a cell
 _DECADES = 3.0  # around 1 that colours tell apart
@@ -64,4 +63,4 @@ def plotted(plot: Callable[[Any, Target], None], what: Any) -> bytes | str:
 
 @functools.cache
 def _say_once(text: str) -> None:
-    _LOGGER.warning("%s", text)
+    LOGGER.warning("%s", text)

@@ -16,7 +16,8 @@ import tensorflow as tf
 
 from gradcheck.tensorboard._values import summary
 
-_LOGGER = logging.getLogger("gradcheck")
+LOGGER = logging.getLogger("gradcheck")
+LOGGER.addHandler(logging.NullHandler())  # without a handler of the user's, nothing is printed
 FAILURES: tuple[type[Exception], ...] = (tf.errors.OpError, OSError)
 _VERSION = "brain.Event:2"  # without which TensorBoard takes the file for one of another format
 _PAUSE = 60.0  # seconds between a failure and the next attempt
@@ -130,11 +131,11 @@ class EventFile:
         self._pause_ends = time.monotonic() + _PAUSE
         if not self._failed:
             self._failed = True
-            _LOGGER.warning("cannot write to %s: %s; training goes on without", self.logdir, said(error))
+            LOGGER.warning("cannot write to %s: %s; training goes on without", self.logdir, said(error))
 
     def _recovered(self) -> None:
         if self._failed:
-            _LOGGER.warning("writing to %s again; steps lost: %d", self.logdir, self._lost)
+            LOGGER.warning("writing to %s again; steps lost: %d", self.logdir, self._lost)
             self._failed, self._lost = False, 0
 
 
@@ -163,7 +164,7 @@ class DefaultWriter:
                 raise
             if not self._failed:
                 self._failed = True
-                _LOGGER.warning("cannot write summaries: %s; training goes on without", said(error))
+                LOGGER.warning("cannot write summaries: %s; training goes on without", said(error))
 
     def flush(self) -> None:
         """Nothing: the writer's owner flushes it."""

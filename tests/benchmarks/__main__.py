@@ -22,6 +22,8 @@ NAMES = (
     "resnet",
     "watch",
     "tensorboard",
+    "farm",
+    "peers",
 )
 
 

@@ -273,11 +273,67 @@ def test_a_random_seed_is_said_and_repeats_the_run(project):
     assert f"assert not {option.partition('=')[2]}" in again.stdout.str()
 
 
+def test_a_random_seed_is_one_for_all_workers(project, tmp_path):
+    """Each worker reads `random` on the command line, and is told what was drawn."""
+    project.makepyfile(
+        """
+import pytest
+
+@pytest.mark.parametrize("part", range(4))
+def test_it(request, part):
+    (settings,) = [each._settings for each in request.config.pluginmanager.get_plugins()
+                   if type(each).__module__ == "gradcheck.pytest_plugin._session"]
+    assert not settings.seed
+"""
+    )
+    result = project.runpytest_subprocess(*PLUGIN, "-n", "2", "-p", "no:cacheprovider", "--gradcheck-seed=random")
+    seed = result.stdout.str().partition("--gradcheck-seed=")[2].split()[0]
+    assert result.stdout.str().count(f"E       assert not {seed}\n") == 4
+
+
 def test_every_option_has_an_ini_value_and_a_line_of_help(project):
     result = run(project, "--help")
     for name in ("mode", "seed", "json", "logdir", "dump", "durations"):
         result.stdout.fnmatch_lines([f"*--gradcheck-{name}=*", f"*gradcheck_{name} *"])
     run(project, "--markers").stdout.fnmatch_lines(["@pytest.mark.gradcheck(mode, order, rtol, *"])
+
+
+def test_what_a_test_says_itself_is_kept_and_no_frame_but_its_own_is_shown(project):
+    project.makepyfile(
+        IMPORTS
+        + """
+import unittest
+
+def test_said():
+    assert gc.check_gradients(wrong, X), "said by pytest"
+
+class TestSaid(unittest.TestCase):
+    def test_said(self):
+        self.assertTrue(gc.check_gradients(wrong, X), "said by unittest")
+
+    def test_unsaid(self):
+        self.assertTrue(gc.check_gradients(wrong, X))
+
+    def test_graph(self):
+        with tf.Graph().as_default():
+            x = tf.constant(X)
+            gc.assert_tf_gradients(wrong(x), x)
+
+    def test_subtests(self):
+        for k in (1.0, 2.0):
+            with self.subTest(k=k):
+                self.assertTrue(gc.check_gradients(lambda x: k * wrong(x), X))
+"""
+    )
+    result = run(project)
+    text = result.stdout.str()
+    first = "GradientMismatch: d wrong / d inputs is wrong at [0] for output entry [0]"
+    for said in ("pytest", "unittest"):
+        assert f"E       AssertionError: said by {said}\nE       {first}\n" in text
+    assert " is not true" not in text
+    assert "gradcheck: 6 of 6 checks are not ok" in text
+    result.stdout.no_fnmatch_line("*api.py*")
+    result.stdout.no_fnmatch_line("*tf_gradients.py*")
 
 
 def test_costs_are_listed_with_v(project):
@@ -359,6 +415,26 @@ def test_all_is_finite(gradcheck):
 def test_of_something_else():
     assert 1 + 1 == 3
 
+@pytest.mark.no_nans
+def test_a_gradient_that_is_only_computed():
+    x = tf.constant([1.0, 0.0])
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        y = tf.reduce_sum(tf.sqrt(x))
+    tape.gradient(y, x)
+
+@pytest.mark.no_nans
+def test_what_is_masked_is_no_fault():
+    x = tf.constant([1.0, 0.0])
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        logs = tf.where(x > 0, tf.math.log(tf.where(x > 0, x, 1.0)), tf.math.log(tf.zeros(2)))
+        y = tf.reduce_sum(tf.where(x > 0, logs, 0.0))
+    assert (tape.gradient(y, x).numpy() == [1.0, 0.0]).all()
+
+def test_the_tape_is_as_before():
+    assert tf.GradientTape.gradient.__module__.startswith("tensorflow")
+
 def test_nothing_was_written():
     assert tf.reduce_all(tf.math.is_finite(w))
 
@@ -369,17 +445,20 @@ def test_a_watchdog_of_the_tests(gradcheck):
 """
     )
     result = run(project)
-    assert result.parseoutcomes()["failed"] == 3
+    assert result.parseoutcomes()["failed"] == 4
     result.stdout.fnmatch_lines(
         [
             "step 1 of test_by_the_fixture is not finite: *",
             "* where *in step: *",
             "E       assert (1 + 1) == 3",
-            "*gradcheck: a watchdog failed 2 tests*",
+            "step 1 of test_a_gradient_that_is_only_computed is not finite: *",
+            "* where *y = tf.reduce_sum(tf.sqrt(x))*",
+            "*gradcheck: a watchdog failed 3 tests*",
             "NONFINITE  step 1 of test_by_the_fixture is not finite: *: pytest *::test_by_the_fixture",
         ]
     )
     result.stdout.no_fnmatch_line("*_watchdog/*.py*")
+    assert result.stdout.str().count("name=test_by_the_fixture") == 0  # the log, which would say it all again
 
 
 def test_what_the_fixture_hands_on_to_others(project):

@@ -1,5 +1,7 @@
 """An optimizer beside its reference: where they part, what explains it, and that nothing of the user's is changed."""
 
+import contextlib
+import functools
 import json
 import random
 import re
@@ -147,6 +149,42 @@ class OffByAFactor(keras.SGD):
         super().update_step(gradient, variable, learning_rate * self.factor)
 
 
+class AheadOfTime(keras.Adam):
+    """Counts a step before it takes it."""
+
+    def update_step(self, gradient, variable, learning_rate):
+        self._iterations.assign_add(1)
+        super().update_step(gradient, variable, learning_rate)
+        self._iterations.assign_sub(1)
+
+
+class OffByALossScale(keras.Adagrad):
+    def update_step(self, gradient, variable, learning_rate):
+        super().update_step(128 * gradient, variable, learning_rate)
+
+
+def adam_of_m_only(p, g, state):
+    m, v, t = state
+    m, v, t = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g * g, t + 1
+    return p - 0.01 * m / (1 - 0.9**t) / (tf.sqrt(v) + 1e-7), (m, v, t)
+
+
+def decaying_afterwards(p, g, s):
+    moved = p - 0.05 * g
+    return moved - 0.05 * 0.3 * moved, s
+
+
+def clipping_afterwards(p, g, v):
+    v = 0.9 * v + 0.05 * g
+    return p - tf.clip_by_value(v, -0.02, 0.02), v
+
+
+def without_decay_of(name):
+    optimizer = keras.AdamW(0.01, weight_decay=0.2)
+    optimizer.exclude_from_weight_decay(var_names=[name])
+    return optimizer
+
+
 PLANTED = {
     "initial accumulator": (
         lambda: (v1.AdagradOptimizer(0.3), Adagrad(0.3)), "initial accumulator 0.1 instead of 0"),
@@ -194,6 +232,43 @@ PLANTED = {
     "a stale gradient": (
         lambda: (by_hand(stale_by_hand), GradientDescent(0.05)),
         "a gradient that is stale by one step, and zero at first"),
+    "counted one ahead": (
+        lambda: (AheadOfTime(0.01), keras.Adam(0.01)), "steps counted one ahead"),
+    "only m is corrected": (lambda: (by_hand(adam_of_m_only, moments), Adam(0.01)), "bias correction of m only"),
+    "decay after the step": (
+        lambda: (by_hand(decaying_afterwards), keras.SGD(0.05, weight_decay=0.3)),
+        "no weight decay and weight decay 0.3 into the weights, afterwards"),
+    "clipped steps": (
+        lambda: (by_hand(clipping_afterwards), keras.SGD(0.05, momentum=0.9)), "steps clipped by value at 0.02"),
+    "a velocity that starts elsewhere": (
+        lambda: (by_hand(lambda p, g, v: (p - (0.9 * v + 0.05 * g), 0.9 * v + 0.05 * g),
+                         lambda params: [0.02 * tf.ones_like(p) for p in params]), Momentum(0.05, 0.9)),
+        "initial velocity 0.02 instead of 0"),
+    "a loss scale left in": (
+        lambda: (OffByALossScale(0.05), keras.Adagrad(0.05)), "gradients 128 times as large"),
+    "the wrong sign": (
+        lambda: (by_hand(lambda p, g, s: (p + 0.001 * g, s)), keras.SGD(0.001)), "gradients of the opposite sign"),
+    "a mean of gradients": (
+        lambda: (by_hand(lambda p, g, m: (p - 0.05 * (0.8 * m + 0.2 * g), 0.8 * m + 0.2 * g)), GradientDescent(0.05)),
+        "a moving average of the gradient, with 0.8, in its place"),
+    "gathered gradients": (
+        lambda: (keras.Adam(0.01, gradient_accumulation_steps=4), keras.Adam(0.01)),
+        "gradients gathered over 4 steps, and their mean taken"),
+    "AMSGrad": (
+        lambda: (keras.Adam(0.05, beta_2=0.9, amsgrad=True), keras.Adam(0.05, beta_2=0.9)),
+        "the largest v so far (AMSGrad) instead of v"),
+    "no AMSGrad": (
+        lambda: (keras.Adam(0.05, beta_2=0.9), keras.Adam(0.05, beta_2=0.9, amsgrad=True)),
+        "v instead of the largest v so far (AMSGrad)"),
+    "centered": (
+        lambda: (v1.RMSPropOptimizer(0.01, centered=True), v1.RMSPropOptimizer(0.01)),
+        "centered squares instead of plain ones"),
+    "one variable has no decay": (
+        lambda: (without_decay_of("b"), keras.AdamW(0.01, weight_decay=0.2)), "no weight decay, in b only"),
+    "one variable has another rate": (
+        lambda: (lambda params, grads, state: (
+            [p - rate * g for p, g, rate in zip(params, grads, (0.05, 0.06), strict=True)], state),
+         GradientDescent(0.05)), "learning rate 0.06 instead of 0.05, 1.2 times it, in b only"),
     "the wrong order": (
         lambda: (TwoAssignments(Adam(0.01, epsilon=0.1), "params"), Adam(0.01, epsilon=0.1)),
         "the weights assigned before the state"),
@@ -228,15 +303,15 @@ def averaging(params, grads, state):
     return [p - 0.05 * (g + 0.5 * q) for p, g, q in zip(params, grads, before, strict=True)], grads
 
 
-def another_rate_for_each(params, grads, state):
-    return [p - rate * g for p, g, rate in zip(params, grads, (0.05, 0.06), strict=True)], state
+def other_rates(params, grads, state):
+    return [p - rate * g for p, g, rate in zip(params, grads, (0.04, 0.06), strict=True)], state
 
 
 UNEXPLAINABLE = {
     "a wobbling rate": lambda: counted(lambda p, g, k: p - 0.05 * (1 + 1e-4 * np.sin(7.0 * k)) * g),
     "only signs": lambda: counted(lambda p, g, k: p - 0.05 * tf.sign(g)),
     "every seventh step left out": lambda: counted(lambda p, g, k: p - 0.05 * g if k % 7 else p),
-    "another rate for each variable": lambda: another_rate_for_each,
+    "other rates for all variables": lambda: other_rates,
     "weights on a grid": lambda: counted(lambda p, g, k: tf.round(1e3 * (p - 0.05 * g)) / 1e3),
     "a rate that drops": lambda: counted(lambda p, g, k: p - (0.05 if k < 20 else 0.02) * g),
     "one step off by little": lambda: counted(lambda p, g, k: p - 0.05 * g + (1e-5 if k == 9 else 0.0)),
@@ -555,10 +630,90 @@ def test_misuse_says_what_was_asked_and_what_to_write(arguments, error, message)
     assert W.numpy().tolist() == before
 
 
-def test_inside_a_graph_it_says_where_to_call_it():
-    message = "^compare_optimizers runs eagerly: call it outside of tf.function and of tf.Graph$"
-    with tf.Graph().as_default(), pytest.raises(ValueError, match=message):
+# In a graph.
+
+
+@contextlib.contextmanager
+def session_of(use_resource):
+    """A graph with a loss of two trained variables and another one, and its session."""
+    with tf.Graph().as_default():
+        get = functools.partial(v1_variable, use_resource=use_resource)
+        w, table = get("w", np.float32([2.0, -1.0])), get("table", np.arange(8, dtype=np.float32).reshape(4, 2))
+        scale = get("scale", np.float32(0.5), trainable=False)
+        rows = tf.nn.embedding_lookup(table, [1, 2, 1])
+        loss = scale * tf.reduce_sum((w - 3) ** 2) + tf.reduce_sum(rows**2)
+        trained = v1.AdamOptimizer(0.1, epsilon=1e-3)
+        train = trained.minimize(loss, var_list=[w, table])
+        with tf.compat.v1.Session() as session:
+            session.run(tf.compat.v1.global_variables_initializer())
+            yield loss, [w, table], session, trained, train
+
+
+def v1_variable(name, value, **options):
+    return tf.compat.v1.get_variable(name, initializer=value, **options)
+
+
+@pytest.mark.parametrize("use_resource", [False, True], ids=["reference variables", "resource variables"])
+def test_optimizers_of_a_graph_are_compared_and_the_graph_is_only_read(use_resource):
+    with session_of(use_resource) as (loss, variables, session, trained, train):
+        operations, values = len(loss.graph.get_operations()), session.run(variables)
+        report = compare_optimizers(v1.AdagradOptimizer(0.6), Adagrad(0.6), loss, variables, 20)
+        assert report.explanation.text == "initial accumulator 0.1 instead of 0"
+        assert [v.variable for v in report.variables] == ["w", "table"]
+        assert compare_optimizers(v1.MomentumOptimizer(0.1, 0.9), Momentum(0.1, 0.9), lambda: loss, variables, 5).ok
+        assert compare_optimizers(trained, v1.AdamOptimizer(0.1, epsilon=1e-3), loss, variables, 5).ok
+        for _ in range(3):
+            session.run(train)
+        report = compare_optimizers(trained, v1.AdamOptimizer(0.1, epsilon=1e-3), loss, variables, 5)
+        assert report.first_apart == 1  # it goes on from its slots
+        assert not any("float64" in note for note in report.notes)
+        found = report.variables[0].optimizer[1:4]
+        expected = [(session.run(train), session.run(variables[0]).ravel())[1] for _ in range(3)]
+        assert any(np.allclose(found, [row[i] for row in expected], rtol=1e-6) for i in (0, 1))
+        assert len(loss.graph.get_operations()) == operations
+        np.testing.assert_array_less(0, abs(session.run(variables)[0] - values[0]))  # by `train` alone
+
+
+def test_what_a_graph_lacks_is_said():
+    with tf.Graph().as_default():
+        w, fed = v1_variable("w", np.float32([1.0])), tf.compat.v1.placeholder(tf.float32, [], name="fed")
+        loss, rate = tf.reduce_sum(w**2), tf.compat.v1.train.exponential_decay(0.1, tf.constant(0) + 1, 10, 0.5)
+        with pytest.raises(ValueError, match=r"^compare_optimizers in a tf.Graph reads the variables in its session, "):
+            compare_optimizers(GOOD, GOOD, loss, [w], 3)
+        with tf.compat.v1.Session() as session:
+            with pytest.raises(
+                ValueError, match=r"^variables must have values in the session; run tf.compat.v1.global_"
+            ):
+                compare_optimizers(GOOD, GOOD, loss, [w], 3)
+            session.run(tf.compat.v1.global_variables_initializer())
+            with pytest.raises(ValueError, match=r"^loss must be computed from variables and constants; 'fed' "):
+                compare_optimizers(GOOD, GOOD, loss * fed, [w], 3)
+            with pytest.raises(
+                TypeError, match=r"^loss must be a tensor of the graph, or a callable that gives one; got"
+            ):
+                compare_optimizers(GOOD, GOOD, lambda: 1.0, [w], 3)
+            with pytest.raises(
+                ValueError, match=r"^variables must be of the default graph, as loss is; number 1 is not$"
+            ):
+                compare_optimizers(GOOD, GOOD, loss, [w, W], 3)
+            hidden = tf.compat.v1.Variable(1.0, name="hidden", collections=[])
+            with pytest.raises(
+                ValueError, match=r"^loss reads 'hidden', which is in no collection of the graph: add it "
+            ):
+                compare_optimizers(GOOD, GOOD, loss * hidden, [w], 3)
+            optimizer = v1.GradientDescentOptimizer(rate * fed)
+            message = (
+                r"^optimizer must have hyperparameters that are numbers or callables; learning_rate is the tensor "
+            )
+            with pytest.raises(ValueError, match=message):
+                compare_optimizers(optimizer, GOOD, loss, [w], 3)
+
+    @tf.function
+    def traced():
         compare_optimizers(GOOD, GOOD, never, W, 3)
+
+    with pytest.raises(ValueError, match=r"compare_optimizers cannot run while a tf.function is traced"):
+        traced()
 
 
 # The report.

@@ -26,6 +26,13 @@ ROOT = str(Path(__file__).parents[2])
 PNG = tf.io.encode_png(np.full((3, 5, 1), 200, np.uint8)).numpy()
 
 
+def accumulated(logdir):
+    """What TensorBoard's own reader makes of a run."""
+    found = event_accumulator.EventAccumulator(str(logdir), {event_accumulator.TENSORS: 0})
+    found.Reload()
+    return found
+
+
 def test_a_closed_file_takes_nothing(tmp_path):
     file = EventFile(tmp_path)
     file.close()
@@ -59,6 +66,21 @@ NO_PNG = r"^png must hold a PNG picture; got 6 bytes that begin with b'GIF89a'$"
 def test_misuse_is_refused(make, error, said):
     with pytest.raises(error, match=said):
         make()
+
+
+def test_two_writers_may_share_a_directory(tmp_path):
+    sinks = [EventFile(tmp_path), EventFile(tmp_path)]
+    for step in range(4):
+        sinks[step % 2].write(step, [scalar("loss", step)])
+    for sink in sinks:
+        sink.close()
+    assert len(list(tmp_path.iterdir())) == 2
+    assert sorted(read_events(tmp_path).scalars["loss"].steps) == [0, 1, 2, 3]
+    assert sorted(event.step for event in accumulated(tmp_path).Tensors("loss")) == [0, 1, 2, 3]
+
+
+def test_nothing_is_printed_by_itself():
+    assert any(isinstance(handler, logging.NullHandler) for handler in logging.getLogger("gradcheck").handlers)
 
 
 class TestADiskThatFails:
@@ -222,13 +244,6 @@ class TestAssertScalarLogged:
 # ------------------------------------------------------------------------------------- beside TensorBoard's own reader
 
 
-def accumulated(logdir):
-    """What TensorBoard's own reader makes of a run."""
-    found = event_accumulator.EventAccumulator(str(logdir), {event_accumulator.TENSORS: 0})
-    found.Reload()
-    return found
-
-
 def test_tensorboard_reads_the_same(written):
     ours, theirs = read_events(written), accumulated(written)
     plugins = {"scalars": ours.scalars, "histograms": ours.histograms, "text": ours.texts, "images": ours.images}
@@ -281,6 +296,8 @@ WITHOUT_PACKAGES = """
                 raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
     sys.meta_path.insert(0, Blocked())
+    import logging
+    logging.basicConfig(format="%(message)s")
     import numpy as np
     import tensorflow as tf
     import gradcheck
@@ -382,30 +399,40 @@ def test_both_readers_read_all_steps_of_a_killed_writer(tmp_path):
 
 
 FULL = """
-    import logging, resource, signal, sys
-    import numpy as np
-    from gradcheck.tensorboard import read_events
+    import logging, os, resource, signal, sys
+    from gradcheck.tensorboard import _sink, read_events
     from gradcheck.tensorboard._sink import EventFile
     from gradcheck.tensorboard._values import scalar, text
 
+    def limit(size):
+        "Writes beyond it fail, as on a full disk."
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+
+    logdir = sys.argv[1]
     logging.basicConfig(format="%(message)s", stream=sys.stdout)
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))  # a write beyond it fails, as on a full disk
-    sink = EventFile(sys.argv[1], on_error=sys.argv[2])
+    limit(100_000)
+    sink = EventFile(logdir)
     for step in range(10):
+        if step == 8:
+            limit(resource.RLIM_INFINITY)
+            _sink._PAUSE, sink._pause_ends = 0.0, 0.0
         sink.write(step, [scalar("loss", step), text("long", "x" * 30_000)])
     sink.close()
-    found = read_events(sys.argv[1])
+    found = read_events(logdir)
     print(*found.scalars["loss"].steps)
     print(len(found.notes))
+    os.remove(os.path.join(logdir, min(os.listdir(logdir))))
+    print(*read_events(logdir).scalars["loss"].steps)
 """
 
 
 @pytest.mark.slow
-def test_a_full_disk_is_said_once_and_what_was_whole_is_read(tmp_path):
-    ran = python(FULL, tmp_path, "log")
+def test_a_full_disk_is_said_once_and_writing_goes_on_in_a_fresh_file(tmp_path):
+    ran = python(FULL, tmp_path)
     assert ran.returncode == 0, ran.stderr[-2000:]
-    said, steps, notes = ran.stdout.splitlines()
+    said, again, steps, notes, afresh = ran.stdout.splitlines()
     assert said.startswith(f"cannot write to {tmp_path}: ")
     assert said.endswith("; training goes on without")
-    assert (steps, notes) == ("0 1 2", "1")
+    assert again == f"writing to {tmp_path} again; steps lost: 5"
+    assert (steps, notes, afresh) == ("0 1 2 8 9", "1", "8 9")

@@ -12,18 +12,22 @@ import tensorflow as tf
 import gradcheck
 from gradcheck import optimizers
 from gradcheck.optimizers import (
+    Accumulated,
     Adagrad,
     Adam,
     AdamW,
+    Amplified,
     Clipped,
     Decayed,
     ExponentialDecay,
     GradientDescent,
     InverseTimeDecay,
+    Miscounted,
     Momentum,
     RMSProp,
     Scaled,
     Stale,
+    Started,
     TwoAssignments,
 )
 
@@ -43,6 +47,13 @@ RULES = {
     "adam, uncorrected": Adam(0.05, bias_correction=False),
     "adam of algorithm 1": Adam(0.05, epsilon_in="denominator"),
     "adam, epsilon in root": Adam(0.05, epsilon_in="root"),
+    "adam, amsgrad": Adam(0.05, beta_2=0.9, amsgrad=True),
+    "rmsprop, centered": RMSProp(0.02, centered=True, epsilon=0.1),
+    "accumulated": Accumulated(Momentum(0.05, 0.8), 3),
+    "amplified": Amplified(Clipped(GradientDescent(0.05), 4.0, by="norm"), 2.0),
+    "started": Started(Adam(0.05), "m", 0.5),
+    "miscounted": Miscounted(Adam(0.05)),
+    "clipped step": Clipped(Momentum(0.05, 0.8), 0.1, of="step"),
     "adamw": AdamW(0.05, weight_decay=0.0),
     "clipped by value": Clipped(GradientDescent(0.1), 1.0),
     "clipped by norm": Clipped(GradientDescent(0.1), 1.0, by="norm"),
@@ -161,6 +172,20 @@ def test_a_traced_step_is_the_eager_one(rule):
         (Decayed(GradientDescent(0.5), 0.5), 3.5),
         (Decayed(GradientDescent(0.5), 0.5, into="weights"), 3.5),
         (Decayed(GradientDescent(0.5), 0.25, into="weights, unscaled"), 3.5),
+        (Decayed(GradientDescent(0.5), 0.5, into="weights, afterwards"), 3.0),
+        (Clipped(GradientDescent(0.5), 0.25, of="step"), 2.25),
+        (Adam(0.5, 0.75, 0.75, epsilon=0.0, bias_correction="m"), 3.0),
+        (Adam(0.5, 0.75, 0.75, epsilon=0.0, bias_correction="v"), 2.125),
+        (Adam(0.5, epsilon=0.0, amsgrad=True), 2.5),
+        (RMSProp(0.5, 0.75, epsilon=0.0, centered=True), 2.0 + 2.0 / 3**0.5),  # a = 4, b = -1
+        (Accumulated(GradientDescent(0.5), 1), 4.0),
+        (Accumulated(GradientDescent(0.5), 2), 2.0),
+        (Amplified(GradientDescent(0.5), -2.0), -2.0),
+        (Amplified(Clipped(GradientDescent(0.5), 6.0, by="norm"), 2.0), 5.0),
+        (Amplified(Clipped(GradientDescent(0.5), 6.0), 2.0), 5.0),
+        (Clipped(Amplified(GradientDescent(0.5), 2.0), 3.0), 5.0),
+        (Started(Momentum(0.25, 0.5), "velocity", 2.0), 2.0),
+        (Miscounted(GradientDescent(ExponentialDecay(1.0, 0.5))), 4.0),
         (Stale(GradientDescent(0.5)), 2.0),
         (Stale(GradientDescent(0.5), first="fresh"), 4.0),
         (TwoAssignments(Momentum(0.25, 0.5)), 3.0),
@@ -239,6 +264,15 @@ PEERS = [
      of_keras(lambda: keras.optimizers.RMSprop(RATE, rho=0.75, momentum=0.5, epsilon=0.25))),
     (Adam(RATE, *BETAS, EPSILON), adam_kernel),
     (Adam(RATE, *BETAS, EPSILON), of_keras(lambda: keras.optimizers.Adam(RATE, *BETAS, EPSILON))),
+    (Adam(RATE, BETAS[0], 0.75, EPSILON, amsgrad=True),
+     of_keras(lambda: keras.optimizers.Adam(RATE, BETAS[0], 0.75, EPSILON, amsgrad=True))),
+    (RMSProp(RATE, 0.75, 0.5, 0.25, centered=True),
+     of_keras(lambda: keras.optimizers.RMSprop(RATE, rho=0.75, momentum=0.5, epsilon=0.25, centered=True))),
+    (RMSProp(RATE, 0.75, 0.5, 0.25, initial_accumulator_value=1.0, centered=True),
+     resource("ResourceApplyCenteredRMSProp", {"mg": 0.0, "ms": 1.0, "mom": 0.0}, lr=RATE, rho=0.75, momentum=0.5,
+              epsilon=0.25)),
+    (Accumulated(Adam(RATE, *BETAS, EPSILON), 4),
+     of_keras(lambda: keras.optimizers.Adam(RATE, *BETAS, EPSILON, gradient_accumulation_steps=4))),
     (AdamW(RATE, *BETAS, EPSILON, weight_decay=0.25),
      of_keras(lambda: keras.optimizers.AdamW(RATE, 0.25, *BETAS, EPSILON))),
     (Decayed(Clipped(Momentum(RATE, 0.75), 0.5, by="norm"), 0.25, into="weights"),
@@ -334,7 +368,7 @@ def test_a_param_without_a_gradient_stays_with_its_slots(rule):
 
 def test_a_nan_stays_a_nan():
     for rule in RULES.values():
-        w, _ = run(rule, tf.constant([1.0, 2.0]), lambda _: tf.constant([np.nan, 1.0]), 2)
+        w, _ = run(rule, tf.constant([1.0, 2.0]), lambda _: tf.constant([np.nan, 1.0]), 3)
         assert np.isnan(w[0]), rule
 
 
@@ -413,6 +447,23 @@ GOOD = GradientDescent(0.1)
         (lambda: Clipped(GradientDescent, 1.0), TypeError,
          "rule must be a rule of gradcheck.optimizers, e.g. GradientDescent(0.1); got the class GradientDescent"),
         (lambda: Decayed(GOOD, -1.0), ValueError, "decay must be a finite number at least 0; got decay=-1.0"),
+        (lambda: Adam(0.1, bias_correction="w"), ValueError,
+         "bias_correction must be one of 'm', 'v'; got bias_correction='w'"),
+        (lambda: Adam(0.1, amsgrad=1), TypeError, "amsgrad must be True or False; got amsgrad=1"),
+        (lambda: RMSProp(0.1, centered=None), TypeError, "centered must be True or False; got centered=None"),
+        (lambda: Clipped(GOOD, 1.0, by="norm", of="step"), ValueError, "by must be one of 'value'; got by='norm'"),
+        (lambda: Clipped(GOOD, 1.0, of="weights"), ValueError,
+         "of must be one of 'gradient', 'step'; got of='weights'"),
+        (lambda: Accumulated(GOOD, 2.0), TypeError, "steps must be an integer; got steps=2.0"),
+        (lambda: Accumulated(GOOD, 0), ValueError, "steps must be at least 1; got steps=0"),
+        (lambda: Accumulated(Stale(Clipped(GOOD, 1.0, by="norm")), 2), ValueError,
+         "Accumulated cannot stand around clipping by a norm; write Clipped(Accumulated(...), ...), which clips each "
+         "gradient"),
+        (lambda: Amplified(GOOD, 0.0), ValueError, "factor must be a finite number other than 0; got factor=0.0"),
+        (lambda: Started(GOOD, "velocity", 1.0), TypeError, "GradientDescent(0.1) has no slots"),
+        (lambda: Started(Momentum(0.1, 0.9), "v", 1.0), ValueError,
+         "slot must be one of 'velocity'; got slot='v'"),
+        (lambda: Miscounted(GOOD, 2), ValueError, "by must be 1 or -1, a step; got by=2"),
         (lambda: Stale(GOOD, first="last"), ValueError, "first must be one of 'zero', 'fresh'; got first='last'"),
         (lambda: TwoAssignments(0.5), TypeError,
          "rule must be a rule of gradcheck.optimizers, e.g. GradientDescent(0.1); got 0.5"),

@@ -1,5 +1,6 @@
 """What TensorBoard shows of reports, trips and comparisons of optimizers."""
 
+import contextlib
 import dataclasses
 import io
 import sys
@@ -191,6 +192,32 @@ def test_a_trip_is_a_text_with_the_table_of_the_last_steps(tmp_path):
         "| 4 | 2 | 1e+04 | 0.25 | - | - |",
         "| 5 | 2.5 | 1e+05 | 0.25 | - | - |",
     ]
+
+
+@pytest.mark.parametrize("action", ["skip", "raise"])
+def test_a_watchdog_writes_its_trips(tmp_path, action):
+    w = tf.Variable(0.75)
+
+    def step():
+        loss = tf.sqrt(w)
+        w.assign_sub(0.4 * 0.5 / loss)
+        return loss
+
+    watchdog = gradcheck.Watchdog(action, logdir=tmp_path)
+    watched = watchdog.watch(step)
+    with contextlib.suppress(gradcheck.NonfiniteTrip):
+        for _ in range(5):
+            watched()
+    found = read_events(tmp_path).texts["trips/step"]
+    assert found.steps[0] == 4
+    assert len(found.steps) == watchdog.trips == {"skip": 2, "raise": 1}[action]
+    assert found.values[-1] == trip_markdown(watchdog.report)
+    assert "| 3 | " in found.values[0]
+
+
+def test_a_watchdog_refuses_what_is_no_path():
+    with pytest.raises(TypeError, match=r"^logdir must be the path of a directory or None; got logdir=3$"):
+        gradcheck.Watchdog(logdir=3)
 
 
 def test_a_trip_without_steps_has_no_table():

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from gradcheck import Verdict, check_gradients
 from gradcheck._derivatives.freeing import mover
 from gradcheck._derivatives.point import Point
 from gradcheck._graph.functions import trace_function
@@ -49,3 +50,31 @@ def test_where_rounding_keeps_the_function_still_it_is_heard_all_the_same():
 def test_noise_follows_the_size_of_the_function(scale):
     ratio = heard(lambda x: tf.exp(x) * scale, [0.7]) / heard(tf.exp, [0.7]) / scale
     assert 0.2 < ratio < 5
+
+
+ALIKE = np.ones((4, 4)) + 1e-4 * np.random.default_rng(0).normal(size=(4, 4))  # its condition is some 1e5
+CANCELLING = {
+    "softmax, saturated": (tf.nn.softmax, np.array([0.0, -700.0, 30.0])),
+    "determinant of rows alike": (tf.linalg.det, ALIKE),
+}
+
+
+@pytest.mark.parametrize("mode", ["directional", "elementwise"])
+@pytest.mark.parametrize("name", CANCELLING)
+def test_a_gradient_that_rounds_where_large_terms_cancel_is_not_called_wrong(name, mode):
+    fn, x = CANCELLING[name]
+    verdicts = {check_gradients(fn, [x], mode=mode, seed=seed).verdict for seed in range(12)}
+    assert verdicts == {Verdict.MATCH}
+
+
+@pytest.mark.parametrize("mode", ["directional", "elementwise", "jacobian"])
+def test_what_such_a_gradient_is_forgiven_hides_no_defect(mode):
+    @tf.custom_gradient
+    def determinant(x):
+        value = tf.linalg.det(x)
+        exact = value * tf.transpose(tf.linalg.inv(x))
+        return value, lambda up: up * exact * (1 + 1e-6 * tf.eye(4, dtype=x.dtype))
+
+    report = check_gradients(determinant, [ALIKE], mode=mode)
+    assert report.verdict is Verdict.MISMATCH
+    assert report.findings[0].index in {(k, k) for k in range(4)}

@@ -1,0 +1,93 @@
+"""What rounding does to analytic gradients, measured: in runs that round at random, and at points nearby."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from gradcheck._check.work import Work, eps_of
+from gradcheck._derivatives.analytic import Gradient, analytic
+from gradcheck._derivatives.point import Reals, as_reals, from_reals
+from gradcheck._graph.evaluate import RUN_ERRORS
+from gradcheck._graph.rounding import with_rounding
+
+_RUNS = 6
+_FACTOR = 3.0  # times the largest scatter among the runs
+_UNIT = 2.0**-52
+_COARSER = 8.0  # than float64, which would round the factors away
+
+
+def forgivable(work: Work, a: int) -> list[Reals | None]:
+    """What `gradient_rounding` gives for the cotangents of an output; measured once."""
+    if a not in work.roundings:
+        work.roundings[a] = gradient_rounding(work, a, work.cotangents[a].weights)
+    return work.roundings[a]
+
+
+def gradient_rounding(work: Work, a: int, weights: Reals) -> list[Reals | None]:
+    """Per x, how far rounding may put its gradients off for some cotangents, [c, n]; None where there are none.
+
+    Measured by letting the twin round at random, which shows what a gradient loses where large terms cancel in it, and
+    at points that differ by rounding, which shows what kernels such as that of an inverse lose inside.
+
+    The twin of a narrow function takes constants as they are rounded, in the function and in its gradient; where both
+    hold the same number, rounded apart (2/sqrt(pi) in erf, say), that shows as a difference that is no defect.
+    """
+    base = analytic(work.point, a, weights, work.shapes[a], wide=True)
+    coarse = rounded_runs(work, a, weights, range(_RUNS), unit=_COARSER * _UNIT)
+    plain = nearby_runs(work, a, weights, np.random.default_rng(0), _RUNS, _UNIT)
+    if work.point.narrow:
+        plain += rounded_runs(work, a, weights, range(_RUNS), constants=True)
+    found: list[Reals | None] = []
+    for x, gradient in enumerate(base):
+        gaps = [
+            np.abs(value - gradient.value) / coarser
+            for runs, coarser in ((coarse, _COARSER), (plain, 1.0))
+            for run in runs
+            if (value := run[x].value) is not None and gradient.value is not None
+        ]
+        found.append(_FACTOR * np.nan_to_num(np.max(gaps, axis=0), posinf=0.0) if gaps else None)
+    return found
+
+
+def rounded_runs(
+    work: Work, a: int, weights: Reals, seeds: Iterable[int], *, unit: float | None = None, constants: bool = False
+) -> list[list[Gradient]]:
+    """Gradients of the twin with random rounding, one run per seed; runs that cannot be made are left out.
+
+    Rounding may change a number that decides a shape, such as the limit of a floating range. Arguments as of
+    `gradcheck._graph.rounding.with_rounding`.
+    """
+    runs = []
+    for seed in seeds:
+        rounding = partial(with_rounding, seed=seed, unit=unit, constants=constants)
+        try:
+            found = analytic(work.point, a, weights, work.shapes[a], wide=True, rounding=rounding)
+        except RUN_ERRORS:
+            continue
+        runs.append(found)
+    return runs
+
+
+def nearby_runs(
+    work: Work, a: int, weights: Reals, rng: np.random.Generator, count: int, eps: float | None = None
+) -> list[list[Gradient]]:
+    """Gradients of the twin at points up to two units of rounding away: of `eps`, or of the dtype of each source."""
+    moved: dict[str, Any] = {}
+    for source in work.traced.sources:
+        if source.argument is not None and source.argument not in moved:
+            value = work.point.source_value(source, wide=True)
+            reals = as_reals(value)
+            factors = 1 + (eps or eps_of(source.dtype.name)) * rng.integers(-2, 3, (count, reals.size))
+            near = from_reals(reals * factors, value.shape, value.dtype, lead=1)
+            moved[source.argument] = np.repeat(near, len(weights), axis=0)
+    found = analytic(work.point, a, np.tile(weights, (count, 1)), work.shapes[a], wide=True, moved=moved)
+    k = len(weights)
+    return [
+        [g if g.value is None else replace(g, value=g.value[run * k : run * k + k]) for g in found]
+        for run in range(count)
+    ]

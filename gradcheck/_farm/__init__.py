@@ -1,0 +1,1 @@
+"""Many machines: batches of points run by an executor's workers."""

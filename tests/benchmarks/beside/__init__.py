@@ -1,0 +1,1 @@
+"""Each library in a process of its own, for the benchmark `peers`."""
