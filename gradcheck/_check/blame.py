@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from gradcheck._check.hints import Check, hints_of, hints_of_unit
 from gradcheck._check.options import Options
+from gradcheck._diagnose.likeness import Likeness
 from gradcheck._errors import GraphUnavailable
 from gradcheck._graph.graphs import trace_tensors
 from gradcheck._graph.provenance import at_frame, operation, origin
@@ -25,8 +27,6 @@ _NONE_ALONE = (
 _OTHERS = "no op that can be checked alone is wrong alone; not looked into: {ops}"
 _UNSEEN = "no op could be checked alone: {why}"
 
-Check = Callable[[Traced, Options], Sequence[Finding]]
-
 
 @dataclass(frozen=True, slots=True)
 class _Wrong:
@@ -34,7 +34,13 @@ class _Wrong:
 
     unit: Unit
     frame: Frame
-    reached: frozenset[int]  # sources that come in where its gradient is wrong
+    traced: Traced  # the unit alone, at the values of that frame
+    xs: frozenset[str]  # those of its xs whose gradient is wrong
+
+    @property
+    def reached(self) -> set[int]:
+        """The sources that come in where its gradient is wrong."""
+        return set().union(*(self.unit.reached[x] for x in self.xs))
 
 
 def blame(traced: Traced, options: Options, findings: dict[tuple[int, int], Finding], check: Check) -> None:
@@ -49,25 +55,51 @@ def blame(traced: Traced, options: Options, findings: dict[tuple[int, int], Find
     for pair, known in findings.items():
         if known.blame is not None and known.blame.op_type == "IdentityN":
             findings[pair] = replace(known, blame=_of_region(traced, known.blame))
+        fault = traced.outputs[pair[0]].faults.get(pair[1])
+        if fault is not None:
+            findings[pair] = replace(findings[pair], hint=fault.hint)
     wrong = {pair for pair, found in findings.items() if _is_open(found)}
     for a in sorted({a for a, _ in wrong}):
-        sources = sorted(x for b, x in wrong if b == a)
-        try:
-            units, others = units_of(traced, a, sources)
-        except GraphUnavailable as error:
-            _advise(findings, a, sources, _UNSEEN.format(why=str(error)))
-            continue
-        found, unseen = _culprits(units, options, check)
-        unseen = [*unseen, *others]
-        for x in sources:
-            own = [each for each in found if x in each.reached]
-            if own:
-                places = [_place(traced, each) for each in own]
-                findings[a, x] = replace(findings[a, x], blame=places[0], also=tuple(places[1:]))
-            elif unseen and not found:
-                _advise(findings, a, [x], _OTHERS.format(ops=", ".join(unseen[:5])))
-            elif units and not found:
-                _advise(findings, a, [x], _NONE_ALONE)
+        _blame_output(traced, options, findings, check, a, sorted(x for b, x in wrong if b == a))
+        unnamed = [x for b, x in wrong if b == a and findings[a, x].blame is None]
+        if any(findings[a, x].hint is None for x in unnamed):
+            hints = hints_of(traced, options, a, {s.path: s.path for s in traced.sources})
+            for x in unnamed:
+                findings[a, x] = _hinted(findings[a, x], [traced.sources[x].path], hints)
+
+
+def _blame_output(
+    traced: Traced, options: Options, findings: dict[tuple[int, int], Finding], check: Check, a: int, xs: Sequence[int]
+) -> None:
+    try:
+        units, others = units_of(traced, a, xs)
+    except GraphUnavailable as error:
+        return _advise(findings, a, xs, _UNSEEN.format(why=str(error)))
+    found, unseen = _culprits(units, options, check)
+    hints: dict[int, dict[str, Likeness]] = {}
+    for x in xs:
+        own = [each for each in found if x in each.reached]
+        if own:
+            first, *others_wrong = own
+            if id(first) not in hints:
+                hints[id(first)] = hints_of_unit(first.unit, first.frame, first.traced, options, check, set(first.xs))
+            also = tuple(_place(traced, each) for each in others_wrong)
+            known = replace(findings[a, x], blame=_place(traced, first), also=also)
+            names = [name for name in sorted(first.xs) if x in first.unit.reached[name]]
+            findings[a, x] = _hinted(known, names, hints[id(first)])
+        elif not found and (unseen or others):
+            _advise(findings, a, [x], _OTHERS.format(ops=", ".join([*unseen, *others][:5])))
+        elif not found and units:
+            _advise(findings, a, [x], _NONE_ALONE)
+    return None
+
+
+def _hinted(found: Finding, names: Sequence[str], hints: dict[str, Likeness]) -> Finding:
+    """The finding with the first hint at one of some xs; a plain one gives way to what is known already."""
+    best = min((hints[name] for name in names if name in hints), key=lambda each: each.plain, default=None)
+    if best is None or (best.plain and found.hint is not None):
+        return found
+    return replace(found, hint=best.text)
 
 
 def _is_open(found: Finding) -> bool:
@@ -111,24 +143,22 @@ def _culprits(units: Sequence[Unit], options: Options, check: Check) -> tuple[li
 
 def _look(unit: Unit, options: Options, check: Check) -> tuple[bool, _Wrong | None]:
     """Check one unit where it ran; whether that could be done, and its gravest disagreement."""
-    frames = _spread(unit.frames)
     own = replace(options, mode="directional", order=1, forward=False)
-    found: list[tuple[float, Frame]] = []
-    reached: set[int] = set()
+    worst: tuple[float, Frame, Traced] | None = None
+    xs: set[str] = set()
     seen = False
-    for frame in frames:
+    for frame in _spread(unit.frames):
         try:
             traced = trace_tensors(unit.question(frame), unit.name)
             findings, seen = check(traced, own), True
         except Exception:  # whatever an op alone may raise, the report on the whole must not be lost
             continue
         bad = [each for each in findings if not each.ok and each.verdict in _FAULTS]
-        if bad:
-            found.append((max(map(_size, bad)), frame))
-            reached = reached.union(*(unit.reached[each.x] for each in bad))
-    if not found:
-        return seen, None
-    return True, _Wrong(unit, max(found, key=lambda each: each[0])[1], frozenset(reached))
+        size = max(map(_size, bad), default=0.0)
+        if bad and (worst is None or size > worst[0]):
+            worst = size, frame, traced
+        xs.update(each.x for each in bad)
+    return seen, None if worst is None else _Wrong(unit, *worst[1:], frozenset(xs))
 
 
 def _size(found: Finding) -> float:
