@@ -62,7 +62,7 @@ def blame(traced: Traced, options: Options, findings: dict[tuple[int, int], Find
     for a in sorted({a for a, _ in wrong}):
         _blame_output(traced, options, findings, check, a, sorted(x for b, x in wrong if b == a))
         unnamed = [x for b, x in wrong if b == a and findings[a, x].blame is None]
-        if any(findings[a, x].hint is None for x in unnamed):
+        if unnamed:
             hints = hints_of(traced, options, a, {s.path: s.path for s in traced.sources})
             for x in unnamed:
                 findings[a, x] = _hinted(findings[a, x], [traced.sources[x].path], hints)
