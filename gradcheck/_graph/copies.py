@@ -12,7 +12,7 @@ from tensorflow.python.framework.func_graph import FuncGraph
 
 from gradcheck._errors import GraphUnavailable
 from gradcheck._graph.contexts import chain, contexts_of, own_graphs, pivots, recreate
-from gradcheck._graph.program import Body, called_names, find_function
+from gradcheck._graph.program import find_function, functions_named
 from gradcheck._graph.sources import (
     OPAQUE,
     PLACEHOLDERS,
@@ -239,10 +239,16 @@ class Copy(FuncGraph):  # type: ignore[misc]
         return f"{self._copies[stem].name}{colon}{index}" if stem in self._copies else None
 
     def _add_functions(self, nodes: Iterable[Any]) -> None:
-        for name in {*called_names(Body(args=(), nodes=tuple(nodes), returns=())), *(node.op for node in nodes)}:
-            function = find_function(self.origin, name)
-            if function is not None:
-                self._add_function_recursive(function)
+        """Take over the functions that some nodes call, by an attribute or as their op, and those that these call."""
+        pending, seen = list(nodes), set[str]()
+        while pending:
+            node = pending.pop()
+            for name in {*functions_named(node), node.op} - seen:
+                seen.add(name)
+                function = find_function(self.origin, name)
+                if function is not None:
+                    self._add_function_recursive(function)
+                    pending += function.cached_definition.node_def
 
     def _clean(self) -> Any:
         return _Clean(self)
