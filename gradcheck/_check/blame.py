@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -25,6 +26,7 @@ _NONE_ALONE = (
     "between runs, an input changed in place, or Python code that runs while the function is traced and not after"
 )
 _OTHERS = "no op that can be checked alone is wrong alone; not looked into: {ops}"
+_ITS_OWN = "every op has its own gradient, so that the function has its own too, and not the surrogate's"
 _UNSEEN = "no op could be checked alone: {why}"
 
 
@@ -92,6 +94,27 @@ def _blame_output(
         elif not found and units:
             _advise(findings, a, [x], _NONE_ALONE)
     return None
+
+
+def blame_surrogate(traced: Traced, options: Options, findings: dict[tuple[int, int], Finding], check: Check) -> None:
+    """Name, in findings on a declared surrogate, what has a gradient other than its own.
+
+    Args:
+        traced: The function itself, without the surrogate.
+        options: Of the check.
+        findings: By output and source; those that disagree get `blame`, or advice where every gradient is its op's own.
+        check: What checks a unit.
+    """
+    for (a, x), known in findings.items():
+        if not _is_open(known):
+            continue
+        with suppress(GraphUnavailable):
+            found, _ = _culprits(units_of(traced, a, [x])[0], options, check)
+            places = tuple(_place(traced, each) for each in found)
+            if places:
+                findings[a, x] = replace(known, blame=places[0], also=places[1:])
+            else:
+                _advise(findings, a, [x], _ITS_OWN)
 
 
 def _hinted(found: Finding, names: Sequence[str], hints: dict[str, Likeness]) -> Finding:

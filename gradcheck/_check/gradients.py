@@ -8,6 +8,7 @@ from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
+from gradcheck._check.blame import blame_surrogate
 from gradcheck._check.modes import compare_modes
 from gradcheck._check.options import Options, called, options
 from gradcheck._check.run import Checked, run
@@ -106,7 +107,10 @@ def checked(
     traced = trace_function(fn, inputs, name=title, **asked)
     # A function that runs in Python may assign variables whenever it runs.
     with kept_variables(fn, inputs) if traced.notes or opts.forward else nullcontext():
-        parts = [run(traced, opts)]
+        parts = [run(traced, opts, blaming=asked.get("surrogate") is None)]
+        if asked.get("surrogate") is not None:
+            plain = trace_function(fn, inputs, name=title, **{**asked, "surrogate": None})
+            parts = [_behind_surrogate(traced, plain, parts[0], opts)]
         if opts.order == 2 and not any(output.faults for output in traced.outputs):
             name = f"gradient of {title}"
             parts.append(run(trace_function(fn, inputs, name=name, order=2, seed=opts.seed, **asked), opts))
@@ -115,6 +119,14 @@ def checked(
             findings, notes = compare_modes(fn, inputs, opts.seed, _narrowest(traced), variables)
             parts.append(replace(parts[0], findings=tuple(findings), notes=tuple(notes), evaluations=1, gradients=1))
     return report(title, parts, opts, traced.skipped, line, started)
+
+
+def _behind_surrogate(traced: Traced, plain: Traced, found: Checked, opts: Options) -> Checked:
+    """What was found against a surrogate, with what the function itself has in place of its own gradient."""
+    pairs = [(a, x) for a in range(len(traced.outputs)) for x in range(len(traced.sources))]
+    findings = dict(zip(pairs, found.findings, strict=True))
+    blame_surrogate(plain, opts, findings, lambda unit, options: run(unit, options, blaming=False).findings)
+    return replace(found, findings=tuple(findings.values()))
 
 
 def _refuse_odd_surrogate(surrogate: Any, opts: Options) -> None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
+from gradcheck._graph import keywords
 from gradcheck._graph.forward import called_graphs, forward_op
 from gradcheck._graph.generated import users_line
 from gradcheck._graph.held import HeldProgram, held_inside
@@ -106,8 +107,13 @@ def _keras_layer(op: Any) -> str | None:
 def users_frame(op: Any) -> Any:
     """The innermost frame of the user's in which an op was made; None where only those are left that called us."""
     frames = [users_line(frame) for frame in op.traceback or ()]
-    ours = [k for k, f in enumerate(frames) if f.filename.startswith(_OURS + os.sep) and not _is_users(f.filename)]
+    ours = [k for k, f in enumerate(frames) if _calls_users(f.filename)]
     return next((f for f in reversed(frames[max(ours, default=-1) + 1 :]) if _is_users(f.filename)), None)
+
+
+def _calls_users(path: str) -> bool:
+    """Whether a file of ours is one that calls the user's function, and is not called by it."""
+    return path.startswith(_OURS + os.sep) and path != keywords.__file__ and not _is_users(path)
 
 
 def _short(path: str) -> str:

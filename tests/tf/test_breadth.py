@@ -39,15 +39,6 @@ def test_a_right_subject_raises_no_alarm(case, options):
     assert (report.verdict, report.ok) == (Verdict.MATCH, True), str(report)
 
 
-# Where the culprit is not named, and why. Each is caught all the same.
-UNBLAMED = {
-    "TensorFlow's own: duplicates of a TensorArray's gather": "ops on lists of tensors have no value to move alone",
-    "of a CTC loss": "its gradient is made of functions that cannot be copied out of their graph",
-    "of a custom gradient with keywords": "TensorFlow cannot trace it, so that it runs as one Python function",
-    "straight-through, declared with another slope": "the surrogate's values are what is compared",
-}
-
-
 def names_culprit(case, found):
     places = [found.blame, *found.also] if found.blame is not None else []
     places += [found.cut.place] if found.cut is not None else []
@@ -66,7 +57,7 @@ def assert_caught(case, report):
     if case.x is not None:
         assert report.worst.x == case.x, str(report)
     if "mode" not in case.options:
-        assert names_culprit(case, report.worst) == (case.name not in UNBLAMED), str(report)
+        assert names_culprit(case, report.worst), str(report)
 
 
 @pytest.mark.parametrize(("case", "options"), list(parameters(faults.WRONG, EVERY_WRONG)))
