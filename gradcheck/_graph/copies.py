@@ -49,9 +49,12 @@ class Copy(FuncGraph):  # type: ignore[misc]
         feeds: Placeholders that stand for sources, with their values, or with the tensors whose values they take.
         held: Names of ops whose outputs keep the value that they had in the session.
         left_out: Names of ops that write, and are not copied.
+
+    With `alone`, ops are taken out of the loops and conditions of control flow v1 that they are in, and wait for
+    nothing: what they read from there has to be fed.
     """
 
-    def __init__(self, origin: Any, fed: Mapping[str, Any]) -> None:
+    def __init__(self, origin: Any, fed: Mapping[str, Any], *, alone: bool = False) -> None:
         # Functions lift some ops out, into the graph around; the user's graph must not be it.
         with tf.Graph().as_default():
             super().__init__("gradcheck", collections={})
@@ -64,6 +67,7 @@ class Copy(FuncGraph):  # type: ignore[misc]
         self.held: list[str] = []
         self.left_out: list[str] = []
         self._fed = fed
+        self._alone = alone
         self._copies: dict[str, Any] = {}  # name of an op -> its copy
         self._originals: dict[str, Any] = {}  # name of a copy -> the op
         self._begins: dict[str, Any] = {}  # name of a source -> the placeholder that stands for it
@@ -149,7 +153,7 @@ class Copy(FuncGraph):  # type: ignore[misc]
             refuse_writing(one)
             part.ops[one.name] = one
             yield from one.inputs
-            for other in (*one.control_inputs, *pivots(one)):
+            for other in () if self._alone else (*one.control_inputs, *pivots(one)):
                 if not is_effect(other):
                     waiting.append(other)
                 elif any(t.dtype == tf.resource or t.dtype._is_ref_dtype for t in other.inputs):
@@ -224,7 +228,8 @@ class Copy(FuncGraph):  # type: ignore[misc]
             copies = tf.graph_util.import_graph_def(definition, mapped, [op.name for op in ops], name="")
             self._copies.update({op.name: copied for op, copied in zip(ops, copies, strict=True)})
             self._originals.update({copied.name: op for op, copied in zip(ops, copies, strict=True)})
-            recreate(contexts_of(ops), self._new_name)
+            if not self._alone:
+                recreate(contexts_of(ops), self._new_name)
         with self._clean():  # function calls inside of functions are looked up in the default graph
             for op, copied in zip(ops, copies, strict=True):
                 # How a tf.function wants to be differentiated is known to the op in Python alone.

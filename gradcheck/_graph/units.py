@@ -89,6 +89,7 @@ class Unit:
             values=Values(None, {}),
             fed=fed,
             has_session=False,
+            alone=True,
         )
 
 
