@@ -9,6 +9,8 @@ from typing import Any
 
 from gradcheck._check.hints import Check, hints_of, hints_of_unit
 from gradcheck._check.options import Options
+from gradcheck._check.unconnected import ends, instead_of
+from gradcheck._diagnose.cut import find_partial_cut
 from gradcheck._diagnose.likeness import Likeness
 from gradcheck._errors import GraphUnavailable
 from gradcheck._graph.graphs import trace_tensors
@@ -26,6 +28,7 @@ _NONE_ALONE = (
     "between runs, an input changed in place, or Python code that runs while the function is traced and not after"
 )
 _OTHERS = "no op that can be checked alone is wrong alone; not looked into: {ops}"
+_PARTLY = "one of several ways from the input to the output has no gradient, and the others have theirs"
 _ITS_OWN = "every op has its own gradient, so that the function has its own too, and not the surrogate's"
 _UNSEEN = "no op could be checked alone: {why}"
 
@@ -89,6 +92,8 @@ def _blame_output(
             known = replace(findings[a, x], blame=_place(traced, first), also=also)
             names = [name for name in sorted(first.xs) if x in first.unit.reached[name]]
             findings[a, x] = _hinted(known, names, hints[id(first)])
+        elif not found and (cut := find_partial_cut(traced, *ends(traced, a, x))) is not None:
+            findings[a, x] = replace(findings[a, x], cut=cut, reason=_PARTLY, advice=instead_of(cut))
         elif not found and (unseen or others):
             _advise(findings, a, [x], _OTHERS.format(ops=", ".join([*unseen, *others][:5])))
         elif not found and units:

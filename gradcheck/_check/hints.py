@@ -14,7 +14,8 @@ from gradcheck._check.options import SAFETY, Options
 from gradcheck._check.work import Work, begin, differentiate_outputs
 from gradcheck._derivatives.analytic import analytic
 from gradcheck._derivatives.point import Reals
-from gradcheck._diagnose.likeness import Block, Likeness, likenesses
+from gradcheck._diagnose.jacobians import Block
+from gradcheck._diagnose.likeness import Likeness, likenesses
 from gradcheck._graph.graphs import trace_tensors
 from gradcheck._graph.provenance import place_of
 from gradcheck._graph.questions import plain_name
@@ -28,7 +29,7 @@ _MATRIX = 2**16  # entries of a Jacobian that is measured for a hint
 _ENTRIES = 2**12  # of an x of which only the gradients for single cotangents are
 _SIZES = np.array([0.25, 1.0, 1.0, 4.0, 16.0])  # of cotangents that show a bound
 _ROUNDING = 64.0  # units of rounding that an analytic entry may be off by
-_TERMS = 16  # tensors inside of a custom gradient that are tried as constants
+_TERMS = 12  # tensors inside of a custom gradient that are tried as constants
 _REDUCTIONS = ("Mean", "Sum", "Max", "Min", "Prod", "EuclideanNorm")
 _FACTORS = ("Mul", "MatMul", "BatchMatMul", "RealDiv", "Einsum", "Conv", "Pow")  # ops with a product rule
 

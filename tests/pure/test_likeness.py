@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from gradcheck._diagnose.likeness import Block, likenesses
+from gradcheck._diagnose.jacobians import Block
+from gradcheck._diagnose.likeness import likenesses
 
 rng = np.random.default_rng(0)
 X = np.array([-1.5, -0.7, -0.2, 0.1, 0.4, 0.9, 1.3, 2.2])
@@ -54,6 +55,11 @@ MIXING = np.eye(4) + 0.3 * rng.normal(size=(4, 4))
 COTANGENTS = np.random.default_rng(1).normal(size=(5, 8)) * np.array([[0.1], [1], [3], [7], [9]])
 NORMS = np.linalg.norm(COTANGENTS, axis=1, keepdims=True)
 
+OF_KERNEL = np.einsum("bi,jk->bkij", np.array([[1.0, 2.0, 0.5], [-1.0, 0.7, 3.0]]), np.eye(2)).reshape(4, 6)
+GATHERED = np.eye(6)[[0, 1, 0, 1, 4, 5]]  # rows 0, 0 and 2
+OVERWRITTEN = GATHERED * [[0], [0], [1], [1], [1], [1]]
+POOLED = np.repeat(np.eye(2), 4, axis=1) / 4
+
 EARNED = [
     ("wrong only where x < 0: in all 3", slopes(np.where(X < 0, 0.5, 1) * SLOPES)),
     ("where analytic = 0, and right", slopes(np.where(X < 0, 0, 1) * SLOPES)),
@@ -68,6 +74,7 @@ EARNED = [
     ("the sign is flipped", slopes(-SLOPES)),
     ("analytic = 3 x numeric in all 8 wrong entries", slopes(3 * SLOPES)),
     ("that of the identity: a straight-through", slopes(np.eye(8), np.zeros((8, 8)))),
+    ("that of the identity in 6 of 8 entries, and 0", slopes(np.diag(np.abs(X) < 1.4) * 1.0, np.zeros((8, 8)))),
     ("as in straight-through estimators", slopes(np.diag(1 - np.tanh(X) ** 2), np.zeros((8, 8)))),
     ("a matrix is used where its transpose belongs", block(PRODUCT_OF_TRANSPOSED, PRODUCT, (2, 3), (2, 3))),
     ("the gradient is transposed: its axes 0 and 1", block(PRODUCT[:, :4], PRODUCT[:, [0, 2, 1, 3]], (2, 2), (6,))),
@@ -77,8 +84,11 @@ EARNED = [
     ("only the diagonal", block(np.diag(np.diag(MIXING)), MIXING, (2, 2), (2, 2))),
     ("only entry 0 along axis 0", block(BROADCAST * (np.arange(8) < 2)[:, None], BROADCAST, (2,), (4, 2))),
     ("the mean over a broadcast axis", block(BROADCAST / 4, BROADCAST, (2,), (4, 2))),
-    ("analytic = numeric / 6, and 6", block(SUM / 6, SUM, (2, 3), ())),
-    ("analytic = numeric / 3, and 3 is how many entries axis 1", block(SUM / 3, SUM, (2, 3), ())),
+    ("only entry 1 along axis 0", block(OF_KERNEL * (np.arange(4) > 1)[:, None], OF_KERNEL, (3, 2), (2, 2))),
+    ("2 of 6 entries of the output send back", block(OVERWRITTEN, GATHERED, (3, 2), (3, 2))),
+    ("4 x numeric, and each entry of the output is made of 4", block(4 * POOLED, POOLED, (8,), (2,))),
+    ("analytic = numeric / 6, and each entry of the output is made of 6", block(SUM / 6, SUM, (2, 3), ())),
+    ("analytic = numeric / 3, and 3 entries along axis 1 of the input are added", block(SUM / 3, SUM, (2, 3), ())),
     ("analytic = 6 x numeric", block(6 * SUM, SUM, (2, 3), ())),
     ("is not conjugated", block(COMPLEX.T, COMPLEX, (1,), (1,), paired=(True, True))),
     ("the complex conjugate of", block(COMPLEX * [1, -1], COMPLEX, (1,), (1,), paired=(True, True))),
@@ -97,12 +107,15 @@ NEARLY = [
     block(with_entry(RESHAPED, 1e-6), TALL, (2, 3), (2,)),
     block(np.diag(np.diag(MIXING)) * 1.01, MIXING, (2, 2), (2, 2)),
     block(with_entry(BROADCAST * (np.arange(8) < 2)[:, None], 1e-6, (5, 0)), BROADCAST, (2,), (4, 2)),
+    block(np.diag([1.0, 1, 1, 1, 0, 1]) @ GATHERED, GATHERED, (3, 2), (3, 2)),  # not made of what another is made of
+    block(with_entry(GATHERED, -1, (2, 0)) * 1.01, GATHERED, (3, 2), (3, 2)),
     block(COMPLEX.T * 1.01, COMPLEX, (1,), (1,), paired=(True, True)),
 ]
 PLAIN = [
     block(SUM / 5, SUM, (2, 3), ()),  # 5 counts nothing
     block(SUM / 2, SUM, (2, 3), ()),  # 2 is a length, and any forgotten factor
     slopes(SLOPES / 8),  # nothing is summed
+    block(8 * POOLED, POOLED, (8,), (2,)),  # 8 is a length, and 4 are summed
     block(4 * BROADCAST, BROADCAST, (2,), (4, 2)),
 ]
 

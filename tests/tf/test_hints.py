@@ -108,13 +108,13 @@ def hints(fn, *inputs):
         (bias, [X, X[0]], {"inputs[1]": "in bias: the sum over a broadcast axis is missing: only entry 0"}),
         (bias_unsummed, [X, X[0]], {"inputs[1]": "broadcast axis is missing: tf.reduce_sum(gradient, axis=[0])"}),
         (row_unsummed, [X, X[:1]], {"inputs[1]": "is missing: tf.reduce_sum(gradient, axis=[0], keepdims=True)"}),
-        (mean_of_squares, [X], {"inputs[0]": "the gradient of a sum where the function takes the mean"}),
+        (mean_of_squares, [X], {"inputs[0]": "12 x numeric, and each entry of the output is made of 12"}),
         (clipped_square, [X], {"inputs[0]": "in clipped_square: the gradient is clipped to [-1, 1]"}),
         (swish, [X], {"inputs[0]": "in swish: one term of a product is missing: the gradient treats as constant what "
                       "Sigmoid 'Sigmoid' (line"}),
         (normalized, [X], {"inputs[0]": "in normalized: a term is missing: the gradient treats as constant what Mean"}),
         (leaky, [X], {"inputs[0]": "in leaky: wrong only where x < 0: in all 5 entries there, analytic = 2 x"}),
-        (rounded, [X], {"inputs[0]": "in rounded: the function stands still here, and the gradient is that of the "}),
+        (rounded, [X], {"inputs[0]": "in rounded: the function stands still here, and its gradient is that of the "}),
         (sine, [X], {"inputs[0]": "in sine: the upstream gradient is ignored: it is the one for an upstream of ones"}),
         (lambda a: tf.math.real(complex_square(tf.complex(a, 1.0)) * (1 + 2j)), [X[0]], {
             "inputs[0]": "in complex_square: the derivative is not conjugated",
@@ -127,6 +127,13 @@ def test_a_gradient_that_is_wrong_in_a_known_way_is_recognized(fn, inputs, wante
     assert found.keys() == wanted.keys()
     for x, text in wanted.items():
         assert text in found[x]
+
+
+@pytest.mark.parametrize(("factor", "wanted"), [(1.5, "1.5 x numeric in the wrong entry"), (0.3217, None)])
+def test_the_factor_of_a_single_entry_is_said_where_it_is_a_simple_one(factor, wanted):
+    wrong = tf.custom_gradient(lambda x: (tf.sin(x), lambda up: factor * up * tf.cos(x)))
+    hint = check_gradients(wrong, np.float32(0.7)).worst.hint
+    assert hint is None if wanted is None else wanted in hint
 
 
 def test_a_gradient_that_is_wrong_in_no_known_way_gets_no_hint():
