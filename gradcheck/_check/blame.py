@@ -39,7 +39,6 @@ class _Wrong:
 
     unit: Unit
     frame: Frame
-    traced: Traced  # the unit alone, at the values of that frame
     xs: frozenset[str]  # those of its xs whose gradient is wrong
 
     @property
@@ -87,7 +86,7 @@ def _blame_output(
         if own:
             first, *others_wrong = own
             if id(first) not in hints:
-                hints[id(first)] = hints_of_unit(first.unit, first.frame, first.traced, options, check, set(first.xs))
+                hints[id(first)] = hints_of_unit(first.unit, first.frame, options, check, set(first.xs))
             also = tuple(_place(traced, each) for each in others_wrong)
             known = replace(findings[a, x], blame=_place(traced, first), also=also)
             names = [name for name in sorted(first.xs) if x in first.unit.reached[name]]
@@ -172,21 +171,20 @@ def _culprits(units: Sequence[Unit], options: Options, check: Check) -> tuple[li
 def _look(unit: Unit, options: Options, check: Check) -> tuple[bool, _Wrong | None]:
     """Check one unit where it ran; whether that could be done, and its gravest disagreement."""
     own = replace(options, mode="directional", order=1, forward=False)
-    worst: tuple[float, Frame, Traced] | None = None
+    worst: tuple[float, Frame] | None = None
     xs: set[str] = set()
     seen = False
     for frame in _spread(unit.frames):
         try:
-            traced = trace_tensors(unit.question(frame), unit.name)
-            findings, seen = check(traced, own), True
+            findings, seen = check(trace_tensors(unit.question(frame), unit.name), own), True
         except Exception:  # whatever an op alone may raise, the report on the whole must not be lost
             continue
         bad = [each for each in findings if not each.ok and each.verdict in _FAULTS]
         size = max(map(_size, bad), default=0.0)
         if bad and (worst is None or size > worst[0]):
-            worst = size, frame, traced
+            worst = size, frame
         xs.update(each.x for each in bad)
-    return seen, None if worst is None else _Wrong(unit, *worst[1:], frozenset(xs))
+    return seen, None if worst is None else _Wrong(unit, worst[1], frozenset(xs))
 
 
 def _size(found: Finding) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -36,32 +37,30 @@ _FACTORS = ("Mul", "MatMul", "BatchMatMul", "RealDiv", "Einsum", "Conv", "Pow") 
 Check = Callable[[Traced, Options], Sequence[Finding]]
 
 
-def hints_of_unit(
-    unit: Unit, frame: Frame, traced: Traced, options: Options, check: Check, xs: set[str]
-) -> dict[str, Likeness]:
+def hints_of_unit(unit: Unit, frame: Frame, options: Options, check: Check, xs: set[str]) -> dict[str, Likeness]:
     """What explains all that is wrong in the gradients of a unit, by the names of its xs; empty where nothing does.
 
     Args:
         unit: The op or custom gradient.
         frame: Where it is wrong.
-        traced: The unit alone, at the values of that frame.
         options: Of the check.
         check: What checks a unit.
         xs: Names of those of its xs whose gradient is wrong.
     """
-    called = {plain_name(x): _called(unit, plain_name(x)) for x in unit.xs}
-    found = hints_of(traced, options, 0, called)
+    arguments = [plain_name(t) for t in unit.inputs]
+    called = {name: f"argument {k}" for k, name in reversed(list(enumerate(arguments)))}
+    called |= {(name := plain_name(x)): f"variable {name}" for x in unit.xs if plain_name(x) not in called}
+    found: dict[str, Likeness] = {}
+    for of_all in (True, False):  # an op that has a gradient for some inputs may have none for others
+        if not found:
+            with suppress(Exception):
+                found = hints_of(trace_tensors(unit.question(frame, of_all=of_all), unit.name), options, 0, called)
     vague = {x for x in xs if x not in found or found[x].plain}
     if vague and unit.region is not None:
         found |= _missing_terms(unit, frame, options, check, vague)
     of = (unit.region.name if unit.region is not None else None) or unit.op.type
     where = {x: f"in {of}, for its {called[x]}" if len(called) > 1 else f"in {of}" for x in called}
     return {x: replace(each, text=f"{where[x]}: {each.text}") for x, each in found.items()}
-
-
-def _called(unit: Unit, x: str) -> str:
-    arguments = [plain_name(t) for t in (unit.region.arguments if unit.region is not None else unit.op.inputs)]
-    return f"argument {arguments.index(x)}" if x in arguments else f"variable {x}"
 
 
 def hints_of(traced: Traced, options: Options, a: int, called: Mapping[str, str]) -> dict[str, Likeness]:

@@ -66,14 +66,24 @@ class Unit:
         """What it is called in a report."""
         return "custom_gradient" if self.region is not None else str(self.op.type)
 
-    def question(self, frame: Frame) -> Question:
-        """The gradient of what it gives, as a question to be traced and checked, at the values of a frame."""
+    @property
+    def inputs(self) -> tuple[Any, ...]:
+        """What it takes, in order, whether it comes from a source or not."""
+        return self.region.arguments if self.region is not None else tuple(self.op.inputs)
+
+    def question(self, frame: Frame, *, of_all: bool = False) -> Question:
+        """The gradient of what it gives, as a question to be traced and checked, at the values of a frame.
+
+        With `of_all`, the gradient with respect to every input of a floating or complex dtype.
+        """
         inside = {*self.inside, self.op.name}
-        given = {id(x) for x in self.xs}
+        others = [t for t in self.inputs if _is_continuous(t) and t.name in frame.values] if of_all else []
+        xs = tuple({id(x): x for x in (*self.xs, *others)}.values())
+        given = {id(x) for x in xs}
         fed = {
             name: np.asarray(value.numpy())
             for name, value in frame.values.items()
-            if _op_name(name) not in inside or any(id(x) in given and x.name == name for x in self.xs)
+            if _op_name(name) not in inside or any(id(x) in given and x.name == name for x in xs)
         }
         outputs = self.region.outputs if self.region is not None else self.op.outputs
         taken = [t for t in outputs if t.consumers() or any(t is each for each in self.op.graph.outputs)]
@@ -81,8 +91,8 @@ class Unit:
         return Question(
             graph=self.op.graph,
             ys=ys,
-            xs=self.xs,
-            names=tuple(map(plain_name, self.xs)),
+            xs=xs,
+            names=tuple(map(plain_name, xs)),
             grad_ys=(None,) * len(ys),
             stops=(),
             unconnected="none",

@@ -99,13 +99,16 @@ def hints(fn, *inputs):
 @pytest.mark.parametrize(
     ("fn", "inputs", "wanted"),
     [
-        (product, [X[:2], SQUARE], {"inputs[0]": "in product: a matrix is used where its transpose belongs"}),
+        (product, [X[:2], SQUARE], {"inputs[0]": "in product, for its argument 0: a matrix is used where its "}),
         (crossed, [X, X[::-1] + 1], {
             "inputs[0]": "in crossed, for its argument 0: the gradients of two inputs are swapped: this is the one of "
             "argument 1",
             "inputs[1]": "in crossed, for its argument 1: the gradients of two inputs are swapped",
         }),
-        (bias, [X, X[0]], {"inputs[1]": "in bias: the sum over a broadcast axis is missing: only entry 0"}),
+        (lambda a: crossed(a, tf.constant(X[::-1] + 1)), [X], {
+            "inputs[0]": "in crossed, for its argument 0: the gradients of two inputs are swapped",
+        }),
+        (bias, [X, X[0]], {"inputs[1]": "in bias, for its argument 1: the sum over a broadcast axis is missing: "}),
         (bias_unsummed, [X, X[0]], {"inputs[1]": "broadcast axis is missing: tf.reduce_sum(gradient, axis=[0])"}),
         (row_unsummed, [X, X[:1]], {"inputs[1]": "is missing: tf.reduce_sum(gradient, axis=[0], keepdims=True)"}),
         (mean_of_squares, [X], {"inputs[0]": "12 x numeric, and each entry of the output is made of 12"}),
