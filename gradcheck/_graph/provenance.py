@@ -22,6 +22,8 @@ from gradcheck._results import Held, Place
 
 _OURS = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 _LAYER_CALL = os.path.join("keras", "src", "layers", "layer.py")
+# The ops that call functions, whose names stand between scopes.
+_CALLS = re.compile(r"((Stateful|Stateless)?PartitionedCall|(Stateless)?(While|If|Case)|while|cond|switch_case)(_\d+)?")
 _SUBJECTS = os.path.join(_OURS, "subjects") + os.sep  # read as a user's code would be
 
 
@@ -74,7 +76,7 @@ def origin(graph: Any, name: str, op_type: str = "") -> Origin:
         place=found,
         own_name=str(op.name),
         forward=None if forward is None else replace(found, op=forward.name, op_type=forward.type),
-        layer=_keras_layer(source),
+        layer=_keras_layer(source, name if forward is None else source.name),
     )
 
 
@@ -97,11 +99,11 @@ def at_frame(frame: Any, name: str, op_type: str) -> Place:
     return replace(found, file=_short(frame.filename), line=frame.lineno, function=frame.name, source=source or None)
 
 
-def _keras_layer(op: Any) -> str | None:
+def _keras_layer(op: Any, name: str) -> str | None:
     calls = [f for f in op.traceback or () if f.name == "__call__" and f.filename.endswith(_LAYER_CALL)]
     # Each call opens a scope named like the layer, made unique by a number of its own.
-    scopes = op.name.split("/")[: len(calls)]
-    return "/".join(re.sub(r"_\d+$", "", scope) for scope in scopes) or None
+    scopes = [part for part in name.split("/")[:-1] if not _CALLS.fullmatch(part)]
+    return "/".join(re.sub(r"_\d+$", "", scope) for scope in scopes[: len(calls)]) or None
 
 
 def users_frame(op: Any) -> Any:

@@ -1,10 +1,11 @@
 """The op at fault is named: which of several, for which input, in which iteration, and when there is none."""
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from gradcheck import Verdict, check_gradients, check_tf_gradients
+from gradcheck import Verdict, check_gradients, check_model, check_tf_gradients
 from gradcheck._check import blame
 
 X = np.random.default_rng(0).normal(size=(4, 3)).astype(np.float32)
@@ -161,3 +162,15 @@ def test_behind_a_declared_surrogate_what_has_not_its_own_gradient_is_blamed():
     other = check_gradients(tf.sin, [X], surrogate=lambda x: 2.0 * tf.sin(x)).worst
     assert other.blame is None
     assert "not the surrogate's" in other.advice
+
+
+class Gate(keras.layers.Layer):
+    def call(self, x):
+        return x * tf.function(leaky)(x)
+
+
+def test_the_layer_is_named_through_a_function_that_it_calls():
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential([keras.Input([3]), keras.layers.Dense(4, name="dense"), Gate(name="gate")], name="net")
+    place = check_model(model, X).worst.blame
+    assert (place.op, place.layer) == ("leaky", "net/gate")
