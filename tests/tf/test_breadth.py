@@ -16,20 +16,11 @@ EVERY, EVERY_WRONG = 4, 2
 OTHER = {"directional": {"mode": "directional", "seed": 1}, "elementwise": {"mode": "elementwise", "seed": 2}}
 
 
-# Not decided yet, in which modes, and why.
-UNDECIDED = {
-    ("upsampling, bilinear", mode): "TensorFlow's resize gives float32 only, and a rectifier's kinks leave no room"
-    for mode in ("as it is", "elementwise")
-}
-
-
 def parameters(cases, every):
     for k, case in enumerate(cases):
         modes = {"as it is": {}, **OTHER} if not {"mode", "order"} & set(case.options) else {"as it is": {}}
         for mode, options in modes.items():
-            reason = UNDECIDED.get((case.name, mode))
             marks = [pytest.mark.slow] if case.slow or k % every or options else []
-            marks += [pytest.mark.xfail(reason=reason)] if reason else []
             yield pytest.param(case, options, marks=marks, id=f"{case.name}-{mode}")
 
 
