@@ -269,8 +269,8 @@ def test_a_training_goes_on_where_nothing_can_be_written(way, tmp_path, caplog):
         for _ in range(3):
             step(tf.constant(1.0))
     assert trained.step.numpy() == 3
-    assert [record.name for record in caplog.records] == ["gradcheck"]
-    assert "training goes on without" in caplog.text
+    assert ["training goes on without" in r.getMessage() for r in caplog.records if r.name == "gradcheck"] == [True]
+    assert "Recording" not in caplog.text  # TensorFlow warns of nothing that is ours
     raising = SummaryWriter(tmp_path / "file" / "logs", on_error="raise")
     with pytest.raises(tf.errors.OpError):
         WAYS[way](trained.train(raising.gradients))(tf.constant(1.0))
