@@ -81,35 +81,52 @@ def pack(vectors: Sequence[Any], histograms: bool) -> Any:
     """
     if not vectors:
         return tf.zeros([0], tf.float64)
-    sizes = [tf.size(v) for v in vectors]
-    magnitudes = [_magnitude(v) for v in vectors]
-    largest = [tf.maximum(tf.reduce_max(m), 0) for m in magnitudes]  # 0 where there is no entry
-    zeros = [_count(tf.equal(m, 0)) for m in magnitudes]
-    bins: list[Any] = []
-    if histograms:
-        bins = [_bins(v) for v in vectors]
-        small = [b[0] + b[FORMATS[v.dtype].bins // 2] for b, v in zip(bins, vectors, strict=True)]
-    else:
-        small = [_count(m < FORMATS[v.dtype].smallest) for m, v in zip(magnitudes, vectors, strict=True)]
-    subnormals = [low - zero for low, zero in zip(small, zeros, strict=True)]
-    norms = tf.sqrt(amounts(vectors))
-    shown = [_exactly(bits, v.dtype) for bits, v in zip(largest, vectors, strict=True)]
-    special = [bits >= FORMATS[v.dtype].infinity for bits, v in zip(largest, vectors, strict=True)]
-    imprecise = ((norms < _SMALL) | (norms > _LARGE)) & tf.stack([bits > 0 for bits in largest])
-    nothing = [tf.zeros([len(vectors)], tf.float64)] * 3
-    norms, *counts = tf.cond(
-        tf.reduce_any(tf.stack(special) | imprecise | tf.math.is_nan(norms)),
-        lambda: _closely(vectors, magnitudes),
-        lambda: [norms, *nothing],
+    bins = [_bins(v) for v in vectors] if histograms else []
+    looks = (
+        [_by_bins(v, b) for v, b in zip(vectors, bins, strict=True)] if histograms else [_by_bits(v) for v in vectors]
     )
-    head = [_numbers(sizes), norms, tf.stack(shown), _numbers(zeros), _numbers(subnormals), *counts]
+    largest, low, wild = (tf.stack(column) for column in zip(*looks, strict=True))
+    sizes = _numbers([tf.size(v) for v in vectors])
+    none = tf.zeros([len(vectors)], tf.float64)
+    zeros = tf.cond(
+        tf.reduce_any(low > 0), lambda: _numbers([_count(tf.equal(_bits(v), 0)) for v in vectors]), lambda: none
+    )
+    norms = tf.sqrt(amounts(vectors))
+    doubtful = ((norms < _SMALL) | (norms > _LARGE) | tf.math.is_nan(norms)) & (zeros < sizes)
+    norms, largest, *counts = tf.cond(
+        tf.reduce_any(wild | doubtful), lambda: _closely(vectors), lambda: [norms, largest, none, none, none]
+    )
+    head = [sizes, norms, largest, zeros, low - zeros, *counts]
     return tf.concat([tf.reshape(tf.stack(head, 1), [-1]), *(tf.cast(b, tf.float64) for b in bins)], 0)
+
+
+def _by_bins(vector: Any, bins: Any) -> tuple[Any, Any, Any]:
+    """The largest magnitude, how many numbers are zero or subnormal, and whether one is not finite.
+
+    The first holds where neither all are subnormal nor one is not finite.
+    """
+    half = FORMATS[vector.dtype].bins // 2
+    largest = tf.maximum(tf.reduce_max(vector), -tf.reduce_min(vector))  # without a copy of the vector
+    largest = tf.where(tf.size(vector) > 0, largest, tf.zeros_like(largest))
+    return (
+        _shown(_bits(largest), vector.dtype),
+        tf.cast(bins[0] + bins[half], tf.float64),
+        bins[half - 1] + bins[-1] > 0,
+    )
+
+
+def _by_bits(vector: Any) -> tuple[Any, Any, Any]:
+    """The same without bins."""
+    form, bits = FORMATS[vector.dtype], _bits(vector)
+    largest = _largest(bits)
+    low = tf.cast(_count(bits < form.smallest), tf.float64)
+    return _shown(largest, vector.dtype), low, largest >= form.infinity
 
 
 _SMALL, _LARGE = 1e-15, 1e15  # outside, the squares of single precision may be lost
 
 
-def _magnitude(vector: Any) -> Any:
+def _bits(vector: Any) -> Any:
     """The bits of each number without its sign, as int32 or int64: ordered as the magnitudes are."""
     form = FORMATS[vector.dtype]
     bits = tf.bitcast(vector, form.ordered)
@@ -126,11 +143,11 @@ def _bins(vector: Any) -> Any:
     return tf.raw_ops.DenseBincount(input=keys, size=form.bins, weights=tf.zeros([0], tf.int32))
 
 
-def _closely(vectors: Sequence[Any], magnitudes: Sequence[Any]) -> list[Any]:
-    """Norms that neither overflow nor underflow, and the numbers of NaN, +Inf and -Inf."""
-    norms, counts = [], []
-    for vector, bits in zip(vectors, magnitudes, strict=True):
-        form = FORMATS[vector.dtype]
+def _closely(vectors: Sequence[Any]) -> list[Any]:
+    """Norms that neither overflow nor underflow, the largest magnitudes, and the numbers of NaN, +Inf and -Inf."""
+    norms, largest, counts = [], [], []
+    for vector in vectors:
+        form, bits = FORMATS[vector.dtype], _bits(vector)
         wide = tf.cast(vector, tf.float64)
         if vector.dtype != tf.float64:  # a cast may take subnormal numbers for zero
             tiny = tf.cast(bits, tf.float64) * 2.0 ** (1 - form.bias - form.mantissa)
@@ -138,12 +155,17 @@ def _closely(vectors: Sequence[Any], magnitudes: Sequence[Any]) -> list[Any]:
         scale = tf.reduce_max(tf.where(is_finite(wide), tf.abs(wide), tf.zeros_like(wide)))
         scale = tf.where(scale > 0, scale, tf.ones_like(scale))
         norms.append(scale * tf.sqrt(tf.reduce_sum(tf.square(wide / scale))))
+        largest.append(_shown(_largest(bits), vector.dtype))
         infinite = tf.equal(bits, form.infinity)
         counts.append([_count(bits > form.infinity), _count(infinite & (wide > 0)), _count(infinite & (wide < 0))])
-    return [tf.stack(norms), *(_numbers(column) for column in zip(*counts, strict=True))]
+    return [tf.stack(norms), tf.stack(largest), *(_numbers(column) for column in zip(*counts, strict=True))]
 
 
-def _exactly(bits: Any, dtype: Any) -> Any:
+def _largest(bits: Any) -> Any:
+    return tf.maximum(tf.reduce_max(bits), 0)  # 0 where there is no number
+
+
+def _shown(bits: Any, dtype: Any) -> Any:
     return tf.bitcast(bits, tf.float64) if dtype == tf.float64 else tf.cast(bits, tf.float64)
 
 
