@@ -85,8 +85,10 @@ def pack(vectors: Sequence[Any], histograms: bool) -> Any:
     looks = (
         [_by_bins(v, b) for v, b in zip(vectors, bins, strict=True)] if histograms else [_by_bits(v) for v in vectors]
     )
-    largest, low, wild = (tf.stack(column) for column in zip(*looks, strict=True))
-    sizes = _numbers([tf.size(v) for v in vectors])
+    largest, small, wild = zip(*looks, strict=True)
+    largest, low, wild = tf.stack(largest), _numbers(small), tf.stack(wild)
+    known = [v.shape.num_elements() for v in vectors]
+    sizes = _numbers([tf.size(v) if n is None else n for v, n in zip(vectors, known, strict=True)])
     none = tf.zeros([len(vectors)], tf.float64)
     zeros = tf.cond(
         tf.reduce_any(low > 0), lambda: _numbers([_count(tf.equal(_bits(v), 0)) for v in vectors]), lambda: none
@@ -107,20 +109,16 @@ def _by_bins(vector: Any, bins: Any) -> tuple[Any, Any, Any]:
     """
     half = FORMATS[vector.dtype].bins // 2
     largest = tf.maximum(tf.reduce_max(vector), -tf.reduce_min(vector))  # without a copy of the vector
-    largest = tf.where(tf.size(vector) > 0, largest, tf.zeros_like(largest))
-    return (
-        _shown(_bits(largest), vector.dtype),
-        tf.cast(bins[0] + bins[half], tf.float64),
-        bins[half - 1] + bins[-1] > 0,
-    )
+    if vector.shape.num_elements() in (None, 0):
+        largest = tf.where(tf.size(vector) > 0, largest, tf.zeros_like(largest))
+    return _shown(_bits(largest), vector.dtype), bins[0] + bins[half], bins[half - 1] + bins[-1] > 0
 
 
 def _by_bits(vector: Any) -> tuple[Any, Any, Any]:
     """The same without bins."""
     form, bits = FORMATS[vector.dtype], _bits(vector)
     largest = _largest(bits)
-    low = tf.cast(_count(bits < form.smallest), tf.float64)
-    return _shown(largest, vector.dtype), low, largest >= form.infinity
+    return _shown(largest, vector.dtype), _count(bits < form.smallest), largest >= form.infinity
 
 
 _SMALL, _LARGE = 1e-15, 1e15  # outside, the squares of single precision may be lost
