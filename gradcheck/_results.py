@@ -59,10 +59,11 @@ class Place:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cut:
-    """The op where the path from an input to an output ends, and why."""
+    """The op where the path from an input to an output ends, why, and what is usually written instead."""
 
     place: Place
     reason: str
+    remedy: str | None = None  # None where there is no usual one
 
     def __str__(self) -> str:
         return f"{self.place}: {self.reason}"

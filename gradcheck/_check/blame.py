@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
+from gradcheck._check.hints import Check, hints_of, hints_of_unit
 from gradcheck._check.options import Options
+from gradcheck._check.unconnected import ends, instead_of
+from gradcheck._diagnose.cut import find_partial_cut
+from gradcheck._diagnose.likeness import Likeness
 from gradcheck._errors import GraphUnavailable
 from gradcheck._graph.graphs import trace_tensors
 from gradcheck._graph.provenance import at_frame, operation, origin
@@ -23,9 +28,9 @@ _NONE_ALONE = (
     "between runs, an input changed in place, or Python code that runs while the function is traced and not after"
 )
 _OTHERS = "no op that can be checked alone is wrong alone; not looked into: {ops}"
+_PARTLY = "one of several ways from the input to the output has no gradient, and the others have theirs"
+_ITS_OWN = "every op has its own gradient, so that the function has its own too, and not the surrogate's"
 _UNSEEN = "no op could be checked alone: {why}"
-
-Check = Callable[[Traced, Options], Sequence[Finding]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +39,12 @@ class _Wrong:
 
     unit: Unit
     frame: Frame
-    reached: frozenset[int]  # sources that come in where its gradient is wrong
+    xs: frozenset[str]  # those of its xs whose gradient is wrong
+
+    @property
+    def reached(self) -> set[int]:
+        """The sources that come in where its gradient is wrong."""
+        return set().union(*(self.unit.reached[x] for x in self.xs))
 
 
 def blame(traced: Traced, options: Options, findings: dict[tuple[int, int], Finding], check: Check) -> None:
@@ -49,25 +59,74 @@ def blame(traced: Traced, options: Options, findings: dict[tuple[int, int], Find
     for pair, known in findings.items():
         if known.blame is not None and known.blame.op_type == "IdentityN":
             findings[pair] = replace(known, blame=_of_region(traced, known.blame))
+        fault = traced.outputs[pair[0]].faults.get(pair[1])
+        if fault is not None:
+            findings[pair] = replace(findings[pair], hint=fault.hint)
     wrong = {pair for pair, found in findings.items() if _is_open(found)}
     for a in sorted({a for a, _ in wrong}):
-        sources = sorted(x for b, x in wrong if b == a)
-        try:
-            units, others = units_of(traced, a, sources)
-        except GraphUnavailable as error:
-            _advise(findings, a, sources, _UNSEEN.format(why=str(error)))
+        _blame_output(traced, options, findings, check, a, sorted(x for b, x in wrong if b == a))
+        unnamed = [x for b, x in wrong if b == a and findings[a, x].blame is None]
+        if unnamed:
+            hints = hints_of(traced, options, a, {s.path: s.path for s in traced.sources})
+            for x in unnamed:
+                findings[a, x] = _hinted(findings[a, x], [traced.sources[x].path], hints)
+
+
+def _blame_output(
+    traced: Traced, options: Options, findings: dict[tuple[int, int], Finding], check: Check, a: int, xs: Sequence[int]
+) -> None:
+    try:
+        units, others = units_of(traced, a, xs)
+    except GraphUnavailable as error:
+        return _advise(findings, a, xs, _UNSEEN.format(why=str(error)))
+    found, unseen = _culprits(units, options, check)
+    hints: dict[int, dict[str, Likeness]] = {}
+    for x in xs:
+        own = [each for each in found if x in each.reached]
+        if own:
+            first, *others_wrong = own
+            if id(first) not in hints:
+                hints[id(first)] = hints_of_unit(first.unit, first.frame, options, check, set(first.xs))
+            also = tuple(_place(traced, each) for each in others_wrong)
+            known = replace(findings[a, x], blame=_place(traced, first), also=also)
+            names = [name for name in sorted(first.xs) if x in first.unit.reached[name]]
+            findings[a, x] = _hinted(known, names, hints[id(first)])
+        elif not found and (cut := find_partial_cut(traced, *ends(traced, a, x))) is not None:
+            findings[a, x] = replace(findings[a, x], cut=cut, reason=_PARTLY, advice=instead_of(cut))
+        elif not found and (unseen or others):
+            _advise(findings, a, [x], _OTHERS.format(ops=", ".join([*unseen, *others][:5])))
+        elif not found and units:
+            _advise(findings, a, [x], _NONE_ALONE)
+    return None
+
+
+def blame_surrogate(traced: Traced, options: Options, findings: dict[tuple[int, int], Finding], check: Check) -> None:
+    """Name, in findings on a declared surrogate, what has a gradient other than its own.
+
+    Args:
+        traced: The function itself, without the surrogate.
+        options: Of the check.
+        findings: By output and source; those that disagree get `blame`, or advice where every gradient is its op's own.
+        check: What checks a unit.
+    """
+    for (a, x), known in findings.items():
+        if not _is_open(known):
             continue
-        found, unseen = _culprits(units, options, check)
-        unseen = [*unseen, *others]
-        for x in sources:
-            own = [each for each in found if x in each.reached]
-            if own:
-                places = [_place(traced, each) for each in own]
-                findings[a, x] = replace(findings[a, x], blame=places[0], also=tuple(places[1:]))
-            elif unseen and not found:
-                _advise(findings, a, [x], _OTHERS.format(ops=", ".join(unseen[:5])))
-            elif units and not found:
-                _advise(findings, a, [x], _NONE_ALONE)
+        with suppress(GraphUnavailable):
+            found, _ = _culprits(units_of(traced, a, [x])[0], options, check)
+            places = tuple(_place(traced, each) for each in found)
+            if places:
+                findings[a, x] = replace(known, blame=places[0], also=places[1:])
+            else:
+                _advise(findings, a, [x], _ITS_OWN)
+
+
+def _hinted(found: Finding, names: Sequence[str], hints: dict[str, Likeness]) -> Finding:
+    """The finding with the first hint at one of some xs; a plain one gives way to what is known already."""
+    best = min((hints[name] for name in names if name in hints), key=lambda each: each.plain, default=None)
+    if best is None or (best.plain and found.hint is not None):
+        return found
+    return replace(found, hint=best.text)
 
 
 def _is_open(found: Finding) -> bool:
@@ -111,24 +170,21 @@ def _culprits(units: Sequence[Unit], options: Options, check: Check) -> tuple[li
 
 def _look(unit: Unit, options: Options, check: Check) -> tuple[bool, _Wrong | None]:
     """Check one unit where it ran; whether that could be done, and its gravest disagreement."""
-    frames = _spread(unit.frames)
     own = replace(options, mode="directional", order=1, forward=False)
-    found: list[tuple[float, Frame]] = []
-    reached: set[int] = set()
+    worst: tuple[float, Frame] | None = None
+    xs: set[str] = set()
     seen = False
-    for frame in frames:
+    for frame in _spread(unit.frames):
         try:
-            traced = trace_tensors(unit.question(frame), unit.name)
-            findings, seen = check(traced, own), True
+            findings, seen = check(trace_tensors(unit.question(frame), unit.name), own), True
         except Exception:  # whatever an op alone may raise, the report on the whole must not be lost
             continue
         bad = [each for each in findings if not each.ok and each.verdict in _FAULTS]
-        if bad:
-            found.append((max(map(_size, bad)), frame))
-            reached = reached.union(*(unit.reached[each.x] for each in bad))
-    if not found:
-        return seen, None
-    return True, _Wrong(unit, max(found, key=lambda each: each[0])[1], frozenset(reached))
+        size = max(map(_size, bad), default=0.0)
+        if bad and (worst is None or size > worst[0]):
+            worst = size, frame
+        xs.update(each.x for each in bad)
+    return seen, None if worst is None else _Wrong(unit, worst[1], frozenset(xs))
 
 
 def _size(found: Finding) -> float:

@@ -9,9 +9,11 @@ from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
+from gradcheck._check.blame import blame_surrogate
 from gradcheck._check.modes import compare_modes
 from gradcheck._check.options import Options, called, options, required_executor
 from gradcheck._check.run import Checked, run
+from gradcheck._check.symmetry import asymmetry
 from gradcheck._check.work import eps_of
 from gradcheck._errors import GradientMismatch
 from gradcheck._farm.spread import spread
@@ -19,6 +21,7 @@ from gradcheck._graph.functions import name_of, trace_function
 from gradcheck._graph.reads import kept_variables
 from gradcheck._graph.trace import Traced
 from gradcheck._report.gradient import Cost, GradientReport
+from gradcheck._results import Verdict
 
 
 def check_gradients(
@@ -116,15 +119,36 @@ def checked(
     traced = trace_function(fn, inputs, name=title, **asked)
     # A function that runs in Python may assign variables whenever it runs.
     with kept_variables(fn, inputs) if traced.notes or opts.forward else nullcontext():
-        parts = [run(traced, opts)]
+        parts = [run(traced, opts, blaming=asked.get("surrogate") is None)]
+        if asked.get("surrogate") is not None:
+            plain = trace_function(fn, inputs, name=title, **{**asked, "surrogate": None})
+            parts = [_behind_surrogate(traced, plain, parts[0], opts)]
         if opts.order == 2 and not any(output.faults for output in traced.outputs):
             name = f"gradient of {title}"
-            parts.append(run(trace_function(fn, inputs, name=name, order=2, seed=opts.seed, **asked), opts))
+            second = trace_function(fn, inputs, name=name, order=2, seed=opts.seed, **asked)
+            found = run(second, opts)
+            parts.append(_with_symmetry(found, second, opts) if all(f.ok for f in parts[0].findings) else found)
         if opts.forward:
             variables = asked["variables"]() if asked.get("variables") else ()
             findings, notes = compare_modes(fn, inputs, opts.seed, _narrowest(traced), variables)
             parts.append(replace(parts[0], findings=tuple(findings), notes=tuple(notes), evaluations=1, gradients=1))
     return report(title, parts, opts, traced.skipped, line, started)
+
+
+def _with_symmetry(found: Checked, second: Traced, opts: Options) -> Checked:
+    """What was found of second derivatives, with a finding of its own where they are not symmetric."""
+    if any(f.verdict in (Verdict.NONFINITE, Verdict.NONDETERMINISTIC) for f in found.findings):
+        return found
+    odd = asymmetry(second, opts)
+    return found if odd is None else replace(found, findings=(*found.findings, odd))
+
+
+def _behind_surrogate(traced: Traced, plain: Traced, found: Checked, opts: Options) -> Checked:
+    """What was found against a surrogate, with what the function itself has in place of its own gradient."""
+    pairs = [(a, x) for a in range(len(traced.outputs)) for x in range(len(traced.sources))]
+    findings = dict(zip(pairs, found.findings, strict=True))
+    blame_surrogate(plain, opts, findings, lambda unit, options: run(unit, options, blaming=False).findings)
+    return replace(found, findings=tuple(findings.values()))
 
 
 def _refuse_odd_surrogate(surrogate: Any, opts: Options) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ RESOLUTION = {
 _ABSORBED = 2.0**-48  # of what derivatives of an x usually are: smaller ones may leave no trace in any sample
 _NOTHING = 1e-280  # an error of this size says only that zero has no rounding of its own
 _DOUBT, _DOUBT_AMONG_MANY, _MANY = 2.0, 6.0, 5000  # times the error: what is worth a second look
+_SMALL = 12  # numbers whose ratios people forget
 _ROUNDINGS = 8.0  # units of rounding that a gradient of ordinary depth may be off by
 
 
@@ -189,12 +191,18 @@ def worthwhile(own: Any, noise: Any, eps: float, *, coarsest: float) -> Any:
 
 
 def constant_factor(wrong: Comparison, *, single: bool) -> str | None:
-    """A hint where one factor explains all wrong entries to within their errors; of one entry, only if `single`."""
+    """A hint where one factor explains all wrong entries to within their errors.
+
+    One entry always has a factor; it says something only with `single`, and where it is a ratio of small numbers.
+    """
     analytic, numeric, allowed = (a.reshape(-1) for a in (wrong.analytic, wrong.numeric, wrong.allowed))
     if not len(analytic) or (len(analytic) == 1 and not single) or not np.all(np.isfinite(numeric) & (numeric != 0)):
         return None
     factor = float(np.median(analytic / numeric))
     if factor == 0 or np.any(np.abs(analytic - factor * numeric) > allowed * max(1.0, abs(factor))):
+        return None
+    simple = float(Fraction(factor).limit_denominator(_SMALL))
+    if len(analytic) == 1 and (abs(analytic[0] - simple * numeric[0]) > allowed[0] or abs(simple) > _SMALL):
         return None
     entries = "the wrong entry" if len(numeric) == 1 else f"all {len(numeric)} wrong entries"
     if abs(factor + 1) < 1e-6:

@@ -8,10 +8,12 @@ from gradcheck._check.findings import finding
 from gradcheck._check.work import Work
 from gradcheck._diagnose.cut import find_cut, find_own_gradient
 from gradcheck._graph.evaluate import RUN_ERRORS
+from gradcheck._graph.trace import Traced
 from gradcheck._numerics.directions import rademacher
 from gradcheck._results import Cut, Finding, Verdict
 
 _DIRECTIONS = 8
+_SMOOTH = "let the gradient pass there, by tf.custom_gradient or something smooth in its place"
 _FAR = (0.5, -0.5, 1.5, -1.5, 4.0, -4.0)  # in units of the input's scale
 
 
@@ -35,16 +37,20 @@ def zero_where_it_moves(work: Work, a: int, x: int, found: Finding) -> Finding:
     wide = work.cotangents[a].wide[x].value
     if found.verdict is not Verdict.MISMATCH or wide is None or wide.any():
         return found
-    start, targets = _ends(work, a, x)
+    start, targets = ends(work.traced, a, x)
     return _cut_finding(work, a, x, find_own_gradient(work.traced, start, targets) if start else None, absent=False)
 
 
 def _cut_finding(work: Work, a: int, x: int, cut: Cut | None, *, absent: bool) -> Finding:
     return finding(
-        work, a, x, Verdict.CUT, cut=cut, analytic=None if absent else 0.0,
-        advice="let the gradient pass there (tf.custom_gradient, a smooth surrogate), or wrap the path in "
-        "tf.stop_gradient to say that the cut is meant",
+        work, a, x, Verdict.CUT, cut=cut, analytic=None if absent else 0.0, advice=instead_of(cut)
     )  # fmt: skip
+
+
+def instead_of(cut: Cut | None) -> str:
+    """What to do about a cut."""
+    remedy = cut.remedy if cut is not None else None
+    return f"{remedy or _SMOOTH}; where the cut is meant, say so by tf.stop_gradient"
 
 
 def _moves(work: Work, a: int, x: int, reach: tuple[float, ...] = _FAR) -> bool:
@@ -67,11 +73,11 @@ def _moves(work: Work, a: int, x: int, reach: tuple[float, ...] = _FAR) -> bool:
 
 
 def _cut(work: Work, a: int, x: int, *, absent: bool) -> Cut | None:
-    start, targets = _ends(work, a, x)
+    start, targets = ends(work.traced, a, x)
     return find_cut(work.traced, start, targets, absent=absent) if start is not None else None
 
 
-def _ends(work: Work, a: int, x: int) -> tuple[str | None, list[str]]:
-    source = work.traced.sources[x]
-    returns = work.traced.program.main.returns
-    return source.argument or source.ref, [returns[p].ref for p in work.traced.outputs[a].returns]
+def ends(traced: Traced, a: int, x: int) -> tuple[str | None, list[str]]:
+    """References of an x and of an output, between which paths lead."""
+    source, returns = traced.sources[x], traced.program.main.returns
+    return source.argument or source.ref, [returns[p].ref for p in traced.outputs[a].returns]

@@ -5,8 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import tensorflow as tf
+from tensorflow.core.framework import types_pb2
 from tensorflow.python.framework import ops
 
+from gradcheck._diagnose.remedies import (
+    CAST,
+    EAGER_PYTHON,
+    STEPS,
+    THROUGH_VARIABLE,
+    WHOLE_NUMBERS,
+    reason_of,
+    remedy_of,
+)
 from gradcheck._graph.program import (
     CALLED,
     CONTINUOUS,
@@ -22,21 +32,8 @@ from gradcheck._graph.provenance import place
 from gradcheck._graph.trace import Traced
 from gradcheck._results import Cut
 
-_OPAQUE = "TensorFlow does not see into tf.numpy_function; tf.custom_gradient around it would give it a gradient"
+_WHOLE = (types_pb2.DT_INT32, types_pb2.DT_INT64, types_pb2.DT_BOOL)
 _TRIED = 50  # ops of a path that are differentiated one by one
-_REASONS = {
-    "Round": "rounding is constant between its steps, and TensorFlow gives it no gradient",
-    "Rint": "rounding is constant between its steps, and TensorFlow gives it no gradient",
-    "Floor": "floor is constant between its steps, and TensorFlow gives it no gradient",
-    "Ceil": "ceil is constant between its steps, and TensorFlow gives it no gradient",
-    "Sign": "sign is constant on either side of zero",
-    "ArgMax": "argmax gives positions, which have no gradient",
-    "ArgMin": "argmin gives positions, which have no gradient",
-    "PyFunc": _OPAQUE,
-    "PyFuncStateless": _OPAQUE,
-    "StopGradient": "tf.stop_gradient",
-    "AssignVariableOp": "the value goes through a variable, and gradients do not pass an assignment",
-}
 
 
 def find_cut(traced: Traced, source: str, targets: Iterable[str], *, absent: bool) -> Cut | None:
@@ -54,6 +51,21 @@ def find_cut(traced: Traced, source: str, targets: Iterable[str], *, absent: boo
     if live & wanted:  # all ops on some path have gradients: one may be Python, or leave an input out
         return _python(traced, path) or (_leaves_out(traced, source, path) if absent else None)
     return first
+
+
+def find_partial_cut(traced: Traced, source: str | None, targets: Iterable[str]) -> Cut | None:
+    """The first op that stops one of several ways from an x to an output, and moves with x; else None.
+
+    Ops that are constant between steps take nothing from the gradient.
+    """
+    live = {source}
+    for node in _between(traced.program.main, source, set(targets)) if source is not None else ():
+        if any(i in live for i in data_inputs(node)):
+            reason = _why(node) if _is_continuous(node) and node.op not in STEPS else None
+            if reason is not None:
+                return _cut_at(traced, node.name, node.op, reason)
+            live.update(ref for ref, _ in output_refs(node))
+    return None
 
 
 def _leaves_out(traced: Traced, source: str, path: Iterable[Node]) -> Cut | None:
@@ -77,7 +89,10 @@ def _leaves_out(traced: Traced, source: str, path: Iterable[Node]) -> Cut | None
                 f"TensorFlow has no gradient of {node.op}, and so refuses any that leads through it",
             )
         if gradient[0] is None:
-            return Cut(place=place(traced.graph, node.name, node.op), reason=reason)
+            made = outputs[0].op.type  # a variable that is assigned is followed, and its read is no longer one
+            if made == "ReadVariableOp":
+                return _cut_at(traced, node.name, made, THROUGH_VARIABLE)
+            return _cut_at(traced, node.name, node.op, reason)
     return None
 
 
@@ -86,9 +101,13 @@ def _flow(
 ) -> tuple[set[str], Cut | None]:
     """References that a gradient reaches from the live ones, and the first op that stops it."""
     first: Cut | None = None
+    positions: dict[str, Node] = {}
     for node in nodes:
         arriving = [k for k, i in enumerate(data_inputs(node)) if i in live]
         if not arriving:
+            made = next((positions[i] for i in data_inputs(node) if i in positions), None)
+            if made is not None and first is None:
+                first = _cut_at(traced, prefix + made.name, made.op, WHOLE_NUMBERS)
             continue
         outputs = [ref for ref, _ in output_refs(node)]
         if node.op in CALLED:
@@ -98,9 +117,11 @@ def _flow(
             continue
         reason = _why(node)
         if reason is None:
-            live.update(outputs)
+            whole = {ref: node for ref, dtype in output_refs(node) if dtype in _WHOLE and _is_continuous(node)}
+            positions.update(whole)
+            live.update(set(outputs) - whole.keys())
         elif first is None:
-            first = Cut(place=place(traced.graph, prefix + node.name, node.op), reason=reason)
+            first = _cut_at(traced, prefix + node.name, node.op, reason)
     return live, first
 
 
@@ -130,19 +151,19 @@ def find_own_gradient(traced: Traced, source: str, targets: Iterable[str]) -> Cu
     """The first region between an x and an output that has a gradient of the user's own, or None."""
     for node in _between(traced.program.main, source, set(targets)):
         if _has_own_gradient(node):
-            return Cut(
-                place=place(traced.graph, node.name, node.op),
-                reason="what comes out of this tf.custom_gradient is zero in the end",
-            )
+            return _cut_at(traced, node.name, node.op, "what comes out of this tf.custom_gradient is zero in the end")
     return None
 
 
 def _python(traced: Traced, path: Iterable[Node]) -> Cut | None:
     for node in path:
         if node.op == "EagerPyFunc":
-            reason = "Python ran here eagerly, and its result carries no gradient: NumPy and .numpy() cut it"
-            return Cut(place=place(traced.graph, node.name, node.op), reason=reason)
+            return _cut_at(traced, node.name, node.op, EAGER_PYTHON)
     return None
+
+
+def _cut_at(traced: Traced, name: str, op: str, reason: str) -> Cut:
+    return Cut(place=place(traced.graph, name, op), reason=reason, remedy=remedy_of(op, reason))
 
 
 def _between(body: Body, source: str, targets: set[str]) -> list[Node]:
@@ -167,12 +188,13 @@ def _has_own_gradient(node: Node) -> bool:
 
 
 def _why(node: Node) -> str | None:
-    if node.op in _REASONS:
-        return _REASONS[node.op]
+    known = reason_of(node.op)
+    if known is not None:
+        return known
     dtypes = [dtype for _, dtype in output_refs(node)]
     if node.op == "Cast" and dtypes[0] not in CONTINUOUS:
-        return "a cast to an integer or bool dtype has no gradient"
-    if dtypes and not any(d in CONTINUOUS for d in dtypes) and node.op not in CALLED and not _carries(node):
+        return CAST
+    if dtypes and not _is_continuous(node) and node.op not in CALLED and not _carries(node):
         return f"{node.op} gives no floating output, so no gradient passes"
     if "_gradient_op_type" in node.attr or node.op in CALLED:
         return None
@@ -181,6 +203,10 @@ def _why(node: Node) -> str | None:
     except LookupError:
         return f"no gradient is registered for {node.op}"
     return f"{node.op} is registered as not differentiable" if gradient is None else None
+
+
+def _is_continuous(node: Node) -> bool:
+    return any(dtype in CONTINUOUS for _, dtype in output_refs(node))
 
 
 def _carries(node: Node) -> bool:

@@ -12,7 +12,7 @@ from tensorflow.python.framework.func_graph import FuncGraph
 
 from gradcheck._errors import GraphUnavailable
 from gradcheck._graph.contexts import chain, contexts_of, own_graphs, pivots, recreate
-from gradcheck._graph.program import Body, called_names, find_function
+from gradcheck._graph.program import find_function, functions_named
 from gradcheck._graph.sources import (
     OPAQUE,
     PLACEHOLDERS,
@@ -49,9 +49,12 @@ class Copy(FuncGraph):  # type: ignore[misc]
         feeds: Placeholders that stand for sources, with their values, or with the tensors whose values they take.
         held: Names of ops whose outputs keep the value that they had in the session.
         left_out: Names of ops that write, and are not copied.
+
+    With `alone`, ops are taken out of the loops and conditions of control flow v1 that they are in, and wait for
+    nothing: what they read from there has to be fed.
     """
 
-    def __init__(self, origin: Any, fed: Mapping[str, Any]) -> None:
+    def __init__(self, origin: Any, fed: Mapping[str, Any], *, alone: bool = False) -> None:
         # Functions lift some ops out, into the graph around; the user's graph must not be it.
         with tf.Graph().as_default():
             super().__init__("gradcheck", collections={})
@@ -64,6 +67,7 @@ class Copy(FuncGraph):  # type: ignore[misc]
         self.held: list[str] = []
         self.left_out: list[str] = []
         self._fed = fed
+        self._alone = alone
         self._copies: dict[str, Any] = {}  # name of an op -> its copy
         self._originals: dict[str, Any] = {}  # name of a copy -> the op
         self._begins: dict[str, Any] = {}  # name of a source -> the placeholder that stands for it
@@ -149,7 +153,7 @@ class Copy(FuncGraph):  # type: ignore[misc]
             refuse_writing(one)
             part.ops[one.name] = one
             yield from one.inputs
-            for other in (*one.control_inputs, *pivots(one)):
+            for other in () if self._alone else (*one.control_inputs, *pivots(one)):
                 if not is_effect(other):
                     waiting.append(other)
                 elif any(t.dtype == tf.resource or t.dtype._is_ref_dtype for t in other.inputs):
@@ -224,7 +228,8 @@ class Copy(FuncGraph):  # type: ignore[misc]
             copies = tf.graph_util.import_graph_def(definition, mapped, [op.name for op in ops], name="")
             self._copies.update({op.name: copied for op, copied in zip(ops, copies, strict=True)})
             self._originals.update({copied.name: op for op, copied in zip(ops, copies, strict=True)})
-            recreate(contexts_of(ops), self._new_name)
+            if not self._alone:
+                recreate(contexts_of(ops), self._new_name)
         with self._clean():  # function calls inside of functions are looked up in the default graph
             for op, copied in zip(ops, copies, strict=True):
                 # How a tf.function wants to be differentiated is known to the op in Python alone.
@@ -239,10 +244,16 @@ class Copy(FuncGraph):  # type: ignore[misc]
         return f"{self._copies[stem].name}{colon}{index}" if stem in self._copies else None
 
     def _add_functions(self, nodes: Iterable[Any]) -> None:
-        for name in {*called_names(Body(args=(), nodes=tuple(nodes), returns=())), *(node.op for node in nodes)}:
-            function = find_function(self.origin, name)
-            if function is not None:
-                self._add_function_recursive(function)
+        """Take over the functions that some nodes call, by an attribute or as their op, and those that these call."""
+        pending, seen = list(nodes), set[str]()
+        while pending:
+            node = pending.pop()
+            for name in {*functions_named(node), node.op} - seen:
+                seen.add(name)
+                function = find_function(self.origin, name)
+                if function is not None:
+                    self._add_function_recursive(function)
+                    pending += function.cached_definition.node_def
 
     def _clean(self) -> Any:
         return _Clean(self)

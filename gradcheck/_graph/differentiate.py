@@ -17,10 +17,11 @@ from gradcheck._graph.contexts import python_graphs
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fault:
-    """Why TensorFlow cannot use a gradient, and the op whose gradient it is."""
+    """Why TensorFlow cannot use a gradient, the op whose gradient it is, and what to write, where shapes tell."""
 
     reason: str
     op: Any
+    hint: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,7 +166,7 @@ def _watching(function: Callable[..., Any], found: list[_Found]) -> Callable[...
             return [None] * len(op.inputs)
         for i, (tensor, part) in enumerate(zip(op.inputs, parts, strict=True)):
             if tf.is_tensor(part) and tensor.dtype != tf.resource and not tensor.shape.is_compatible_with(part.shape):
-                found.append((op, [tensor], Fault(reason=_shapes(tensor.shape, part.shape), op=op)))
+                found.append((op, [tensor], _misshapen(op, tensor.shape, part.shape)))
                 parts[i] = None
         return parts
 
@@ -177,13 +178,25 @@ def _number(too_many: int) -> str:
     return f"the gradient function gives {wrong}: it must give one gradient (or None) per argument"
 
 
-def _shapes(wanted: Any, given: Any) -> str:
+def _misshapen(op: Any, wanted: Any, given: Any) -> Fault:
     said = f"the gradient function gives shape {given} for an argument of shape {wanted}"
     try:
         broadcast = tf.broadcast_static_shape(wanted, given) == given
     except ValueError:
         broadcast = False
-    return f"{said}: it must be summed over the axes along which the argument was broadcast" if broadcast else said
+    if not broadcast:
+        return Fault(reason=said, op=op)
+    reason = f"{said}: it must be summed over the axes along which the argument was broadcast"
+    return Fault(reason=reason, op=op, hint=_unsummed(wanted.as_list(), given.as_list()))
+
+
+def _unsummed(wanted: list[int | None], given: list[int | None]) -> str:
+    added = len(given) - len(wanted)
+    ones = [added + k for k, length in enumerate(wanted) if length == 1 != given[added + k]]
+    axes = [*range(added), *ones]
+    written = f"tf.reduce_sum(gradient, axis={axes}{', keepdims=True' if ones and not added else ''})"
+    reshaped = f"tf.reshape({written}, {wanted})" if ones and added else written
+    return f"the sum over a broadcast axis is missing: {reshaped}"
 
 
 def ancestors(tensors: Iterable[Any], outside: Mapping[_Name, Sequence[Any]] | None = None) -> set[_Name]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,7 @@ from gradcheck._graph.asked import (
     xs_of,
 )
 from gradcheck._graph.copies import Copy
+from gradcheck._graph.keywords import bound_keywords, is_refused
 from gradcheck._graph.memory import fingerprint, recall, remember
 from gradcheck._graph.quiet import errors_only
 from gradcheck._graph.reads import kept_variables, variables_read
@@ -143,6 +144,9 @@ def _call(
         except Exception as error:
             _refuse_unfit(fn, inputs, name, error)
             first = error
+        if is_refused(first) and tf.executing_eagerly():
+            with suppress(Exception), bound_keywords():
+                return _in_graph(fn, inputs)
         eager = _eager_outputs(fn, inputs, name) if eagerly and tf.executing_eagerly() else None
     with _tracing():
         try:

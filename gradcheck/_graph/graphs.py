@@ -36,7 +36,7 @@ def trace_tensors(asked: Question, name: str, *, order: int = 1, seed: int = 0) 
     """
     # A graph of our own around it all: what TensorFlow lifts out of functions must not land in the user's.
     with tf.Graph().as_default():
-        copy = Copy(asked.graph, asked.fed)
+        copy = Copy(asked.graph, asked.fed, alone=asked.alone)
         ys = copy.bring(asked.ys)
         _require_session(asked, copy)
         cotangents = _cotangent_values(asked, copy)

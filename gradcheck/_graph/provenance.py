@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
+from gradcheck._graph import keywords
 from gradcheck._graph.forward import called_graphs, forward_op
 from gradcheck._graph.generated import users_line
 from gradcheck._graph.held import HeldProgram, held_inside
@@ -21,6 +22,8 @@ from gradcheck._results import Held, Place
 
 _OURS = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 _LAYER_CALL = os.path.join("keras", "src", "layers", "layer.py")
+# The ops that call functions, whose names stand between scopes.
+_CALLS = re.compile(r"((Stateful|Stateless)?PartitionedCall|(Stateless)?(While|If|Case)|while|cond|switch_case)(_\d+)?")
 _SUBJECTS = os.path.join(_OURS, "subjects") + os.sep  # read as a user's code would be
 
 
@@ -73,7 +76,7 @@ def origin(graph: Any, name: str, op_type: str = "") -> Origin:
         place=found,
         own_name=str(op.name),
         forward=None if forward is None else replace(found, op=forward.name, op_type=forward.type),
-        layer=_keras_layer(source),
+        layer=_keras_layer(source, name if forward is None else source.name),
     )
 
 
@@ -96,18 +99,23 @@ def at_frame(frame: Any, name: str, op_type: str) -> Place:
     return replace(found, file=_short(frame.filename), line=frame.lineno, function=frame.name, source=source or None)
 
 
-def _keras_layer(op: Any) -> str | None:
+def _keras_layer(op: Any, name: str) -> str | None:
     calls = [f for f in op.traceback or () if f.name == "__call__" and f.filename.endswith(_LAYER_CALL)]
     # Each call opens a scope named like the layer, made unique by a number of its own.
-    scopes = op.name.split("/")[: len(calls)]
-    return "/".join(re.sub(r"_\d+$", "", scope) for scope in scopes) or None
+    scopes = [part for part in name.split("/")[:-1] if not _CALLS.fullmatch(part)]
+    return "/".join(re.sub(r"_\d+$", "", scope) for scope in scopes[: len(calls)]) or None
 
 
 def users_frame(op: Any) -> Any:
     """The innermost frame of the user's in which an op was made; None where only those are left that called us."""
     frames = [users_line(frame) for frame in op.traceback or ()]
-    ours = [k for k, f in enumerate(frames) if f.filename.startswith(_OURS + os.sep) and not _is_users(f.filename)]
+    ours = [k for k, f in enumerate(frames) if _calls_users(f.filename)]
     return next((f for f in reversed(frames[max(ours, default=-1) + 1 :]) if _is_users(f.filename)), None)
+
+
+def _calls_users(path: str) -> bool:
+    """Whether a file of ours is one that calls the user's function, and is not called by it."""
+    return path.startswith(_OURS + os.sep) and path != keywords.__file__ and not _is_users(path)
 
 
 def _short(path: str) -> str:

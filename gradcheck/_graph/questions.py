@@ -30,6 +30,7 @@ class Question:
         unconnected: "none" or "zero".
         values: Where the values come from.
         fed: What `feed_dict` gives, by the names of tensors.
+        alone: Whether ys are taken out of the loops and conditions around them, whose values are all fed.
     """
 
     graph: Any
@@ -42,6 +43,7 @@ class Question:
     values: Values
     fed: Mapping[str, Any]
     has_session: bool
+    alone: bool = False
 
 
 def question(

@@ -52,7 +52,7 @@ class Rerun:
 
     def widened(self) -> Rerun:
         """The same in float64; what cannot be promoted keeps its dtype."""
-        program, _ = promote(self.program)
+        program, _ = promote(self.program, step_by_step=True)
         return replace(self, program=program, given=tuple(_wide(each) for each in self.given))
 
 

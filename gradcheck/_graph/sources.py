@@ -17,7 +17,7 @@ PLACEHOLDERS = ("Placeholder", "PlaceholderV2")
 _KEPT = frozenset(CALLED) | FROZEN | {
     "ReadVariableOp", "ResourceGather", "ResourceGatherNd", "VarIsInitializedOp", "VariableShape",
     "AssignVariableOp", "AssignAddVariableOp", "AssignSubVariableOp",
-    "Assert", "PyFunc", "EagerPyFunc", "Print", "VarHandleOp", *REF_VARIABLES, *PLACEHOLDERS,
+    "Assert", "Empty", "PyFunc", "EagerPyFunc", "Print", "VarHandleOp", *REF_VARIABLES, *PLACEHOLDERS,
 }  # fmt: skip
 _KEPT_STEMS = ("TensorArray", "Stack")
 # The same op on a value in place of a reference.

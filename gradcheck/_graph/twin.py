@@ -26,6 +26,7 @@ from gradcheck._graph.program import (
     set_inputs,
 )
 from gradcheck._graph.randomness import RANDOM
+from gradcheck._graph.resizing import body_of_resize, is_resize, output_of, wide_resize
 
 _D = types_pb2.DT_DOUBLE
 WIDER = {
@@ -48,6 +49,8 @@ _UNCOUNTED = RANDOM | {"Range", "LinSpace"}
 @dataclass(slots=True)
 class _Promotion:
     names: dict[str, str]  # library function -> its twin
+    step_by_step: bool
+    resizes: dict[str, Body] = field(default_factory=dict)  # functions that stand for ops
     unpromoted: set[str] = field(default_factory=set)
 
 
@@ -65,19 +68,23 @@ def narrow_inside(program: Program) -> tuple[str, ...]:
     return tuple(sorted(f"{n.op} '{n.name}'" for body in bodies for n in body.nodes if n.op in _SINGLE))
 
 
-def promote(program: Program) -> tuple[Program, tuple[str, ...]]:
+def promote(program: Program, *, step_by_step: bool = False) -> tuple[Program, tuple[str, ...]]:
     """The program in float64 and complex128.
 
     Type attributes, constants and nested functions are promoted. An op without a float64 kernel, and a Python
     function, keep their dtype between casts; a random op too, so that it draws the same numbers.
 
+    Args:
+        program: What to promote.
+        step_by_step: Keep one op for one op, so that the two can be run beside each other.
+
     Returns:
         The twin, and the ops that could not be promoted and round as before (random ops are not among them).
     """
-    work = _Promotion({name: fresh_name("twin") for name in program.functions})
+    work = _Promotion({name: fresh_name("twin") for name in program.functions}, step_by_step)
     main = _promote(program.main, work)
     library = {work.names[name]: _promote(body, work) for name, body in program.functions.items()}
-    return Program(main=main, functions=library), tuple(sorted(work.unpromoted))
+    return Program(main=main, functions=library | work.resizes), tuple(sorted(work.unpromoted))
 
 
 def _wide(dtype: int) -> int:
@@ -113,6 +120,8 @@ def _promote_node(node: Node, work: _Promotion) -> tuple[list[Node], Node, list[
     definition = op_def(node.op)
     if definition is None:
         return [], copy, []
+    if is_resize(node) and not work.step_by_step:
+        return _promote_resize(node, work)
     rename_called(copy, work.names)
     keep = _keeps(node)
     if not keep:
@@ -139,6 +148,15 @@ def _promote_node(node: Node, work: _Promotion) -> tuple[list[Node], Node, list[
             name = f"{node.name}/widen_{ref.replace(':', '_').rsplit('/', 1)[-1]}"
             after.append((ref, make_node("Cast", name, [ref], SrcT=given, DstT=_wide(dtype))))
     return before, copy, after
+
+
+def _promote_resize(node: Node, work: _Promotion) -> tuple[list[Node], Node, list[tuple[str, Node]]]:
+    name = fresh_name("resize")
+    work.resizes[name] = body_of_resize(node)
+    call = wide_resize(node, name)
+    call.attr[NARROW].type = next((dtype for _, dtype in output_refs(node) if dtype in WIDER), types_pb2.DT_FLOAT)
+    given = make_node("Cast", f"{node.name}/widen", [f"{node.name}:output:0"], SrcT=_D, DstT=_D)
+    return [], call, [(output_of(node), given)]
 
 
 def _types(args: Any, node: Node, copy: Node) -> list[tuple[int, int]]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import tensorflow as tf
 
 from gradcheck._errors import GraphUnavailable
 from gradcheck._graph import structure
@@ -22,6 +23,7 @@ from gradcheck._graph.visit import Step, Value, Visit
 
 _MEMORY = 2**31  # bytes of values that are kept
 _NO_GRADIENT = frozenset({"StopGradient", "PreventGradient", "Const", "Placeholder"})
+_LISTS = ("TensorList", "EmptyTensorList")
 # They hand on gradients as they are.
 _PLAIN = frozenset({"Identity", "ReadVariableOp", "Reshape", "Squeeze", "ExpandDims", "Snapshot"})
 
@@ -43,6 +45,8 @@ class Unit:
         name: Its full name, as places are looked up by.
         region: The custom gradient, or None.
         xs: What it is differentiated with respect to: tensors of its graph, and variables.
+        inside: Names of the ops that it consists of, besides `op`: those of a custom gradient, or those that made the
+            list of tensors that the op reads.
         reached: Positions of the traced function's sources that come in, by the name of the x that they come in by.
         frames: Where it ran; several times in a loop.
         trusted: Whether its gradient is TensorFlow's own.
@@ -52,6 +56,7 @@ class Unit:
     name: str
     region: Region | None
     xs: tuple[Any, ...]
+    inside: frozenset[str]
     reached: dict[str, set[int]]
     frames: list[Frame]
     trusted: bool
@@ -61,14 +66,24 @@ class Unit:
         """What it is called in a report."""
         return "custom_gradient" if self.region is not None else str(self.op.type)
 
-    def question(self, frame: Frame) -> Question:
-        """The gradient of what it gives, as a question to be traced and checked, at the values of a frame."""
-        inside = {self.op.name} if self.region is None else {*self.region.inside, self.op.name}
-        given = {id(x) for x in self.xs}
+    @property
+    def inputs(self) -> tuple[Any, ...]:
+        """What it takes, in order, whether it comes from a source or not."""
+        return self.region.arguments if self.region is not None else tuple(self.op.inputs)
+
+    def question(self, frame: Frame, *, of_all: bool = False) -> Question:
+        """The gradient of what it gives, as a question to be traced and checked, at the values of a frame.
+
+        With `of_all`, the gradient with respect to every input of a floating or complex dtype.
+        """
+        inside = {*self.inside, self.op.name}
+        others = [t for t in self.inputs if _is_continuous(t) and t.name in frame.values] if of_all else []
+        xs = tuple({id(x): x for x in (*self.xs, *others)}.values())
+        given = {id(x) for x in xs}
         fed = {
             name: np.asarray(value.numpy())
             for name, value in frame.values.items()
-            if _op_name(name) not in inside or any(id(x) in given and x.name == name for x in self.xs)
+            if _op_name(name) not in inside or any(id(x) in given and x.name == name for x in xs)
         }
         outputs = self.region.outputs if self.region is not None else self.op.outputs
         taken = [t for t in outputs if t.consumers() or any(t is each for each in self.op.graph.outputs)]
@@ -76,14 +91,15 @@ class Unit:
         return Question(
             graph=self.op.graph,
             ys=ys,
-            xs=self.xs,
-            names=tuple(map(plain_name, self.xs)),
+            xs=xs,
+            names=tuple(map(plain_name, xs)),
             grad_ys=(None,) * len(ys),
             stops=(),
             unconnected="none",
             values=Values(None, {}),
             fed=fed,
             has_session=False,
+            alone=True,
         )
 
 
@@ -179,6 +195,7 @@ class _Walk:
         else:
             pairs = zip(op.inputs, visit.inputs, strict=False)
             found = [t for t, value in pairs if _is_continuous(t) and _noted(value)]
+            found += [t for made in _list_makers(op) for t in made.inputs if _is_continuous(t)]
         return tuple({id(x): x for x in found}.values())
 
     def _coming(self, op: Any, visit: Visit, x: Any) -> set[int]:
@@ -189,7 +206,8 @@ class _Walk:
     def _unit(self, op: Any, visit: Visit, xs: tuple[Any, ...]) -> Unit:
         region = self._region(op) if is_region(op) else None
         trusted = region.trusted if region is not None else _is_trusted(op)
-        unit = Unit(op, visit.name, region, xs, {}, [], trusted)
+        inside = region.inside if region is not None else frozenset(made.name for made in _list_makers(op))
+        unit = Unit(op, visit.name, region, xs, inside, {}, [], trusted)
         self.units[id(op)] = unit
         return unit
 
@@ -230,6 +248,19 @@ class _Walk:
 
 def _noted(value: Value | None) -> bool:
     return value is not None and bool(value.note)
+
+
+def _list_makers(op: Any) -> list[Any]:
+    """The ops of its graph that made the lists of tensors that an op reads: a list has no value to be moved alone."""
+    found: dict[str, Any] = {}
+    pending = [t for t in op.inputs if t.dtype == tf.variant]
+    while pending:
+        made = pending.pop().op
+        if made.name not in found:
+            found[made.name] = made
+            pending += [t for t in made.inputs if t.dtype == tf.variant]
+    known = all(made.type.startswith(_LISTS) for made in found.values())
+    return list(found.values()) if known else []
 
 
 def _op_name(tensor_name: str) -> str:

@@ -893,4 +893,62 @@ class SelfAttending(layers.Layer):
         return self.inner(x, x)
 
 
-WRONG: tuple[Case, ...] = FUNCTIONS + MODELS
+def in_switch_case(x):
+    return tf.switch_case(tf.cast(tf.reduce_sum(x) < 9.0, tf.int32), [lambda: 2 * x, lambda: tf.sin(bad_square(x))])
+
+
+def of_generator_draws(x):
+    return tf.sin(bad_scale(x, tf.random.normal(x.shape, seed=3)))
+
+
+def through_numpy_beside(x):
+    return tf.numpy_function(np.sin, [x], tf.float32) + x**2
+
+
+def of_chosen_positions(x):
+    return tf.cast(tf.math.top_k(x, 2).indices, x.dtype) * 0.5
+
+
+def of_assigned():
+    kept = tf.Variable(np.zeros(3, np.float32), trainable=False)
+
+    def run(x):
+        kept.assign(tf.sin(x))
+        return kept * 2.0
+
+    return run
+
+
+def registered(layer: Callable[[], Any], op: str, which: str, *shape: int, x: str | None, **more: Any) -> Case:
+    """A layer of Keras in which the gradient of one op is wrong."""
+    name = layer().name
+    return broken(f"{name} with a wrong {op}", lambda: (Registered(layer(), op, which), floats(*shape)), x=x,
+                  culprit=wrong_of(op, "self.inner(x)"), **more)  # fmt: skip
+
+
+DEEPER = (
+    fault("in a branch of several", in_switch_case, floats(3), culprit=_by("bad_square")),
+    fault("of stateful draws", of_generator_draws, floats(3), culprit=_by("bad_scale")),
+    fault("one of two ways through numpy_function", through_numpy_beside, floats(3),
+          culprit=wrong_of("PyFunc", "tf.numpy_function")),
+    fault("positions of top_k", of_chosen_positions, floats(4), verdict=Verdict.CUT,
+          culprit=wrong_of("TopKV2", "tf.math.top_k")),
+    Case(name="through an assigned variable", check=gradcheck.check_gradients,
+         make=lambda: (of_assigned(), [floats(3)]), verdict=Verdict.CUT, x="inputs[0]",
+         culprit=wrong_of("ReadVariableOp", "return kept * 2.0")),
+    fault("of second derivatives", bad_second, floats(3), order=2, culprit=_by("slope", "slope(x, up)")),
+    registered(lambda: layers.Conv2DTranspose(2, 2, name="transposed"), "Conv2DBackpropInput", "Last", 1, 3, 3, 1,
+               x="inputs[0]", wrt="inputs"),
+    registered(lambda: layers.Conv3D(1, 2, name="volume"), "Conv3D", "Last", 1, 3, 3, 3, 1, x="around/volume/kernel"),
+    registered(lambda: layers.DepthwiseConv2D(2, name="depthwise"), "DepthwiseConv2dNative", "Last", 1, 4, 4, 2,
+               x="around/depthwise/kernel"),
+    registered(lambda: layers.MaxPooling2D(2, name="pooled"), "MaxPool", "", 1, 4, 4, 1, x="inputs[0]", wrt="inputs"),
+    registered(lambda: layers.GRU(2, unroll=True, name="gru"), "Tanh", "", 2, 3, 2, x=None),
+    registered(lambda: layers.Bidirectional(layers.SimpleRNN(2, unroll=True), name="both"), "Tanh", "", 1, 3, 2,
+               x=None),
+    registered(lambda: layers.GroupNormalization(2, name="groups"), "Rsqrt", "", 2, 3, 4, x="inputs[0]", wrt="inputs"),
+    broken("loss with sample weights", with_loss(stack(dense(2), shape=(4,)), TARGET), loss=unscaled_loss,
+           sample_weight=np.array([0.5, 2.0]), x=None, culprit=_by("bad_mean")),
+)  # fmt: skip
+
+WRONG: tuple[Case, ...] = FUNCTIONS + MODELS + DEEPER

@@ -52,7 +52,7 @@ class Block:
 def blocks_of(page):
     source = page.read_text(encoding="utf-8")
     matches = list(FENCED.finditer(source))
-    for match, following in zip(matches, [*matches[1:], None], strict=True):
+    for match, following in zip(matches, [*matches[1:], None], strict=False):
         shown = following and following["language"] == "text" and not source[match.end() : following.start()].strip()
         yield Block(
             page=page,

@@ -1,10 +1,11 @@
 """The op at fault is named: which of several, for which input, in which iteration, and when there is none."""
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from gradcheck import Verdict, check_gradients
+from gradcheck import Verdict, check_gradients, check_model, check_tf_gradients
 from gradcheck._check import blame
 
 X = np.random.default_rng(0).normal(size=(4, 3)).astype(np.float32)
@@ -116,3 +117,60 @@ def test_a_wrong_second_derivative_of_a_right_first_one_is_blamed():
 
     report = check_gradients(cube, [X], order=2)
     assert [blamed(found) for found in report.findings if not found.ok] == [["slope"]]
+
+
+@pytest.fixture
+def control_flow_v1():
+    tf.compat.v1.disable_control_flow_v2()
+    yield
+    tf.compat.v1.enable_control_flow_v2()
+
+
+@tf.custom_gradient
+def doubled(x):
+    return 2 * x, lambda up: 3 * up
+
+
+def loop_of_v1(x):
+    return tf.compat.v1.while_loop(lambda i, a: i < 3, lambda i, a: (i + 1, 1.5 * doubled(tf.sin(a))), [0, x])[1]
+
+
+def condition_of_v1(x):
+    return tf.compat.v1.cond(tf.reduce_sum(x) > -9.0, lambda: leaky(tf.sin(x)), lambda: 2 * x)
+
+
+@pytest.mark.parametrize(
+    ("build", "op", "iterations"), [(loop_of_v1, "doubled", (0, 1, 2)), (condition_of_v1, "leaky", (None,))]
+)
+def test_what_is_inside_of_control_flow_v1_is_blamed(build, op, iterations, control_flow_v1):
+    with tf.Graph().as_default():
+        x = tf.compat.v1.placeholder(tf.float32, X.shape)
+        place = check_tf_gradients(build(x), x, feed_dict={x: X}).worst.blame
+    assert (place.op_type, place.op) == ("custom_gradient", op)
+    assert place.iteration in iterations
+    assert op in place.source
+
+
+def test_behind_a_declared_surrogate_what_has_not_its_own_gradient_is_blamed():
+    @tf.custom_gradient
+    def straight(x):
+        return tf.round(x), lambda up: 1.1 * up
+
+    found = check_gradients(lambda x: straight(tf.sin(x)), [X], surrogate=tf.sin).worst
+    assert blamed(found) == ["straight"]
+    assert "1.1 x numeric" in found.hint
+    other = check_gradients(tf.sin, [X], surrogate=lambda x: 2.0 * tf.sin(x)).worst
+    assert other.blame is None
+    assert "not the surrogate's" in other.advice
+
+
+class Gate(keras.layers.Layer):
+    def call(self, x):
+        return x * tf.function(leaky)(x)
+
+
+def test_the_layer_is_named_through_a_function_that_it_calls():
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential([keras.Input([3]), keras.layers.Dense(4, name="dense"), Gate(name="gate")], name="net")
+    place = check_model(model, X).worst.blame
+    assert (place.op, place.layer) == ("leaky", "net/gate")

@@ -19,6 +19,7 @@ from gradcheck._graph import (
     contexts,
     differentiate,
     evaluate,
+    keywords,
     program,
     quantiles,
     questions,
@@ -328,3 +329,21 @@ def test_the_variables_of_an_optimizer_are_known():
         optimizer = keras.optimizers.SGD()
         optimizer.build([variable])
         assert list(optimizer._trainable_variables) == [variable]
+
+
+def test_keyword_arguments_of_a_custom_gradient_are_refused_in_a_graph_and_can_be_bound(graph):
+    @tf.custom_gradient
+    def power(x, exponent=2.0):
+        return x**exponent, lambda up: up * exponent
+
+    what = "a custom gradient that is called with keyword arguments can be traced with them bound"
+    with purpose(what, "custom_gradient._graph_mode_decorator, in _graph/keywords.py"):
+        x = v1.placeholder(tf.float64, [2], name="x")
+        with pytest.raises(ValueError, match="keyword") as refused:
+            power(x, exponent=3.0)
+        assert keywords.is_refused(refused.value)
+        with keywords.bound_keywords():
+            y = power(x, exponent=3.0)
+        assert y.op.type == "IdentityN"
+        with pytest.raises(ValueError, match="keyword"):
+            power(x, exponent=3.0)

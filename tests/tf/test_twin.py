@@ -5,6 +5,7 @@ import pytest
 import tensorflow as tf
 from tensorflow.core.framework import types_pb2
 
+from gradcheck._derivatives.analytic import analytic
 from gradcheck._derivatives.point import Point
 from gradcheck._graph.functions import trace_function
 from gradcheck._graph.program import map_bodies
@@ -101,10 +102,6 @@ def bicubic(x):
     return tf.image.resize(x, [5, 5], method="bicubic")
 
 
-def bilinear(x):
-    return tf.image.resize(x, [5, 5])
-
-
 def fused(x):
     return tf.compat.v1.nn.fused_batch_norm(x, tf.ones([1]), tf.zeros([1]), is_training=True)[0]
 
@@ -129,7 +126,6 @@ def bits(x):
     ("fn", "op"),
     [
         (bicubic, "ResizeBicubic"),
-        (bilinear, "ResizeBilinear"),
         (fused, "FusedBatchNorm"),
         (numpy_function, "PyFunc"),
         (python_function, "EagerPyFunc"),
@@ -168,3 +164,36 @@ def test_overflow_of_float32_is_no_overflow_of_the_twin():
     point = Point(trace_function(lambda x: tf.math.log(tf.exp(x)), [np.float32([100.0])]))
     assert np.isinf(point.outputs_at_base(wide=False)[0][0]).all()
     np.testing.assert_allclose(point.outputs_at_base(wide=True)[0][0], [100.0], rtol=4 * 2.0**-52)
+
+
+RESIZES = {
+    "larger": ([5, 7], {"half_pixel_centers": True}),
+    "smaller": ([2, 1], {"half_pixel_centers": True}),
+    "of TensorFlow 1": ([4, 2], {}),
+    "with its corners kept": ([5, 3], {"align_corners": True}),
+    "to one row": ([1, 4], {"align_corners": True}),
+}
+
+
+@pytest.mark.parametrize(("size", "how"), list(RESIZES.values()), ids=list(RESIZES))
+@pytest.mark.parametrize("dtype", [np.float32, np.float16], ids=["float32", "float16"])
+def test_bilinear_resizing_has_a_twin_in_float64(size, how, dtype):
+    """Its kernel gives float32 only, whatever it is given."""
+    images = np.random.default_rng(0).normal(size=(2, 3, 4, 2)).astype(dtype)
+    point = Point(trace_function(lambda x: tf.raw_ops.ResizeBilinear(images=x, size=size, **how), [images]))
+    ((own,),), ((exact,),) = (point.outputs_at_base(wide=wide) for wide in (False, True))
+    assert point.unpromoted == ()
+    assert exact.dtype == np.float64
+    assert distance(own, exact) < 4
+    gradients = [
+        analytic(point, 0, np.random.default_rng(1).normal(size=(1, exact.size)), [exact.shape], wide=wide)[0].value
+        for wide in (False, True)
+    ]
+    assert distance(gradients[0].astype(dtype), gradients[1]) < DEPTH
+
+
+def test_a_resize_stays_one_op_where_graph_and_twin_run_beside_each_other():
+    program = trace_function(lambda x: tf.image.resize(x, [4, 4]), [np.ones((1, 2, 2, 1), np.float32)]).program
+    twin, unpromoted = promote(program, step_by_step=True)
+    assert [n.op for n in twin.main.nodes].count("ResizeBilinear") == 1
+    assert any("ResizeBilinear" in name for name in unpromoted)
