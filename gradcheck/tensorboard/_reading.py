@@ -14,6 +14,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from gradcheck._graph.quiet import errors_only
+from gradcheck.tensorboard._sink import said
 from gradcheck.tensorboard._values import HISTOGRAMS, IMAGES, SCALARS, TEXTS
 
 T = TypeVar("T")
@@ -203,8 +204,7 @@ def _events(path: str, notes: list[str]) -> Iterator[Any]:
         except StopIteration:
             return
         except (tf.errors.OpError, ValueError) as error:
-            said = str(getattr(error, "message", None) or error).partition("\n")[0]
-            notes.append(f"{path}: read up to record {count}, not further: {said}")
+            notes.append(f"{path}: read up to record {count}, not further: {said(error)}")
             return
         count += 1
         yield event
