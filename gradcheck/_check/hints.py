@@ -30,6 +30,7 @@ _MATRIX = 2**16  # entries of a Jacobian that is measured for a hint
 _ENTRIES = 2**12  # of an x of which only the gradients for single cotangents are
 _SIZES = np.array([0.25, 1.0, 1.0, 4.0, 16.0])  # of cotangents that show a bound
 _ROUNDING = 64.0  # units of rounding that an analytic entry may be off by
+_INSIDE = 64  # ops inside of a custom gradient that is looked into
 _TERMS = 12  # tensors inside of a custom gradient that are tried as constants
 _REDUCTIONS = ("Mean", "Sum", "Max", "Min", "Prod", "EuclideanNorm")
 _FACTORS = ("Mul", "MatMul", "BatchMatMul", "RealDiv", "Einsum", "Conv", "Pow")  # ops with a product rule
@@ -56,7 +57,7 @@ def hints_of_unit(unit: Unit, frame: Frame, options: Options, check: Check, xs: 
             with suppress(Exception):
                 found = hints_of(trace_tensors(unit.question(frame, of_all=of_all), unit.name), options, 0, called)
     vague = {x for x in xs if x not in found or found[x].plain}
-    if vague and unit.region is not None:
+    if vague and unit.region is not None and len(unit.inside) <= _INSIDE:
         found |= _missing_terms(unit, frame, options, check, vague)
     of = (unit.region.name if unit.region is not None else None) or unit.op.type
     where = {x: f"in {of}, for its {called[x]}" if len(called) > 1 else f"in {of}" for x in called}
