@@ -57,7 +57,7 @@ def hints_of_unit(unit: Unit, frame: Frame, options: Options, check: Check, xs: 
             with suppress(Exception):
                 found = hints_of(trace_tensors(unit.question(frame, of_all=of_all), unit.name), options, 0, called)
     vague = {x for x in xs if x not in found or found[x].plain}
-    if vague and unit.region is not None and len(unit.inside) <= _INSIDE:
+    if vague and _is_small(unit):
         found |= _missing_terms(unit, frame, options, check, vague)
     of = (unit.region.name if unit.region is not None else None) or unit.op.type
     where = {x: f"in {of}, for its {called[x]}" if len(called) > 1 else f"in {of}" for x in called}
@@ -206,6 +206,12 @@ def _missing_terms(unit: Unit, frame: Frame, options: Options, check: Check, xs:
         if len(found) == len(xs):
             break
     return found
+
+
+def _is_small(unit: Unit) -> bool:
+    """Whether a unit is a custom gradient of few ops, so that checking it time and again costs little."""
+    types = [unit.op.graph.get_operation_by_name(name).type for name in unit.inside]
+    return unit.region is not None and len(types) <= _INSIDE and not any(each.endswith("While") for each in types)
 
 
 def _terms(unit: Unit) -> list[tuple[Any, ...]]:
