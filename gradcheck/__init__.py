@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from gradcheck import optimizers as optimizers
     from gradcheck import strategies as strategies
     from gradcheck import subjects as subjects
+    from gradcheck import tensorboard as tensorboard
     from gradcheck._check.compute import compute_gradient as compute_gradient
     from gradcheck._check.compute import max_error as max_error
     from gradcheck._check.gradients import assert_gradients as assert_gradients
@@ -66,6 +67,7 @@ __all__ = [
     "profile_precision",
     "strategies",
     "subjects",
+    "tensorboard",
     "watch",
 ]
 
@@ -97,6 +99,7 @@ _HOME = {
     "profile_precision": "_diagnose.precision",
     "strategies": "strategies",
     "subjects": "subjects",
+    "tensorboard": "tensorboard",
     "watch": "_watchdog.watch",
 }
 

@@ -81,6 +81,35 @@ class Held:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ErrorMap:
+    """How far the entries of a matrix are apart, as a grid of cells; each stands for the worst of its entries.
+
+    Numbers are differences in units of what is allowed, to three digits; 0 where an entry was not compared on its own.
+    """
+
+    rows: int  # of the matrix; an x of higher rank is folded, its last axis in rows
+    columns: int
+    block: tuple[int, int]  # rows and columns that one cell stands for
+    cells: tuple[tuple[float, ...], ...]
+    worst: tuple[int, int]  # the cell with the largest number
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Taylor:
+    """What is left of a step's effect once the gradient's share is taken off, for steps of several sizes.
+
+    Of one random direction in one x. A remainder that shrinks as the square of the step shows a right gradient, one
+    that shrinks as the step itself a wrong one.
+    """
+
+    y: str
+    x: str
+    steps: tuple[float, ...]  # in units of the scale of each entry of x
+    change: tuple[float, ...]  # |y(x + step d) - y(x)|
+    remainder: tuple[float, ...]  # |y(x + step d) - y(x) - step g.d|
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
     """One verdict on one pair of output and input.
 
@@ -114,6 +143,7 @@ class Finding:
     also: tuple[Place, ...] = ()  # others that are at fault
     cut: Cut | None = None
     held: tuple[Held, ...] = ()
+    map: ErrorMap | None = None  # of an x of rank 2 or more whose entries were compared one by one
 
     @property
     def difference(self) -> float | None:

@@ -1,4 +1,4 @@
-"""Keras callbacks: a training under watch, and gradients checked while it goes on."""
+"""Keras callbacks: a training under watch, and gradients checked or recorded while it goes on."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ from gradcheck._report.gradient import GradientReport
 from gradcheck._report.trip import TripReport
 from gradcheck._watchdog.fit import WatchedModel
 from gradcheck._watchdog.watchdog import Watchdog
+from gradcheck.tensorboard._fit import GradientSummaryCallback as GradientSummaryCallback
 
-__all__ = ["GradientCheckCallback", "WatchdogCallback"]
+__all__ = ["GradientCheckCallback", "GradientSummaryCallback", "WatchdogCallback"]
 
 _LOGGER = logging.getLogger("gradcheck")
 
@@ -35,6 +36,7 @@ class WatchdogCallback(keras.callbacks.Callback):  # type: ignore[misc]  # Keras
         max_skips: As there.
         snapshot_every: As there.
         dump_dir: As there.
+        logdir: As there.
         early_warnings: As there.
 
     Attributes:
@@ -62,12 +64,13 @@ class WatchdogCallback(keras.callbacks.Callback):  # type: ignore[misc]  # Keras
         max_skips: int = 10,
         snapshot_every: int = 100,
         dump_dir: Any = None,
+        logdir: Any = None,
         early_warnings: bool = False,
     ) -> None:
         super().__init__()
         self.watchdog = Watchdog(
             action, every=every, max_skips=max_skips, snapshot_every=snapshot_every, dump_dir=dump_dir,
-            early_warnings=early_warnings,
+            logdir=logdir, early_warnings=early_warnings,
         )  # fmt: skip
         self._watched: WatchedModel | None = None
 

@@ -12,8 +12,9 @@ from gradcheck._report.trip import Step, TripReport
 from gradcheck._watchdog.ledger import Ledger
 from gradcheck._watchdog.policy import policy
 from gradcheck._watchdog.session import SessionWatch
+from gradcheck.tensorboard._hook import GradientSummaryHook as GradientSummaryHook
 
-__all__ = ["NonfiniteHook"]
+__all__ = ["GradientSummaryHook", "NonfiniteHook"]
 
 _CONSUMED = "the op is not named: the step takes a batch or draws random numbers, which cannot be had again"
 

@@ -238,6 +238,7 @@ def report(
         notes=tuple(dict.fromkeys(n for c in parts for n in c.notes)),
         skipped=skipped,
         unpromoted=tuple(dict.fromkeys(u for c in parts for u in c.unpromoted)),
+        taylor=parts[0].taylor,
     )
 
 

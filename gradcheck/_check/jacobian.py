@@ -20,6 +20,7 @@ from gradcheck._check.judge import (
     worthwhile,
 )
 from gradcheck._check.naming import conclude
+from gradcheck._check.pictures import with_map
 from gradcheck._check.scatter import gradient_rounding
 from gradcheck._check.work import Work
 from gradcheck._derivatives.analytic import analytic
@@ -199,8 +200,9 @@ def _conclude(work: Work, a: int, x: int, comparison: Comparison, rows: Integers
     apart = comparison.outcome[0] == Outcome.APART
     entry = int(columns[at[1]])
     wrong = Comparison(**{n: getattr(comparison, n)[:, apart] for n in Comparison.__slots__})
-    return from_comparison(
+    found = from_comparison(
         work, a, x, comparison, at, entry=entry, unit=float(mover.scales[place][entry]), y_entry=int(rows[at[1]]),
         wrong=len(np.unique(columns[apart])),
         hint=constant_factor(wrong, single=work.values[a].size * mover.base[place].size == 1),
     )  # fmt: skip
+    return with_map(found, work, x, columns, comparison)

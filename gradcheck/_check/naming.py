@@ -8,6 +8,7 @@ from gradcheck._check import entries
 from gradcheck._check.entries import Wrong
 from gradcheck._check.findings import from_comparison
 from gradcheck._check.judge import Comparison, Outcome, constant_factor
+from gradcheck._check.pictures import with_map
 from gradcheck._check.work import Work
 from gradcheck._results import Finding
 
@@ -24,7 +25,9 @@ def name_wrong(work: Work, a: int, x: int, c: int) -> Finding | None:
     if scheme.groups <= _ONE_BY_ONE:
         return conclude(work, a, x, c, entries.compare_entries(work, a, x, c, scheme))
     wrong = entries.halve(work, a, x, c)
-    return None if wrong is None else report_wrong(work, a, x, c, wrong)
+    if wrong is None:
+        return None
+    return with_map(report_wrong(work, a, x, c, wrong), work, x, wrong.entries, wrong.comparison)
 
 
 def conclude(work: Work, a: int, x: int, c: int, comparison: Comparison) -> Finding:
@@ -32,9 +35,11 @@ def conclude(work: Work, a: int, x: int, c: int, comparison: Comparison) -> Find
     wrong = np.flatnonzero(comparison.outcome[0] == Outcome.APART)
     if wrong.size:
         picked = Comparison(**{n: getattr(comparison, n)[:, wrong] for n in Comparison.__slots__})
-        return report_wrong(work, a, x, c, Wrong(entries=wrong, comparison=picked))
-    at = comparison.worst()
-    return _at(work, a, x, c, comparison, at, at[1])
+        found = report_wrong(work, a, x, c, Wrong(entries=wrong, comparison=picked))
+    else:
+        at = comparison.worst()
+        found = _at(work, a, x, c, comparison, at, at[1])
+    return with_map(found, work, x, np.arange(comparison.outcome.size), comparison)
 
 
 def report_wrong(work: Work, a: int, x: int, c: int, wrong: Wrong) -> Finding:

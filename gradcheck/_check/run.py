@@ -11,6 +11,7 @@ from gradcheck._check import directional, quality, thorough
 from gradcheck._check.blame import blame
 from gradcheck._check.findings import finding, position
 from gradcheck._check.options import Options
+from gradcheck._check.pictures import remainders
 from gradcheck._check.unconnected import without_gradient, zero_where_it_moves
 from gradcheck._check.work import Work, begin, differentiate_outputs
 from gradcheck._derivatives.point import as_reals
@@ -20,7 +21,7 @@ from gradcheck._graph.functions import python_state_kept
 from gradcheck._graph.provenance import place_of
 from gradcheck._graph.trace import Traced
 from gradcheck._report.nonfinite import NonfiniteReport
-from gradcheck._results import Finding, Verdict
+from gradcheck._results import Finding, Taylor, Verdict
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +34,7 @@ class Checked:
     unpromoted: tuple[str, ...]
     evaluations: int
     gradients: int
+    taylor: Taylor | None = None
 
 
 def run(traced: Traced, options: Options, *, blaming: bool = True) -> Checked:
@@ -75,9 +77,11 @@ def _run(traced: Traced, options: Options, blaming: bool) -> Checked:
         )
     elif mode == "auto":
         mode = "directional"
+    taylor = None
     if blaming:
         with offering_batches(None):  # ops alone are small: sending them away costs more than running them
             blame(traced, options, findings, _alone)
+            taylor = remainders(work, findings)
     return Checked(
         findings=tuple(findings[p] for p in pairs),
         mode=mode,
@@ -85,6 +89,7 @@ def _run(traced: Traced, options: Options, blaming: bool) -> Checked:
         unpromoted=work.point.unpromoted,
         evaluations=work.point.evaluations,
         gradients=work.point.gradients,
+        taylor=taylor,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -21,9 +22,18 @@ from gradcheck._graph.structure import variable_of
 from gradcheck._report.optimizer import OptimizerReport
 from gradcheck._results import Explanation, VariableDifference
 from gradcheck.optimizers._rule import Rule
+from gradcheck.tensorboard._reports import write_comparison
 
 
-def compare_optimizers(optimizer: Any, reference: Any, loss: Any, variables: Any, steps: int) -> OptimizerReport:
+def compare_optimizers(
+    optimizer: Any,
+    reference: Any,
+    loss: Any,
+    variables: Any,
+    steps: int,
+    *,
+    logdir: str | os.PathLike[str] | None = None,
+) -> OptimizerReport:
     """Run an optimizer beside a reference on the same gradients, and explain where they part.
 
     At each step the gradient of the loss is taken once, at the optimizer's weights, and given to both. Each runs on
@@ -45,6 +55,8 @@ def compare_optimizers(optimizer: Any, reference: Any, loss: Any, variables: Any
             has, and constants.
         variables: The variables, of TensorFlow or Keras, or any nested structure of them.
         steps: How many steps to make.
+        logdir: A directory, one per comparison, that TensorBoard then shows: the report, both trajectories and their
+            difference over each other, and HParams. What goes wrong in writing is only logged.
 
     Returns:
         The report: `report.ok` or `bool(report)` says whether both agree to rounding, `str(report)` what explains it
@@ -72,14 +84,20 @@ def compare_optimizers(optimizer: Any, reference: Any, loss: Any, variables: Any
         raise TypeError(f"steps must be an integer; got steps={steps!r}")
     if steps < 1:
         raise ValueError(f"steps must be at least 1; got steps={steps!r}")
+    if logdir is not None and not isinstance(logdir, (str, os.PathLike)):
+        raise TypeError(f"logdir must be a path or None; got logdir={logdir!r}")
     if tf.executing_eagerly():
-        return _compared(optimizer, reference, loss, flat, int(steps))
-    brought = Brought(loss, flat)
-    mine, theirs = brought.read("optimizer", optimizer), brought.read("reference", reference)
-    with eagerly():
-        function, made = brought.eagerly()
-        optimizer, reference = brought.made(optimizer, mine, made), brought.made(reference, theirs, made)
-        return _compared(optimizer, reference, function, made, int(steps))
+        report = _compared(optimizer, reference, loss, flat, int(steps))
+    else:
+        brought = Brought(loss, flat)
+        mine, theirs = brought.read("optimizer", optimizer), brought.read("reference", reference)
+        with eagerly():
+            function, made = brought.eagerly()
+            optimizer, reference = brought.made(optimizer, mine, made), brought.made(reference, theirs, made)
+            report = _compared(optimizer, reference, function, made, int(steps))
+    if logdir is not None:
+        write_comparison(report, logdir)
+    return report
 
 
 def _compared(

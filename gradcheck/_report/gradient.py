@@ -8,7 +8,7 @@ from typing import Any
 
 from gradcheck._report.plain import report_from_dict, report_to_dict
 from gradcheck._report.text import report_text
-from gradcheck._results import GRAVEST_FIRST, Finding, Verdict
+from gradcheck._results import GRAVEST_FIRST, Finding, Taylor, Verdict
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +38,7 @@ class GradientReport:
     notes: tuple[str, ...] = ()  # what was noticed and does not change the verdict
     skipped: tuple[str, ...] = ()  # inputs that have no derivative, with their dtype
     unpromoted: tuple[str, ...] = ()  # ops that could not run in float64
+    taylor: Taylor | None = None  # of the worst finding; None where there is nothing to differentiate
 
     @property
     def ok(self) -> bool:
@@ -47,12 +48,12 @@ class GradientReport:
     @property
     def worst(self) -> Finding | None:
         """The gravest finding, or None where there is none."""
-        return min(self.findings, key=_gravity, default=None)
+        return min(self.findings, key=gravity, default=None)
 
     @property
     def failures(self) -> tuple[Finding, ...]:
         """The findings that are not ok, gravest first."""
-        return tuple(sorted((finding for finding in self.findings if not finding.ok), key=_gravity))
+        return tuple(sorted((finding for finding in self.findings if not finding.ok), key=gravity))
 
     @property
     def verdict(self) -> Verdict:
@@ -82,5 +83,6 @@ class GradientReport:
         return report_from_dict(cls, data)
 
 
-def _gravity(finding: Finding) -> tuple[bool, int, float]:
+def gravity(finding: Finding) -> tuple[bool, int, float]:
+    """What is worst comes first among findings sorted by this."""
     return (finding.ok, GRAVEST_FIRST.index(finding.verdict), -(finding.excess or 0.0))

@@ -107,6 +107,16 @@ class TripReport:
 
 
 def _text(report: TripReport) -> str:
+    table = step_table(report.history)
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    lines = [
+        "  " + "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table
+    ]
+    return "\n".join([what_was_found(report), *lines])
+
+
+def what_was_found(report: TripReport) -> str:
+    """The text of a trip without its table of steps."""
     row = f", {report.in_a_row} in a row" if report.in_a_row > 1 else ""
     lines = [f"step {report.step} of {report.name} is not finite{row}: {MEANING[report.action]}"]
     lines += [f"  found    {r.name} {r.dtype}{list(r.shape)}: {counts_text(r)}" for r in report.found[:_SHOWN]]
@@ -116,11 +126,14 @@ def _text(report: TripReport) -> str:
         lines += [f"  {line}" for line in str(report.nonfinite).split("\n")]
     lines += [f"  note     {note}" for note in report.notes]
     lines += [f"  bundle   {report.bundle}"] if report.bundle else []
-    return "\n".join([*lines, *_table(report.history)])
+    return "\n".join(lines)
 
 
-def _table(history: Sequence[Step]) -> list[str]:
-    """The last steps: what the step returned, and the variables that changed most in comparison to themselves."""
+def step_table(history: Sequence[Step]) -> list[list[str]]:
+    """The last steps: what the step returned, and the variables that changed most in comparison to themselves.
+
+    Rows of cells, heads first; empty where there is no step.
+    """
     if not history:
         return []
     names = [name for name, _ in history[-1].outputs][:_SHOWN]
@@ -134,11 +147,7 @@ def _table(history: Sequence[Step]) -> list[str]:
             at = layers.get(name)
             cells += [_number(getattr(at, field, None)) for field in ("norm", "ratio", "low", "high")]
         rows.append(cells)
-    widths = [max(map(len, column)) for column in zip(heads, *rows, strict=True)]
-    return [
-        "  " + "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in (heads, *rows)
-    ]
+    return [heads, *rows]
 
 
 def _most_moved(history: Sequence[Step]) -> list[str]:

@@ -13,6 +13,8 @@ from gradcheck._errors import NonfiniteTrip
 from gradcheck._report.trip import Step, TripReport
 from gradcheck._watchdog.early import EarlyWarnings
 from gradcheck._watchdog.policy import Policy, require_action
+from gradcheck.tensorboard._reports import trip_values
+from gradcheck.tensorboard._sink import EventFile
 
 LOGGER = logging.getLogger("gradcheck")
 LOGGER.addHandler(logging.NullHandler())  # without a handler of the user's, nothing is printed
@@ -34,6 +36,7 @@ class Ledger:
         self.policy = policy
         self.lock = threading.RLock()
         self.running = 0  # watched steps that run just now
+        self._sink = None if policy.logdir is None else EventFile(policy.logdir)
         self._early = EarlyWarnings() if policy.early_warnings else None
         self.reset()
 
@@ -116,6 +119,8 @@ class Ledger:
             self.last = report
             self.stopped = action == "stop"
         _log(report)
+        if self._sink is not None:
+            self._sink.write(report.step, trip_values(report))
         if action == "raise":
             raise NonfiniteTrip(report)
         return report

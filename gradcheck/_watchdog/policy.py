@@ -22,6 +22,7 @@ class Policy:
     max_skips: int = 10
     snapshot_every: int = 100
     dump_dir: str | None = None
+    logdir: str | None = None
     early_warnings: bool = False
 
     @property
@@ -31,7 +32,14 @@ class Policy:
 
 
 def policy(
-    *, action: Any, every: Any, max_skips: Any, snapshot_every: Any, dump_dir: Any, early_warnings: Any
+    *,
+    action: Any,
+    every: Any,
+    max_skips: Any,
+    snapshot_every: Any,
+    dump_dir: Any,
+    logdir: Any = None,
+    early_warnings: Any,
 ) -> Policy:
     """The policy, or an error that says what to write instead.
 
@@ -44,8 +52,9 @@ def policy(
     _whole("every", every, 1)
     _whole("max_skips", max_skips, 0)
     _whole("snapshot_every", snapshot_every, 1)
-    if dump_dir is not None and not isinstance(dump_dir, (str, os.PathLike)):
-        raise TypeError(f"dump_dir must be the path of a directory or None; got dump_dir={dump_dir!r}")
+    for name, value in (("dump_dir", dump_dir), ("logdir", logdir)):
+        if value is not None and not isinstance(value, (str, os.PathLike)):
+            raise TypeError(f"{name} must be the path of a directory or None; got {name}={value!r}")
     if not isinstance(early_warnings, bool):
         raise TypeError(f"early_warnings must be True or False; got early_warnings={early_warnings!r}")
     return Policy(
@@ -54,6 +63,7 @@ def policy(
         max_skips=int(max_skips),
         snapshot_every=int(snapshot_every),
         dump_dir=None if dump_dir is None else os.fspath(dump_dir),
+        logdir=None if logdir is None else os.fspath(logdir),
         early_warnings=early_warnings,
     )
 

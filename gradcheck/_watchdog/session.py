@@ -8,6 +8,7 @@ from typing import Any
 import tensorflow as tf
 
 from gradcheck._diagnose.ranges import first_nonfinite, kind_at, range_of
+from gradcheck._graph.before import fetched_ops, ops_before
 from gradcheck._graph.evaluate import eagerly
 from gradcheck._graph.finite import COUNTED, census, flags
 from gradcheck._graph.provenance import origin
@@ -36,7 +37,7 @@ class SessionWatch:
         self._tensors = [t.values if isinstance(t, tf.IndexedSlices) else t for _, t in named]
         self._graph = self._tensors[0].graph
         self._concerned: dict[frozenset[Any], bool] = {}
-        before = _ancestors(t.op for t in self._tensors)
+        before = ops_before(t.op for t in self._tensors)
         gated = list(_writes_to_gate(self._graph, self._tensors, before))
         looked = [op for op in self._graph.get_operations() if op in before and _can_be_asked(op)]
         self._outputs = [t for op in looked for t in op.outputs if t.dtype in CONTINUOUS]
@@ -53,11 +54,10 @@ class SessionWatch:
 
     def concerns(self, fetches: Any) -> bool:
         """Whether what a run asks for depends on what is tested."""
-        named = [self._graph.as_graph_element(f) for f in tf.nest.flatten(fetches)]
-        ops = frozenset(getattr(element, "op", element) for element in named)
+        ops = fetched_ops(self._graph, tf.nest.flatten(fetches))
         if ops not in self._concerned:
             tested = {t.op for t in self._tensors}
-            self._concerned[ops] = not tested.isdisjoint(_ancestors(ops))
+            self._concerned[ops] = not tested.isdisjoint(ops_before(ops))
         return self._concerned[ops]
 
     def found(self, counts: Any) -> tuple[Range, ...]:
@@ -97,17 +97,6 @@ class SessionWatch:
                 inputs=tuple(range_of(t.name, v, at) for t, v, at in zip(inputs, given, same, strict=True)),
                 layer=made.layer,
             )
-
-
-def _ancestors(ops: Iterable[Any]) -> set[Any]:
-    found: set[Any] = set()
-    pending = list(ops)
-    while pending:
-        op = pending.pop()
-        if op not in found:
-            found.add(op)
-            pending += [*(t.op for t in op.inputs), *op.control_inputs]
-    return found
 
 
 def _descendants(ops: Iterable[Any]) -> set[Any]:

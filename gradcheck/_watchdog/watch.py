@@ -21,6 +21,7 @@ def watch(
     max_skips: int = 10,
     snapshot_every: int = 100,
     dump_dir: Any = None,
+    logdir: Any = None,
     early_warnings: bool = False,
 ) -> WatchedModel | WatchedStep:
     """Put a Keras model or a training step under watch, within a `with`.
@@ -34,6 +35,7 @@ def watch(
         max_skips: As there.
         snapshot_every: As there.
         dump_dir: As there.
+        logdir: As there.
         early_warnings: As there.
 
     Raises:
@@ -50,7 +52,7 @@ def watch(
         (4, 2)
     """
     watchdog = Watchdog(
-        action, every=every, max_skips=max_skips, snapshot_every=snapshot_every, dump_dir=dump_dir,
+        action, every=every, max_skips=max_skips, snapshot_every=snapshot_every, dump_dir=dump_dir, logdir=logdir,
         early_warnings=early_warnings,
     )  # fmt: skip
     if isinstance(model_or_step, keras.Model):

@@ -44,6 +44,7 @@ class Watchdog:
         max_skips: int = 10,
         snapshot_every: int = 100,
         dump_dir: Any = None,
+        logdir: Any = None,
         early_warnings: bool = False,
     ) -> None:
         """Nothing is watched yet.
@@ -58,6 +59,7 @@ class Watchdog:
             max_skips: So many trips in a row are skipped or rolled back; the next one raises.
             snapshot_every: A state is kept for "rollback" every N healthy steps.
             dump_dir: A directory for one folder per trip, with what is needed to repeat it.
+            logdir: A directory for TensorBoard: each trip is written there, a text with the table of the last steps.
             early_warnings: Also log signs of a training that goes wrong: exploding, vanishing, unchanged.
 
         Raises:
@@ -66,7 +68,7 @@ class Watchdog:
         self._ledger = Ledger(
             policy(
                 action=action, every=every, max_skips=max_skips, snapshot_every=snapshot_every, dump_dir=dump_dir,
-                early_warnings=early_warnings,
+                logdir=logdir, early_warnings=early_warnings,
             )
         )  # fmt: skip
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
@@ -60,6 +61,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--json", action="store_true", help="write one JSON document, as `show` reads it")
     run.add_argument("--mode", choices=("auto", "directional", "elementwise", "jacobian"))
     run.add_argument("--seed", type=_seed, metavar="N", help="of the random directions; 0 unless given")
+    run.add_argument("--logdir", metavar="DIR", help="write the reports for TensorBoard")
     workers = run.add_mutually_exclusive_group()
     workers.add_argument("--jobs", type=_jobs, metavar="N", help="check in N processes of this machine")
     workers.add_argument("--executor", type=_address, metavar="dask://HOST:PORT", help="check on a Dask cluster")
@@ -103,10 +105,14 @@ def _run(arguments: argparse.Namespace) -> int:
         with executor_for(arguments.executor, arguments.jobs) as executor:
             wake_devices()
             outcomes, unchecked = _checked(named, executor, options)
+        if outcomes and arguments.logdir:
+            unchecked += _written(outcomes, arguments.logdir)
     if outcomes and arguments.json:
         print(json.dumps(outcomes_to_plain(outcomes), allow_nan=False, indent=2))
     elif outcomes:
         print_outcomes(outcomes, met=bool(arguments.specs))
+    if outcomes and arguments.logdir and not unchecked and not arguments.json:
+        print(f"tensorboard --logdir {shlex.quote(arguments.logdir)}")
     for error in unchecked:
         print(f"gradcheck: {error}", file=sys.stderr)
     return MISUSE if unchecked else _exit_code(outcomes)
@@ -128,6 +134,18 @@ def _checked(
                 unchecked.append(error)
             advance()
     return outcomes, unchecked
+
+
+def _written(outcomes: Sequence[Outcome], logdir: str) -> list[MisuseError]:
+    """Write what TensorBoard shows; what is wrong with the directory, if anything."""
+    from gradcheck.tensorboard._reports import write_outcomes
+    from gradcheck.tensorboard._sink import FAILURES, said
+
+    try:
+        write_outcomes(outcomes, logdir, on_error="raise")
+    except FAILURES as error:
+        return [MisuseError(f"cannot write to {logdir!r}: {said(error)}")]
+    return []
 
 
 def _list(arguments: argparse.Namespace) -> int:

@@ -13,7 +13,11 @@ from gradcheck.pytest_plugin._records import TRIP, Record, gravity, read, worst_
 from gradcheck.pytest_plugin._settings import OF_RUN, Settings
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from _pytest.terminal import TerminalReporter
+
+    from gradcheck._report.outcomes import Outcome
 
 
 class Session:
@@ -48,19 +52,30 @@ class Session:
                 self._trips.append(f"NONFINITE  {getattr(report, TRIP)}: pytest {shlex.quote(report.nodeid)}")
 
     def pytest_sessionfinish(self) -> None:
-        """Write the JSON document."""
-        if self._settings.json is None or self._is_worker:
-            return
-        from gradcheck._report.outcomes import Outcome, outcomes_to_plain
+        """Write the JSON document, and what TensorBoard shows."""
+        if not self._is_worker and self._settings.json is not None:
+            self._write_json(self._settings.json)
+        if not self._is_worker and self._settings.logdir is not None and self._records:
+            from gradcheck.tensorboard._reports import write_outcomes  # imports TensorFlow
 
-        outcomes = [Outcome(name=each.test, report=each.report) for each in sorted(self._records, key=_by_test)]
-        self._settings.json.parent.mkdir(parents=True, exist_ok=True)
-        self._settings.json.write_text(
-            json.dumps(outcomes_to_plain(outcomes), allow_nan=False, indent=2), encoding="utf-8"
-        )
+            write_outcomes(self._outcomes(), self._settings.logdir)
+
+    def _outcomes(self) -> list[Outcome]:
+        from gradcheck._report.outcomes import Outcome
+
+        return [Outcome(name=each.test, report=each.report) for each in sorted(self._records, key=_by_test)]
+
+    def _write_json(self, path: Path) -> None:
+        from gradcheck._report.outcomes import outcomes_to_plain
+
+        path.parent.mkdir(parents=True, exist_ok=True)
+        document = outcomes_to_plain(self._outcomes())
+        path.write_text(json.dumps(document, allow_nan=False, indent=2), encoding="utf-8")
 
     def pytest_terminal_summary(self, terminalreporter: TerminalReporter) -> None:
         """What failed, worst first, and what the checks cost."""
+        if self._settings.logdir is not None and self._records:
+            terminalreporter.line(f"gradcheck: tensorboard --logdir {shlex.quote(str(self._settings.logdir))}")
         failed = sorted((each for each in self._records if not each.report.ok), key=gravity)
         if failed:
             terminalreporter.section(f"gradcheck: {len(failed)} of {len(self._records)} checks are not ok", red=True)

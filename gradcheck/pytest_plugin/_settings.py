@@ -28,6 +28,7 @@ class Settings:
         seed: Default seed, or None.
         drawn: Whether the seed was drawn for this run.
         json: The file to write all reports to, or None.
+        logdir: The directory to write all reports to as TensorBoard shows them, or None.
         dump: The directory for what a watchdog dumps, or None.
         durations: How many of the slowest checks to list.
     """
@@ -36,6 +37,7 @@ class Settings:
     seed: int | None
     drawn: bool
     json: Path | None
+    logdir: Path | None
     dump: Path | None
     durations: int
 
@@ -56,6 +58,7 @@ def add_options(parser: pytest.Parser) -> None:
     add("mode", "default mode of checks", choices=MODES, metavar="MODE")
     add("seed", "default seed of checks: a number, or random, which says what repeats it", type=_seed, metavar="N")
     add("json", "write the reports of all checks, as `gradcheck show FILE` reads them", metavar="FILE")
+    add("logdir", "write the reports of all checks for TensorBoard", metavar="DIR")
     add("dump", "where a watchdog dumps what it trips over", metavar="DIR")
     add("durations", "list the N slowest checks", type=_count, metavar="N")
 
@@ -79,6 +82,7 @@ def settings_of(config: pytest.Config) -> Settings:
         seed=seed,
         drawn=drawn,
         json=_path(config, "json"),
+        logdir=_path(config, "logdir"),
         dump=_path(config, "dump"),
         durations=_parsed(config, "durations", _count) or 0,
     )

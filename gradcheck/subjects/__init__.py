@@ -26,6 +26,12 @@ _RIGHT = (
         experiment=_descent.linear_regression,
     ),
     Subject(
+        name="norm-grads",
+        section="basic practice",
+        summary="the same graph with its gradient's norm and histogram as summaries",
+        experiment=_descent.norm_grads,
+    ),
+    Subject(
         name="sum-over-ys",
         section="tf.gradients",
         summary="two ys: their gradients add up",

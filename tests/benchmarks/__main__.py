@@ -21,6 +21,7 @@ NAMES = (
     "speed",
     "resnet",
     "watch",
+    "tensorboard",
     "farm",
     "peers",
 )

@@ -159,7 +159,8 @@ def _run_doctest(test):
 
 def _public_examples():
     homes = {name: getattr(gradcheck, name) for name in gradcheck.__all__ if name != "__version__"}
-    for room in (gradcheck.optimizers, gradcheck.strategies, gradcheck.subjects):
+    rooms = ("callbacks", "hooks", "optimizers", "strategies", "subjects", "tensorboard")
+    for room in (*(getattr(gradcheck, name) for name in rooms), gradcheck.tensorboard.v1):
         homes.update({f"{room.__name__}.{name}": getattr(room, name) for name in room.__all__})
     finder = doctest.DocTestFinder(recurse=False)
     for name, value in homes.items():

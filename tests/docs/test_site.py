@@ -29,7 +29,7 @@ def test_every_public_name_is_in_the_reference(name):
 
 def test_the_reference_holds_no_name_that_is_gone():
     for _, target in DIRECTIVE.findall(REFERENCE):
-        assert target in NAMES or target.removeprefix("gradcheck.") in NAMES, target
+        assert target.removeprefix("gradcheck.").split(".")[0] in NAMES, target
 
 
 def test_every_page_is_in_the_table_of_contents():

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
+from collections import Counter
 from importlib.metadata import entry_points
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import tensorflow as tf
 from gradcheck import GradientReport, check_gradients
 from gradcheck._report.outcomes import outcomes_from_plain
 from gradcheck.cli import main
+from gradcheck.tensorboard import read_events
 from tests.plugin.users import INI, RIGHT, WRONG
 
 INSTALLED = any(point.value == "gradcheck.pytest_plugin" for point in entry_points(group="pytest11"))
@@ -75,11 +77,33 @@ def assert_whole(result, json_file):
     assert sum(not each.ok for each in outcomes) == 9
     assert [each.name for each in outcomes] == sorted(each.name for each in outcomes)
     assert main(["show", str(json_file)]) == 1
+    assert_logged(result, outcomes, json_file.parent / "logs")
+
+
+def assert_logged(result, outcomes, logdir):
+    """One event file with every check of every test, whichever process ran it."""
+    assert f"gradcheck: tensorboard --logdir {logdir}" in result.stdout.lines
+    (_,) = logdir.iterdir()
+    found = read_events(logdir)
+    names = Counter(each.name for each in outcomes)
+    assert {tag: len(series.steps) for tag, series in found.texts.items()} == {
+        f"checks/report/{name}": count for name, count in names.items()
+    }
+    assert set(found.scalars) == {
+        f"checks/{what}/{name}" for name in names for what in ("worst_error", "evaluations", "seconds")
+    }
+    assert all(series.steps == tuple(range(len(series.steps))) for series in found.scalars.values())
 
 
 def test_a_project_of_thirty_tests_ten_of_which_fail(project, capsys):
     project.makepyfile(test_right=RIGHT, test_wrong=WRONG)
-    result = run(project, "--gradcheck-json=out/reports.json", "--junitxml=junit.xml", "--gradcheck-durations=3")
+    result = run(
+        project,
+        "--gradcheck-json=out/reports.json",
+        "--gradcheck-logdir=out/logs",
+        "--junitxml=junit.xml",
+        "--gradcheck-durations=3",
+    )
     assert_whole(result, project.path / "out" / "reports.json")
     result.stdout.fnmatch_lines(["*gradcheck: the slowest 3 of 25 checks*"])
     properties = {
@@ -95,7 +119,9 @@ def test_a_project_of_thirty_tests_ten_of_which_fail(project, capsys):
 @pytest.mark.slow
 def test_the_same_project_with_workers(project):
     project.makepyfile(test_right=RIGHT, test_wrong=WRONG)
-    result = project.runpytest_subprocess(*PLUGIN, "-n", "2", "--gradcheck-json=reports.json", timeout=180)
+    result = project.runpytest_subprocess(
+        *PLUGIN, "-n", "2", "--gradcheck-json=reports.json", "--gradcheck-logdir=logs", timeout=180
+    )
     assert_whole(result, project.path / "reports.json")
 
 
@@ -267,7 +293,7 @@ def test_it(request, part):
 
 def test_every_option_has_an_ini_value_and_a_line_of_help(project):
     result = run(project, "--help")
-    for name in ("mode", "seed", "json", "dump", "durations"):
+    for name in ("mode", "seed", "json", "logdir", "dump", "durations"):
         result.stdout.fnmatch_lines([f"*--gradcheck-{name}=*", f"*gradcheck_{name} *"])
     run(project, "--markers").stdout.fnmatch_lines(["@pytest.mark.gradcheck(mode, order, rtol, *"])
 

@@ -101,7 +101,7 @@ def test_an_integer_is_read_where_a_number_is_due():
         (("ok",), True, r"report\.ok: True contradicts the findings, which say False"),
         (("ok",), 0, r"report\.ok: 0 contradicts the findings, which say False"),
         (("verdict",), "MATCH", r"report\.verdict: 'MATCH' contradicts the findings, which say 'CUT'"),
-        (("colour",), "red", r"report\.colour: unknown, got 'red'; the fields are name, findings, .*, unpromoted"),
+        (("colour",), "red", r"report\.colour: unknown, got 'red'; the fields are name, findings, .*, taylor"),
         (("seed",), "7", r"report\.seed: expected an integer, got '7'"),
         (("seed",), True, r"report\.seed: expected an integer, got True"),
         (("seed",), 7.0, r"report\.seed: expected an integer, got 7\.0"),

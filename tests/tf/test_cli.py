@@ -18,6 +18,7 @@ from gradcheck._report.gradient import Cost, GradientReport
 from gradcheck._report.outcomes import Outcome, outcomes_from_plain, outcomes_to_plain
 from gradcheck._results import Figure, Finding, Verdict
 from gradcheck.cli import _progress, _quiet, main
+from gradcheck.tensorboard import read_events
 
 NUMBERS = {"analytic": 2.0, "error": 1e-12, "allowed": 1e-6, "dtype": "float64"}
 RIGHT = Finding(verdict=Verdict.MATCH, ok=True, y="output", x="inputs[0]", numeric=2.0, **NUMBERS)
@@ -195,6 +196,24 @@ class TestRun:
         assert main(["run", "--json", "--mode", "jacobian", "--seed", "7", "softmax"]) == 0
         (subject,) = json.loads(capsys.readouterr().out)["subjects"]
         assert (subject["report"]["mode"], subject["report"]["seed"]) == ("jacobian", 7)
+
+    def test_a_log_directory_holds_the_reports_and_is_said_how_to_look_at(self, capsys, tmp_path):
+        logdir = tmp_path / "my logs"
+        assert main(["run", "logistic_times_two", "logistic", "--logdir", str(logdir)]) == 1
+        assert capsys.readouterr().out.splitlines()[-1] == f"tensorboard --logdir '{logdir}'"
+        found = read_events(logdir)
+        assert found.scalars["checks/worst_error/logistic_times_two"].values == (1e6,)
+        assert "MISMATCH" in found.texts["checks/report/logistic_times_two"].values[0]
+        assert "| accuracy | 0.9 | 0.8 | MISSED |" in found.texts["checks/figures/logistic_times_two"].values[0]
+        assert "checks/report/logistic" in found.texts
+
+    def test_a_log_directory_that_cannot_be_written_is_misuse(self, capsys, tmp_path):
+        (tmp_path / "file").write_text("")
+        assert main(["run", "logistic", "--logdir", str(tmp_path / "file")]) == 2
+        printed = capsys.readouterr()
+        assert printed.err.startswith(f"gradcheck: cannot write to {str(tmp_path / 'file')!r}: ")
+        assert "tensorboard" not in printed.out
+        assert printed.out.splitlines()[-1] == "1 ok, 0 failed"
 
     def test_piped_output_has_neither_colours_nor_wrapped_lines(self, capsys, monkeypatch):
         long = StubSubject("long_" * 60, report(RIGHT), (MET,))

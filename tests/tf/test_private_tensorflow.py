@@ -9,6 +9,7 @@ import os
 import sys
 from contextlib import contextmanager
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -33,6 +34,7 @@ from gradcheck._graph.functions import FuncGraph, trace_function
 from gradcheck._graph.provenance import place
 from gradcheck._graph.randomness import FROM_PARAMETERS
 from gradcheck._graph.stateless import STATELESS
+from gradcheck.tensorboard._transport import Mailbox, default_writer, variants, without_warning
 
 v1 = tf.compat.v1
 X = np.array([0.5, 1.0])
@@ -286,6 +288,60 @@ def test_an_op_knows_the_line_that_made_it(graph):
         found = place(graph, y.op.name)
         assert found.file.endswith("test_private_tensorflow.py")
         assert "tf.sin" in found.source
+
+
+def test_the_default_summary_writer_of_a_thread_is_known(tmp_path):
+    with purpose("finding the default summary writer", "gradcheck/tensorboard/_transport.py"):
+        assert default_writer() is None
+        writer = tf.summary.create_file_writer(str(tmp_path))
+        with writer.as_default():
+            assert default_writer() is writer
+
+
+def test_a_tf_function_can_be_traced_anew_in_a_second_variant():
+    with purpose("cloning a tf.function with its options", "variants in gradcheck/tensorboard/_transport.py"):
+        function = tf.function(lambda x: x + 1, jit_compile=True)
+        one, other = variants(function)
+        assert len({id(function), id(one), id(other)}) == 3
+        assert one._jit_compile
+        assert int(one(tf.constant(1))) == 2
+        assert other.experimental_get_tracing_count() == function.experimental_get_tracing_count() == 0
+
+
+def test_a_function_of_many_is_not_warned_of(caplog):
+    with purpose("silencing the warning of frequent tracing", "without_warning in gradcheck/tensorboard/_transport.py"):
+
+        def traced(silent):
+            function = tf.function(lambda x: x + 1)
+            (without_warning(function) if silent else function)(tf.constant(1))
+
+        for silent, warned in ((True, False), (False, True)):
+            for _ in range(8):
+                traced(silent)
+            assert ("retracing" in caplog.text) == warned
+
+
+def test_a_table_in_a_variable_is_filled_by_compiled_code_and_read_without_a_copy():
+    with purpose("leaving vectors in a variable under XLA", "Mailbox in gradcheck/tensorboard/_transport.py"):
+        found = []
+        mailbox = Mailbox(1, lambda step, row: found.append((step, row.tolist())))
+
+        @tf.function(jit_compile=True)
+        def put(step):
+            mailbox.put(step, tf.ones([1], tf.float64) / 2)
+
+        put(tf.constant(3, tf.int64))
+        mailbox.empty()
+        mailbox.empty()
+        assert found == [(3, [0.5])]
+
+
+def test_the_variables_of_an_optimizer_are_known():
+    with purpose("finding what apply(gradients) updates", "gradcheck/tensorboard/_fit.py"):
+        variable = keras.Variable([1.0])
+        optimizer = keras.optimizers.SGD()
+        optimizer.build([variable])
+        assert list(optimizer._trainable_variables) == [variable]
 
 
 def test_keyword_arguments_of_a_custom_gradient_are_refused_in_a_graph_and_can_be_bound(graph):

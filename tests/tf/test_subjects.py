@@ -10,6 +10,7 @@ from gradcheck.subjects._figures import figure
 UNIT = 2.0**-23
 PRINTED = {
     "linear-regression": [3, 2],
+    "norm-grads": [187.66052, 1, 3.0984864, 1, 241.91911, 1],
     "sum-over-ys": [3, 3, 3, 2, 2, 2, 0, 0, 0, 1, 1, 1],
     "grad-ys": [-6, -9, -12, -4, -6, -8, 0, 0, 0, -2, -3, -4],
     "stop-gradients-none": [3, 1],
@@ -31,6 +32,7 @@ PRINTED = {
 RATE, MOMENTUM, START = "inputs['learning_rate']", "inputs['momentum']", "inputs['initial_accumulator_value']"
 XS = {
     "linear-regression": ["weight", "biases"],
+    "norm-grads": ["weight", "biases"],
     "one-weight-loss": ["w"],
     "keras-cnn": ["inputs['images']", "cnn/conv/kernel", "cnn/conv/bias", "cnn/logits/kernel", "cnn/logits/bias"],
     "sum-over-ys": ["w1", "w2", "w3", "w4"],
@@ -100,6 +102,15 @@ def test_the_rate_in_the_documents_comment_does_not_give_its_figures(monkeypatch
     rate = found["learning rate that the gradients imply"]
     assert not rate.ok
     assert rate.computed == pytest.approx(0.11)
+
+
+def test_a_norm_in_a_summary_that_is_not_the_documents_is_not_met(monkeypatch):
+    epochs = [(loss, gradient * 1.0001) for loss, gradient in _descent._EPOCHS]
+    examples = _descent._examples_behind_the_epochs()
+    monkeypatch.setattr(_descent, "_examples_behind_the_epochs", lambda: examples)
+    monkeypatch.setattr(_descent, "_EPOCHS", epochs)
+    figures = subjects.get("norm-grads").check().figures
+    assert [each.ok for each in figures] == [False, True] * 3
 
 
 def test_mode_and_seed_reach_the_check():

@@ -1,0 +1,228 @@
+"""What one call records about gradients and the variables they belong to, and under which tags."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from gradcheck._graph import structure
+from gradcheck._graph.finite import amounts
+from gradcheck.tensorboard._packing import FORMATS, HEAD, flat, pack
+from gradcheck.tensorboard._pages import layout
+from gradcheck.tensorboard._statistics import Statistics, unpack
+from gradcheck.tensorboard._transport import without_warning
+from gradcheck.tensorboard._values import Scalars, histogram, text
+
+COUNTS = ("nan", "posinf", "neginf", "zero", "subnormal")
+# The page CUSTOM SCALARS: charts by section, each with the tags that share it.
+PAGE: Mapping[str, Mapping[str, Sequence[str]]] = {
+    "Gradients": {
+        "norm of all": ["global_norm/gradients"],
+        "norm": ["gradient_norm/.*"],
+        "largest magnitude": ["gradient_largest/.*"],
+        "NaN and infinities": ["gradient_(nan|posinf|neginf)/.*"],
+        "zero and subnormal": ["gradient_(zero|subnormal)/.*"],
+    },
+    "Weights": {
+        "norm of all": ["global_norm/weights"],
+        "norm": ["weight_norm/.*"],
+        "update / weight": ["update_ratio/.*"],
+    },
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """A gradient and what it belongs to.
+
+    Attributes:
+        name: Of the variable, for the tags.
+        gradient: A tensor, `tf.IndexedSlices`, or None.
+        variable: The variable, or None where only a name was given.
+    """
+
+    name: str
+    gradient: Any
+    variable: Any
+
+
+def items(gradients: Any, variables: Any) -> list[Item]:
+    """Gradients with their variables, checked.
+
+    Raises:
+        TypeError, ValueError: If they do not belong together, or are nothing that can be recorded.
+    """
+    leaves = [gradients] if tf.is_tensor(gradients) else tf.nest.flatten(gradients)
+    owners = [variables] if _is_owner(variables) else tf.nest.flatten(variables)
+    if len(leaves) != len(owners):
+        raise ValueError(
+            f"variables must be one per gradient: found {len(owners)} variables and {len(leaves)} gradients"
+        )
+    for k, (gradient, owner) in enumerate(zip(leaves, owners, strict=True)):
+        _check(k, gradient, owner)
+    inner = [None if isinstance(owner, str) else structure.variable_of(owner) for owner in owners]
+    found = zip(_names(owners), leaves, inner, strict=True)
+    return [Item(*each) for each in found]
+
+
+def _is_owner(value: Any) -> bool:
+    return isinstance(value, str) or structure.variable_of(value) is not None
+
+
+def _check(k: int, gradient: Any, owner: Any) -> None:
+    if not _is_owner(owner):
+        raise TypeError(f"variables must hold variables, or names as strings; found {type(owner).__name__} at {k}")
+    if gradient is None:
+        return
+    values = gradient.values if isinstance(gradient, tf.IndexedSlices) else gradient
+    if not tf.is_tensor(values) or structure.variable_of(values) is not None:
+        raise TypeError(
+            "gradients must be tensors, IndexedSlices or None, as tape.gradient gives them; found "
+            f"{type(gradient).__name__} at position {k}"
+        )
+    if not structure.is_continuous(values):
+        raise TypeError(f"gradients must be floating or complex; found {values.dtype.name} at position {k}")
+    if not isinstance(owner, str) and not isinstance(gradient, tf.IndexedSlices):
+        shape = structure.variable_of(owner).shape
+        if not values.shape.is_compatible_with(shape):
+            raise ValueError(
+                f"gradient {k} has the shape {values.shape}, its variable {shape}; are both in the same order?"
+            )
+
+
+def _names(owners: Sequence[Any]) -> list[str]:
+    """A name for each, no two alike: a Keras variable's path, else the variable's own name."""
+    given = []
+    for owner in owners:
+        path = owner if isinstance(owner, str) else getattr(owner, "path", None)
+        given.append(path if isinstance(path, str) else structure.variable_of(owner).name.partition(":")[0])
+    many, seen = Counter(given), Counter[str]()
+    names = []
+    for name in given:
+        seen[name] += 1
+        names.append(f"{name}_{seen[name]}" if many[name] > 1 else name)
+    return names
+
+
+class Recording:
+    """What is recorded about some gradients: a vector that the graph computes, and the summary values from it.
+
+    Args:
+        found: Gradients and variables.
+        histograms: Whether histograms of the gradients are made.
+        weights: Whether histograms of the variables are made, too.
+
+    Attributes:
+        variables: Those that are known, of a floating or complex dtype.
+        width: How long the vector is.
+        compiled_row, compiled_changes: `row` and `changes`, to be called eagerly.
+    """
+
+    def __init__(self, found: Sequence[Item], *, histograms: bool, weights: bool) -> None:
+        present = [item for item in found if item.gradient is not None]
+        owned = [item for item in found if item.variable is not None and structure.is_continuous(item.variable)]
+        self.variables = [item.variable for item in owned]
+        self._names = [item.name for item in present]
+        self._owned = [item.name for item in owned]
+        self._without = [item.name for item in found if item.gradient is None]
+        self._said = False
+        self._scalar = Scalars()
+        self._histograms, self._weights = histograms, weights
+        self._dtypes = [_real_dtype(item.gradient) for item in present]
+        self._weight_dtypes = [_real_dtype(variable) for variable in self.variables]
+        self._split = _width(self._dtypes, histograms)
+        self.width = self._split + (_width(self._weight_dtypes, True) if weights else len(owned))
+        self.compiled_row = without_warning(tf.function(self.row, autograph=False, reduce_retracing=True))
+        self.compiled_changes = without_warning(tf.function(self.changes, autograph=False))
+
+    def row(self, gradients: Sequence[Any]) -> Any:
+        """The vector: float64 of shape [width]. `gradients` are all that are not None, in order."""
+        first = pack([flat(g) for g in gradients], self._histograms)
+        values = [flat(tf.convert_to_tensor(v)) for v in self.variables]
+        second = pack(values, True) if self._weights else tf.sqrt(amounts(values))
+        return tf.ensure_shape(tf.concat([first, second], 0), [self.width])
+
+    def values(self, row: NDArray[Any]) -> Iterator[Any]:
+        """The summary values of one step."""
+        found = list(unpack(row[: self._split], self._dtypes, self._histograms))
+        for name, one in zip(self._names, found, strict=True):
+            yield from self._of_gradient(name, one)
+        yield from self._norms("gradient_norm", "gradients", self._names, [one.norm for one in found])
+        rest = row[self._split :]
+        norms = rest.tolist()
+        if self._weights:
+            weights = list(unpack(rest, self._weight_dtypes, True))
+            norms = [one.norm for one in weights]
+            for name, one in zip(self._owned, weights, strict=True):
+                yield from _drawn(f"weights/{name}", one)
+        yield from self._norms("weight_norm", "weights", self._owned, norms)
+        if self._said:
+            return
+        self._said = True
+        yield from layout(PAGE)
+        if self._without:
+            yield text(
+                "gradients_none", "\n".join(["No gradient arrives at:", "", *(f"- `{n}`" for n in self._without)])
+            )
+
+    def changes(self, before: Sequence[Any]) -> Any:
+        """The norm of each variable's change since `before`, then the norms before: float64 of shape [2 variables]."""
+        after = [flat(tf.convert_to_tensor(v)) for v in self.variables]
+        moved = [new - old for new, old in zip(after, before, strict=True)]
+        return tf.sqrt(amounts([*moved, *before]))
+
+    def ratios(self, row: NDArray[Any]) -> Iterator[Any]:
+        """The summary values of the change; of a variable that was all zeros there is no ratio."""
+        moved, before = row.reshape(2, -1).tolist()
+        for at, change, size in _with_layers(self._owned, moved, before):
+            if size > 0 or math.isnan(size):
+                yield self._scalar(f"update_ratio/{at}", change / size)
+
+    def _of_gradient(self, name: str, found: Statistics) -> Iterator[Any]:
+        yield self._scalar(f"gradient_largest/{name}", found.largest)
+        for kind in COUNTS:
+            yield self._scalar(f"gradient_{kind}/{name}", getattr(found, kind))
+        yield from _drawn(f"gradients/{name}", found)
+
+    def _norms(self, tag: str, of_all: str, names: Sequence[str], norms: Sequence[float]) -> Iterator[Any]:
+        """Norms of variables, of layers, and of all of them."""
+        for name, norm in _with_layers(names, norms):
+            yield self._scalar(f"{tag}/{name}", norm)
+        if names:
+            yield self._scalar(f"global_norm/{of_all}", _together(norms))
+
+
+def _drawn(tag: str, found: Statistics) -> Iterator[Any]:
+    if found.buckets is not None:
+        yield histogram(tag, found.buckets)
+
+
+def _with_layers(names: Sequence[str], *columns: Sequence[float]) -> Iterator[tuple[Any, ...]]:
+    """Each name with its norms, then each layer, the names' part before the last "/", with those of its variables."""
+    layers: dict[str, list[int]] = {}
+    for k, name in enumerate(names):
+        yield name, *(column[k] for column in columns)
+        layer, _, rest = name.rpartition("/")
+        if layer and rest and layer not in names:
+            layers.setdefault(layer, []).append(k)
+    for layer, rows in layers.items():
+        yield layer, *(_together([column[k] for k in rows]) for column in columns)
+
+
+def _together(norms: Sequence[float]) -> float:
+    """The norm of vectors with these norms, put together."""
+    return math.nan if any(map(math.isnan, norms)) else math.hypot(*norms)
+
+
+def _real_dtype(value: Any) -> Any:
+    return tf.as_dtype(value.dtype).base_dtype.real_dtype
+
+
+def _width(dtypes: Sequence[Any], histograms: bool) -> int:
+    return len(dtypes) * len(HEAD) + (sum(FORMATS[d].bins for d in dtypes) if histograms else 0)

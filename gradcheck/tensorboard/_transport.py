@@ -1,0 +1,120 @@
+"""The ways of a vector out of a graph: a call of Python while the graph runs, or a variable that is read afterwards.
+
+What recording needs of TensorFlow that TensorFlow does not promise is here.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+from tensorflow.python.ops import control_flow_util, summary_ops_v2
+from tensorflow.python.ops.resource_variable_ops import ResourceVariable
+
+_LOGGER = logging.getLogger("gradcheck")
+_KEPT = 32  # vectors that wait in a variable
+_HEAD = ("number", "step")  # before each of them
+
+Arrived = Callable[[int, NDArray[Any]], None]
+
+
+def compiled_by_xla() -> bool:
+    """Whether the graph that is being built is for XLA, from which nothing can be said to Python."""
+    return bool(control_flow_util.GraphOrParentsInXlaContext(tf.compat.v1.get_default_graph()))
+
+
+def replicas() -> int:
+    """How many replicas run the code that is being traced, each with gradients of its own."""
+    context = tf.distribute.get_replica_context()
+    return 1 if context is None else int(context.num_replicas_in_sync)
+
+
+def speaks_for_all() -> bool:
+    """Whether this is the replica that records what all of them have in common."""
+    context = tf.distribute.get_replica_context()
+    return replicas() == 1 or not tf.get_static_value(context.replica_id_in_sync_group)
+
+
+def without_warning(function: Any) -> Any:
+    """A `tf.function` of which TensorFlow does not say that it is traced often: it is one of many of the same code."""
+    function._omit_frequent_tracing_warning = True
+    return function
+
+
+def variants(step: Any) -> tuple[Any, Any]:
+    """Two of a `tf.function`, to be traced apart; any other callable twice."""
+    clone = getattr(step, "_clone", None)
+    if clone is None:
+        return step, step
+    return without_warning(clone(None)), without_warning(clone(None))
+
+
+def default_writer() -> Any:
+    """The default `tf.summary` writer of this thread, or None."""
+    return summary_ops_v2._summary_state.writer
+
+
+def as_default(writer: Any) -> AbstractContextManager[Any]:
+    """A scope in which that is the default writer, in a thread that may have another one."""
+    scope: AbstractContextManager[Any] = nullcontext() if writer is None else writer.as_default()
+    return scope
+
+
+def called(arrived: Arrived, step: Any, row: Any) -> None:
+    """Have Python called with a vector each time the graph runs."""
+
+    def tell(number: Any, values: Any) -> None:
+        arrived(int(number), values)
+
+    tf.numpy_function(tell, [step, row], [])
+
+
+class Mailbox:
+    """A variable into which a graph puts vectors, the last 32 of them, and which Python empties.
+
+    Args:
+        width: Of the vectors.
+        arrived: Gets each with its step.
+    """
+
+    def __init__(self, width: int, arrived: Arrived) -> None:
+        self._arrived = arrived
+        self._taken = 0
+        with tf.init_scope(), tf.device("CPU:0"):  # not tf.Variable, which only a first trace may make
+            self._count = ResourceVariable(tf.zeros([], tf.int64), trainable=False, name="gradcheck_count")
+            empty = tf.zeros([_KEPT, len(_HEAD) + width], tf.float64)
+            self._table = ResourceVariable(empty, trainable=False, name="gradcheck_table")
+
+    def put(self, step: Any, row: Any) -> None:
+        """Add ops that put a vector in."""
+        number = self._count.assign_add(1, read_value=True)
+        head = tf.cast(tf.stack([number, step]), tf.float64)
+        self._table.scatter_nd_update([[number % _KEPT]], [tf.concat([head, row], 0)])
+
+    def forget(self) -> None:
+        """Take what has arrived so far for nothing."""
+        self._taken = int(self._seen()[:, 0].max())
+
+    def empty(self) -> None:
+        """Hand on what has arrived since."""
+        table = self._seen()
+        last = int(table[:, 0].max())
+        taken, self._taken = self._taken, last
+        first = max(taken, last - _KEPT)
+        if first > taken:
+            _LOGGER.warning(
+                "%d steps of a compiled function were not recorded: only the last %d wait until the writer is flushed; "
+                "write step = writer.record(step), which takes each", first - taken, _KEPT,
+            )  # fmt: skip
+        for number in range(first + 1, last + 1):
+            row = table[number % _KEPT]
+            self._arrived(int(row[1]), row[len(_HEAD) :])
+
+    def _seen(self) -> NDArray[Any]:
+        """The table, not copied: nothing writes to it while somebody looks."""
+        return np.asarray(memoryview(self._table.read_value()))

@@ -1,0 +1,99 @@
+"""What TensorBoard shows, as summary values: scalars, histograms, texts and images.
+
+TensorFlow's own `tf.summary.scalar` and its siblings need the tensorboard package since TensorFlow 2.21; a value is no
+more than a tensor with the name of the page that draws it, and that needs nothing.
+Source: TensorBoard, "summary.proto" and the metadata.py of its plugins scalar, histogram, text and image.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+from tensorflow.core.framework.tensor_pb2 import TensorProto
+
+Summary = tf.compat.v1.Summary
+SummaryMetadata = tf.compat.v1.SummaryMetadata
+
+# The plugins, by name.
+SCALARS, HISTOGRAMS, TEXTS, IMAGES = "scalars", "histograms", "text", "images"
+_SCALAR_CLASS, _TENSOR_CLASS, _BLOB_CLASS = 1, 2, 3  # DataClass in summary.proto
+_CLASSES = {SCALARS: _SCALAR_CLASS, HISTOGRAMS: _TENSOR_CLASS, TEXTS: _TENSOR_CLASS, IMAGES: _BLOB_CLASS}
+_ABOUT = {
+    plugin: SummaryMetadata(plugin_data=SummaryMetadata.PluginData(plugin_name=plugin), data_class=data_class)
+    for plugin, data_class in _CLASSES.items()
+}
+_SCALAR = tf.TensorShape([]).as_proto()
+_PNG = b"\x89PNG\r\n\x1a\n"
+
+
+def scalar(tag: str, value: float) -> Any:
+    """A number on the page SCALARS; kept in float32, as TensorBoard does."""
+    return _value(tag, SCALARS, TensorProto(dtype=tf.float32.as_datatype_enum, tensor_shape=_SCALAR, float_val=[value]))
+
+
+class Scalars:
+    """Scalars whose tags recur: each is made once, and gets another number."""
+
+    def __init__(self) -> None:
+        self._made: dict[str, tuple[Any, Any]] = {}
+
+    def __call__(self, tag: str, value: float) -> Any:
+        """What `scalar` gives, until the next call with that tag."""
+        if tag not in self._made:
+            made = scalar(tag, value)
+            self._made[tag] = made, made.tensor.float_val
+        made, numbers = self._made[tag]
+        numbers[0] = value
+        return made
+
+
+def text(tag: str, markdown: str) -> Any:
+    """Markdown on the page TEXT."""
+    return _value(tag, TEXTS, tf.make_tensor_proto(markdown.encode(), tf.string))
+
+
+def image(tag: str, png: bytes) -> Any:
+    """A picture on the page IMAGES.
+
+    Raises:
+        ValueError: If `png` is no PNG.
+    """
+    if png[:8] != _PNG or len(png) < 24:
+        raise ValueError(f"png must hold a PNG picture; got {len(png)} bytes that begin with {png[:8]!r}")
+    width, height = struct.unpack(">II", png[16:24])
+    return _value(tag, IMAGES, tf.make_tensor_proto([str(width).encode(), str(height).encode(), png], tf.string))
+
+
+def histogram(tag: str, buckets: NDArray[Any]) -> Any:
+    """A histogram on the pages HISTOGRAMS and DISTRIBUTIONS.
+
+    Args:
+        tag: Its name.
+        buckets: [k, 3]: left edge, right edge and count of each, from left to right; finite, for else the page does
+            not draw.
+
+    Raises:
+        ValueError: If `buckets` has another shape or holds NaN or infinities.
+    """
+    table = np.asarray(buckets, np.float64)
+    if table.ndim != 2 or table.shape[1] != 3:
+        raise ValueError(f"buckets must have the shape [k, 3]; got {list(table.shape)}")
+    if not np.isfinite(table).all():
+        raise ValueError(f"buckets must be finite; got NaN or infinity in {tag!r}")
+    shape = tf.TensorShape(table.shape).as_proto()
+    proto = TensorProto(dtype=tf.float64.as_datatype_enum, tensor_shape=shape, tensor_content=table.tobytes())
+    return _value(tag, HISTOGRAMS, proto)
+
+
+def summary(values: Iterable[Any]) -> Any:
+    """The `Summary` of one step; its `SerializeToString` is what `tf.summary.experimental.write_raw_pb` takes."""
+    return Summary(value=values)
+
+
+def _value(tag: str, plugin: str, tensor: Any) -> Any:
+    return Summary.Value(tag=tag, tensor=tensor, metadata=_ABOUT[plugin])

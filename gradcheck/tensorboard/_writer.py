@@ -1,0 +1,309 @@
+"""The writer that a user holds: gradients, reports and trips into a log directory."""
+
+from __future__ import annotations
+
+import numbers
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
+
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from gradcheck._graph.evaluate import unconverted
+from gradcheck._report.trip import TripReport
+from gradcheck.tensorboard._packing import flat
+from gradcheck.tensorboard._recording import Item, Recording, items
+from gradcheck.tensorboard._reports import Report, report_values, trip_values
+from gradcheck.tensorboard._sink import DefaultWriter, EventFile, Sink
+from gradcheck.tensorboard._transport import (
+    Mailbox,
+    as_default,
+    called,
+    compiled_by_xla,
+    default_writer,
+    replicas,
+    speaks_for_all,
+    variants,
+)
+
+
+class SummaryWriter:
+    """Writes gradients as training used them, check reports and trips, for TensorBoard.
+
+    It needs TensorFlow alone; the package tensorboard only to look at what was written, and for the layout of the page
+    CUSTOM SCALARS. Used in a `with`, it is closed at the end.
+
+    Args:
+        logdir: A directory; made if it is not there. None: the default writer of `tf.summary`, where there is one.
+        every: Gradients are recorded at the steps that it divides.
+        histograms: Whether a histogram of each gradient is written, too.
+        weights: Whether a histogram of each variable is written, too.
+        on_error: "log" a disk that fails, once, and go on training without; or "raise" it.
+
+    Raises:
+        TypeError, ValueError: If an argument is of the wrong type or out of range.
+
+    Example:
+        >>> import tempfile, gradcheck, tensorflow as tf
+        >>> logdir = tempfile.mkdtemp()
+        >>> w = tf.Variable([3.0, 4.0], name="w")
+        >>> with gradcheck.tensorboard.SummaryWriter(logdir) as writer:
+        ...     for step in range(2):
+        ...         with tf.GradientTape() as tape:
+        ...             loss = tf.reduce_sum(w**2) / 2
+        ...         gradient = tape.gradient(loss, w)
+        ...         with writer.gradients(step, [gradient], [w]):
+        ...             _ = w.assign_sub(0.5 * gradient)
+        >>> gradcheck.tensorboard.read_events(logdir).scalars["gradient_norm/w"].values
+        (5.0, 2.5)
+    """
+
+    def __init__(
+        self,
+        logdir: str | os.PathLike[str] | None = None,
+        *,
+        every: int = 1,
+        histograms: bool = True,
+        weights: bool = False,
+        on_error: str = "log",
+    ) -> None:
+        self.every = whole("every", every, least=1)
+        for name, value in (("histograms", histograms), ("weights", weights)):
+            if not isinstance(value, bool):
+                raise TypeError(f"{name} must be True or False; got {name}={value!r}")
+        self._sink: Sink = DefaultWriter(on_error=on_error) if logdir is None else EventFile(logdir, on_error=on_error)
+        self._options = {"histograms": histograms, "weights": weights}
+        self._recordings: dict[Any, Recording] = {}
+        self._waiting: list[Mailbox] = []  # of compiled functions, until the writer is flushed
+        self._taken: list[Mailbox] = []  # of steps that the host chooses, until the step has run
+        self._closed = False
+        self._chosen: bool | None = None  # by the host, for the step that runs or is traced
+
+    def __enter__(self) -> SummaryWriter:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    @unconverted
+    def gradients(self, step: Any, gradients: Any, variables: Any) -> AbstractContextManager[Any]:
+        """Record gradients: norm, largest, exact counts and a histogram of each; norms of variables, layers and all.
+
+        To be called between the tape and the optimizer: eagerly, in a `tf.function`, or in one with
+        `jit_compile=True`, whose steps are written when the writer is flushed or, under `record`, after each. In
+        replicas of a distribution strategy, gradients are added up over them.
+
+        Args:
+            step: The step, a whole number: of Python, a tensor or a variable such as `optimizer.iterations`. A number
+                of Python in a `tf.function` stays what it was when the function was traced.
+            gradients: Tensors, `tf.IndexedSlices` (by the rows that occur, those of one index added up) and None, in
+                any structure, floating or complex (whose parts count as two numbers). Of any shape, also without
+                entries.
+            variables: One per gradient: variables, or strings to name gradients by.
+
+        Returns:
+            A scope: with the update in a `with` of it, the norm of each variable's change over that of its value
+            (`update_ratio/...`) is recorded, too.
+
+        Raises:
+            TypeError, ValueError: If gradients and variables do not belong together, or step is no whole number; or
+                if the default graph is not that of a `tf.function` (for that, see `gradcheck.tensorboard.v1`).
+        """
+        if self._chosen is False:
+            return nullcontext()
+        number = _step(step)
+        if not tf.executing_eagerly():
+            return self._in_graph(number, items(gradients, variables))
+        if self._chosen is None and int(number) % self.every:
+            return nullcontext()
+        found = items(gradients, variables)
+        self.flush()
+        recording = self._recording(found)
+        present = [item.gradient for item in found if item.gradient is not None]
+        self._sink.write(int(number), recording.values(recording.compiled_row(present).numpy()))
+        return self._eager_update(int(number), recording)
+
+    def record(self, step: Callable[..., Any], *, first_step: int = 0) -> Callable[..., Any]:
+        """A training step that records on each `every`-th call, and on the others is as if it recorded nothing.
+
+        A `tf.function` is traced twice, once with `gradients` inside it and once without, and Python chooses between
+        the two: nothing is left of it in the calls between. What `every` divides is the number of the call.
+
+        Args:
+            step: A `tf.function`, or any callable, that calls `gradients` of this writer.
+            first_step: The number of the first call, where a run is resumed.
+
+        Returns:
+            A callable that takes and returns what `step` does.
+
+        Raises:
+            TypeError, ValueError: If step cannot be called, or was traced already as a ConcreteFunction.
+        """
+        if not callable(step):
+            raise TypeError(f"step must be callable, got {type(step).__name__}; write writer.record(train_step)")
+        if hasattr(step, "captured_inputs"):
+            raise TypeError("step was traced already; give writer.record the tf.function, not its ConcreteFunction")
+        return RecordedStep(self, step, whole("first_step", first_step, least=0))
+
+    def report(self, report: Report, step: int) -> None:
+        """Write a report of gradcheck: scalars, text and pictures, as far as it has them.
+
+        Args:
+            report: What a check, `find_nonfinite`, `profile_precision`, `compare_optimizers` or a watchdog gave.
+            step: Where it is shown.
+
+        Raises:
+            TypeError, ValueError: If it is no report, or step is no whole number.
+        """
+        self._sink.write(whole("step", step, least=0), report_values(report))
+
+    def trip(self, report: TripReport, step: int) -> None:
+        """Write a watchdog's trip: a text with the table of the last steps.
+
+        Args:
+            report: A `TripReport`.
+            step: Where it is shown.
+
+        Raises:
+            TypeError, ValueError: If it is no trip, or step is no whole number.
+        """
+        self._sink.write(whole("step", step, least=0), trip_values(report))
+
+    def flush(self) -> None:
+        """Write what compiled functions have left, and bring everything to where readers see it."""
+        for mailbox in self._waiting:
+            mailbox.empty()
+        self._sink.flush()
+
+    def close(self) -> None:
+        """Flush, and write nothing more."""
+        self.flush()
+        self._closed = True
+        self._sink.close()
+
+    @contextmanager
+    def choosing(self, recorded: bool | None) -> Iterator[None]:
+        """A scope in which `gradients` records, or does nothing, whatever the step; None: as the step says."""
+        outer, self._chosen = self._chosen, recorded
+        if recorded:
+            for mailbox in self._taken:  # what a function within a step that is not recorded has left
+                mailbox.forget()
+        try:
+            yield
+        finally:
+            self._chosen = outer
+        if recorded:
+            for mailbox in self._taken:
+                mailbox.empty()
+
+    def _recording(self, found: Sequence[Item]) -> Recording:
+        key = tuple((i.name, None if i.gradient is None else i.gradient.dtype, id(i.variable)) for i in found)
+        if key not in self._recordings:
+            self._recordings[key] = Recording(found, **self._options)
+        return self._recordings[key]
+
+    @contextmanager
+    def _eager_update(self, step: int, recording: Recording) -> Iterator[None]:
+        before = [flat(v.read_value()) for v in recording.variables]
+        yield
+        self._sink.write(step, recording.ratios(recording.compiled_changes(before).numpy()))
+
+    def _in_graph(self, step: Any, found: Sequence[Item]) -> AbstractContextManager[Any]:
+        if not isinstance(tf.compat.v1.get_default_graph(), tf.__internal__.FuncGraph):
+            raise ValueError(
+                "gradients was called in a graph of TensorFlow 1, which runs in a session; write "
+                "gradcheck.tensorboard.v1.gradient_summaries(gradients, variables), which merge_all merges"
+            )
+        present = [item.gradient for item in found if item.gradient is not None]
+        if replicas() > 1 and present:
+            context = tf.distribute.get_replica_context()
+            present = list(context.all_reduce(tf.distribute.ReduceOp.SUM, present))
+        if not speaks_for_all():
+            return nullcontext()
+        recording = Recording(found, **self._options)
+        unconditional = self._chosen or self.every == 1
+        due = tf.constant(True) if unconditional else tf.equal(step % self.every, 0)
+
+        def where_due(then: Callable[[], Any], otherwise: Callable[[], Any]) -> Any:
+            return then() if unconditional else tf.cond(due, then, otherwise)
+
+        def send(row: Any, width: int, values: Callable[[NDArray[Any]], Iterable[Any]]) -> None:
+            deliver = self._way_out(width, values)
+            where_due(lambda: deliver(step, row()), lambda: None)
+
+        send(lambda: recording.row(present), recording.width, recording.values)
+
+        @contextmanager
+        def update() -> Iterator[None]:
+            count = len(recording.variables)
+            before = where_due(
+                lambda: [flat(v.read_value()) for v in recording.variables],
+                lambda: [tf.zeros([0], v.dtype.base_dtype.real_dtype) for v in recording.variables],
+            )
+            yield
+            send(lambda: recording.changes(before), 2 * count, recording.ratios)
+
+        return update()
+
+    def _way_out(self, width: int, values: Callable[[NDArray[Any]], Iterable[Any]]) -> Callable[[Any, Any], None]:
+        """What sends a vector out of the graph that is being built."""
+        writer = default_writer() if isinstance(self._sink, DefaultWriter) else None
+
+        def arrived(step: int, row: NDArray[Any]) -> None:
+            if not self._closed:  # a step that outlives the writer goes on
+                with as_default(writer):  # Python is called in another thread
+                    self._sink.write(step, values(row))
+
+        if not self._chosen and not compiled_by_xla():
+            return lambda step, row: called(arrived, step, row)
+        mailbox = Mailbox(width, arrived)
+        (self._taken if self._chosen else self._waiting).append(mailbox)
+        return mailbox.put
+
+
+class RecordedStep:
+    """A training step in two variants; made by `SummaryWriter.record`.
+
+    Attributes:
+        __wrapped__: The step itself.
+    """
+
+    def __init__(self, writer: SummaryWriter, step: Any, first: int) -> None:
+        self.__wrapped__ = step
+        self._writer = writer
+        self._number = first
+        self._on, self._off = variants(step)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the step once."""
+        number = self._number
+        self._number += 1
+        writer = self._writer
+        due = number % writer.every == 0
+        with writer.choosing(due):
+            return (self._on if due else self._off)(*args, **kwargs)
+
+
+def whole(name: str, value: Any, *, least: int) -> int:
+    """The argument as an int, or an error that says what was wrong."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+        raise TypeError(f"{name} must be a whole number; got {name}={value!r}")
+    if int(value) < least:
+        raise ValueError(f"{name} must be at least {least}; got {name}={value!r}")
+    return int(value)
+
+
+def _step(step: Any) -> Any:
+    """The step as an int or as an int64 tensor."""
+    if step is None:
+        step = tf.summary.experimental.get_step()
+        if step is None:
+            raise ValueError("step is None, and tf.summary has no default step; write writer.gradients(step, ...)")
+    if isinstance(step, numbers.Integral) and not isinstance(step, bool):
+        return int(step) if tf.executing_eagerly() else tf.constant(int(step), tf.int64)
+    dtype = getattr(step, "dtype", None)
+    if dtype is None or not tf.as_dtype(dtype).is_integer or len(step.shape):
+        raise TypeError(f"step must be a whole number, or a scalar tensor or variable of them; got {step!r}")
+    return tf.cast(tf.convert_to_tensor(step), tf.int64)

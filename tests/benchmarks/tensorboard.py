@@ -1,0 +1,186 @@
+"""What recording gradients for TensorBoard costs, beside the plain step and `tf.summary.histogram` in the same run.
+
+Steps are taken in turns, so that what slows the machine down slows all of them: the medians of paired ratios. Then a
+long run: the size of its event file beside that of `tf.summary`, and how much memory it took; and processes that are
+killed while they record. Time decides nothing: the table says which target was missed. What has to hold is that every
+step was recorded, and is read by gradcheck and by TensorBoard.
+"""
+
+from __future__ import annotations
+
+import resource
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from gradcheck.tensorboard import SummaryWriter, read_events
+
+from .killed import steps_of_a_killed_writer
+from .outcome import Outcome
+from .outcome import text_of as text_of
+from .watch import MODELS, STEPS, _paired, _repeated
+
+BLOCKS = 30
+TARGETS = {"histograms": 1.35, "histograms, every 10th": 1.05, "scalars only": 1.10, "off-steps": 1.0}
+SLACK = 0.02  # of the plain step beside itself
+VARIABLES, LONG, KILLS = 20, 10_000, 50
+GROWTH = 64  # MB: more than the allocators' own ups and downs
+
+Record = Callable[[Any, list[Any], list[Any]], None]
+
+
+def run(*, quick: bool = False, seed: int = 0) -> Outcome:
+    """The step of the MLP with and without recording; then the long run, and the kills."""
+    rows = [(*row[:-1], TARGETS.get(row[1], "")) for row in _steps(3 if quick else BLOCKS, seed)]
+    missed = [row[1] for row in rows if row[-1] and row[3] > row[-1] + SLACK]
+    steps = 200 if quick else LONG
+    ours, growth, recorded = _long(steps, _by_gradcheck)
+    theirs, _, _ = _long(steps, _by_tensorflow)
+    rows += [
+        (f"{VARIABLES} variables", f"bytes a step of {steps}: ours", "", ours / steps, ""),
+        (f"{VARIABLES} variables", f"bytes a step of {steps}: tf.summary.histogram", "", theirs / steps, ""),
+        (f"{VARIABLES} variables", f"MB of memory more after {steps} steps", "", growth, ""),
+    ]
+    kills = 1 if quick else KILLS
+    survived = sum(_survives(np.random.default_rng([seed, k]).uniform(0, 0.5)) for k in range(kills))
+    return Outcome(
+        name="tensorboard",
+        columns=("model", "how", "ms", "ratio", "target"),
+        rows=tuple(rows),
+        summary=f"tensorboard: targets missed: {', '.join(missed) or 'none'}; {recorded} of {steps} steps read back; "
+        f"{survived} of {kills} killed writers lost nothing",
+        ok=recorded == steps and growth < GROWTH and survived == kills,
+        figures={
+            "missed": missed,
+            "bytes": ours,
+            "bytes of tf.summary": theirs,
+            "growth": growth,
+            "steps": recorded,
+            "kills": kills,
+            "survived": survived,
+        },
+    )
+
+
+def _steps(blocks: int, seed: int) -> list[tuple[Any, ...]]:
+    with tempfile.TemporaryDirectory() as directory:
+
+        def writer(**options: Any) -> SummaryWriter:
+            return SummaryWriter(tempfile.mkdtemp(dir=directory), **options)
+
+        every, tenth, off = writer(), writer(every=10), writer(every=10**9)
+        scalars, updates = writer(histograms=False), writer()
+        plain, batch = _step(seed, None)
+        ways = {
+            "plain": plain,
+            "plain again": _step(seed, None)[0],
+            "histograms": every.record(_step(seed, every.gradients)[0]),
+            "histograms, every 10th": tenth.record(_step(seed, tenth.gradients)[0]),
+            "scalars only": scalars.record(_step(seed, scalars.gradients)[0]),
+            "off-steps": off.record(_step(seed, off.gradients)[0], first_step=1),
+            "histograms and updates": updates.record(_step(seed, updates.gradients, within=True)[0]),
+            "tf.summary.histogram": _with_tf_summary(seed, writer, directory),
+        }
+        for way in ways.values():
+            for _ in range(10):  # both variants
+                way(*batch)
+        rows = _paired("mlp", {how: _repeated(way, batch) for how, way in ways.items()}, blocks, 1000 / STEPS)
+        for one in (every, tenth, off, scalars, updates):
+            one.close()
+        return rows
+
+
+def _step(seed: int, record: Any, within: bool = False) -> tuple[Any, tuple[Any, Any]]:
+    """A new MLP's training step, and a batch. The update is taken within what `record` returns, if asked."""
+    keras.utils.set_random_seed(seed)
+    model, shape = MODELS["mlp"]()
+    optimizer = keras.optimizers.SGD(0.001, momentum=0.9)
+    variables = model.trainable_variables
+    optimizer.build(variables)
+
+    @tf.function
+    def step(x: Any, y: Any) -> Any:
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_mean((model(x, training=True) - y) ** 2)
+        gradients = tape.gradient(loss, variables)
+        scope = None if record is None else record(optimizer.iterations, gradients, variables)
+        if within:
+            with scope:
+                optimizer.apply(gradients, variables)
+        else:
+            optimizer.apply(gradients, variables)
+        return loss
+
+    return step, (tf.random.stateless_normal(shape, (seed, 1)), tf.random.stateless_normal([shape[0], 10], (seed, 2)))
+
+
+def _with_tf_summary(seed: int, writer: Any, directory: str) -> Any:
+    theirs = tf.summary.create_file_writer(tempfile.mkdtemp(dir=directory))
+
+    def record(step: Any, gradients: Any, variables: Any) -> None:
+        with theirs.as_default():
+            for gradient, variable in zip(gradients, variables, strict=True):
+                tf.summary.histogram(variable.path, gradient, step=tf.cast(step, tf.int64))
+
+    return _step(seed, record)[0]
+
+
+def _long(steps: int, recorder: Callable[[str], Record]) -> tuple[int, float, int]:
+    """Bytes of event files, MB of memory that the later nine tenths took, and steps that are read back."""
+    with tempfile.TemporaryDirectory() as directory:
+        record = recorder(directory)
+        counter = tf.Variable(0, dtype=tf.int64)
+        variables = [tf.Variable(tf.zeros([64]), name=f"layer{k}/kernel") for k in range(VARIABLES)]
+
+        @tf.function
+        def step() -> None:
+            seeds = [tf.stack([counter, k]) for k in range(VARIABLES)]
+            record(counter, [tf.random.stateless_normal([64], seed) for seed in seeds], variables)
+            counter.assign_add(1)
+
+        peaks = []
+        for k in range(steps):
+            step()
+            if k == steps // 10:
+                peaks.append(_peak())
+        peaks.append(_peak())
+        size = sum(path.stat().st_size for path in Path(directory).iterdir())
+        histograms = read_events(directory).histograms
+        return size, peaks[1] - peaks[0], min(len(series.steps) for series in histograms.values())
+
+
+def _survives(seconds: float) -> bool:
+    """Whether both readers have all steps that a killed process said to have recorded."""
+    with tempfile.TemporaryDirectory() as directory:
+        last, ours, theirs = steps_of_a_killed_writer(directory, seconds)
+    return ours[: last + 1] == theirs[: last + 1] == tuple(range(last + 1))
+
+
+def _by_gradcheck(directory: str) -> Record:
+    writer = SummaryWriter(directory)
+
+    def record(step: Any, gradients: list[Any], variables: list[Any]) -> None:
+        writer.gradients(step, gradients, variables)
+
+    return record
+
+
+def _by_tensorflow(directory: str) -> Record:
+    writer = tf.summary.create_file_writer(directory)
+
+    def record(step: Any, gradients: list[Any], variables: list[Any]) -> None:
+        with writer.as_default():
+            for gradient, variable in zip(gradients, variables, strict=True):
+                tf.summary.histogram(variable.name, gradient, step=step)
+            writer.flush()
+
+    return record
+
+
+def _peak() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

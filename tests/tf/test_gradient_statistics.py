@@ -1,0 +1,143 @@
+"""What is counted and drawn of a gradient, in each way that a graph can run."""
+
+import math
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from gradcheck.tensorboard._packing import flat, pack
+from gradcheck.tensorboard._statistics import drawn, unpack
+
+RNG = np.random.default_rng(0)
+NORMAL = (RNG.normal(size=2000) * RNG.choice([1e-6, 1e-2, 1.0], 2000)).astype("f")
+NORMAL[:300] = 0
+SUBNORMAL = 2.0**-140
+
+
+def _cast(values, dtype):
+    return tf.cast(tf.constant(values, tf.float32), dtype)
+
+
+CASES = {
+    "float32": tf.constant([1.0, -2.0, 0.0, -0.0, SUBNORMAL, np.nan, np.inf, -np.inf, -np.inf, 3.0]),
+    "ordinary": tf.constant(NORMAL),
+    "matrix": tf.reshape(tf.constant(NORMAL), [40, 50]),
+    "squares overflow": tf.constant([3e20, -4e20]),
+    "squares underflow": tf.constant([3e-25, 4e-25]),
+    "only subnormal": tf.constant([3 * 2.0**-145, -4 * 2.0**-145]),
+    "negative NaN": tf.constant([-np.nan, 1.0]),
+    "zero-size": tf.zeros([0, 3]),
+    "scalar": tf.constant(-2.0),
+    "zeros": tf.zeros([4]),
+    "bfloat16": _cast([1.0, -2.0, 0.0, SUBNORMAL / 2**-9, np.nan, np.inf, 2.0**-130], tf.bfloat16),
+    "float16": _cast([1.0, -2.0, 0.0, 2.0**-20, 2.0**-14, 60000.0, -np.inf], tf.float16),
+    "float64": tf.constant([1.0, -2.0, 0.0, 1e200, np.nan, np.inf], tf.float64),
+    "float64 subnormal": tf.constant([1.0, 1e-310], tf.float64),
+    "complex64": tf.constant([3 + 4j, 0, complex(math.nan, 1)], tf.complex64),
+    "complex128": tf.constant([3 + 4j, complex(0, -math.inf)], tf.complex128),
+    "slices": tf.IndexedSlices(
+        tf.constant([[1.0, 2.0], [3.0, 4.0], [-1.0, 6.0]]), tf.constant([1, 4, 1]), tf.constant([10, 2])
+    ),
+    "no slices": tf.IndexedSlices(tf.zeros([0, 2]), tf.zeros([0], tf.int32)),
+}
+
+
+def _numbers(value):
+    """The same in NumPy, in float64."""
+    if isinstance(value, tf.IndexedSlices):
+        rows = {}
+        for at, row in zip(value.indices.numpy(), value.values.numpy(), strict=True):
+            rows[at] = rows.get(at, 0) + row
+        return np.array(list(rows.values()), np.float64).ravel()
+    array = value.numpy().ravel()
+    if array.dtype.kind == "c":
+        array = np.concatenate([array.real, array.imag])
+    return array.astype(np.float64)
+
+
+def _tiny(value):
+    dtype = value.dtype.real_dtype
+    return {tf.float16: 2.0**-14, tf.bfloat16: 2.0**-126, tf.float32: 2.0**-126, tf.float64: 2.0**-1022}[dtype]
+
+
+def _expected(value):
+    x = _numbers(value)
+    with np.errstate(over="ignore", invalid="ignore"):
+        scale = max(np.abs(x[np.isfinite(x)]), default=0.0) or 1.0
+        return {
+            "size": x.size, "norm": scale * np.linalg.norm(x / scale), "largest": np.abs(x).max() if x.size else 0.0,
+            "zero": (x == 0).sum(), "subnormal": ((x != 0) & (np.abs(x) < _tiny(value))).sum(),
+            "nan": np.isnan(x).sum(), "posinf": (x == np.inf).sum(), "neginf": (x == -np.inf).sum(),
+        }  # fmt: skip
+
+
+def _packed(way, histograms):
+    def all_of_them(values):
+        return pack([flat(v) for v in values], histograms)
+
+    ways = {
+        "eager": all_of_them,
+        "graph": tf.function(all_of_them),
+        "xla": tf.function(all_of_them, jit_compile=True),
+    }
+    return ways[way](list(CASES.values())).numpy()
+
+
+@pytest.mark.parametrize(
+    ("way", "histograms"),
+    [("eager", True), ("graph", True), ("eager", False), pytest.param("xla", True, marks=pytest.mark.slow)],
+)
+def test_statistics_are_those_of_numpy(way, histograms):
+    dtypes = [v.dtype.real_dtype for v in CASES.values()]
+    found = list(unpack(_packed(way, histograms), dtypes, histograms))
+    for (name, value), one in zip(CASES.items(), found, strict=True):
+        for kind, expected in _expected(value).items():
+            got = getattr(one, kind)
+            same = got == pytest.approx(expected, rel=3e-6 if kind == "norm" else 0, abs=0, nan_ok=True)
+            assert same, (name, kind, got, expected)
+        assert (one.buckets is not None) == histograms
+        if histograms:
+            _is_a_histogram_of(one.buckets, _numbers(value), _tiny(value), name)
+
+
+def _is_a_histogram_of(buckets, numbers, tiny, name):
+    finite = numbers[np.isfinite(numbers)]
+    assert buckets.dtype == np.float64
+    assert buckets.shape[1] == 3
+    assert 1 <= len(buckets) <= 29
+    assert np.isfinite(buckets).all()
+    assert buckets[:, 2].sum() == finite.size
+    assert (buckets[:, 0] <= buckets[:, 1]).all()
+    assert (buckets[1:, 0] == buckets[:-1, 1]).all()  # no gaps
+    finite = np.where(np.abs(finite) < tiny, 0.0, finite)
+    for left, right, count in buckets:  # a number on an edge may be on either side
+        assert ((left < finite) & (finite < right)).sum() <= count <= ((left <= finite) & (finite <= right)).sum(), name
+    largest = np.abs(finite).max(initial=0)
+    assert np.abs(buckets[:, :2]).max() == (largest if np.isfinite(numbers).all() else pytest.approx(largest, rel=1))
+
+
+@pytest.mark.parametrize(
+    ("bits", "largest", "expected"),
+    [
+        ({}, 0.0, [[0, 0, 0]]),
+        ({0: 3}, 0.0, [[0, 0, 3]]),
+        ({127: 1}, 1.0, [[0.5, 1, 1]]),
+        ({127: 2}, 1.5, [[1, 1.5, 2]]),
+        ({127 + 256: 2}, 1.5, [[-1.5, -1, 2]]),
+        ({127: 2, 0: 1}, 1.5, [[0, 2.0**-13, 1], *([2.0**k, 2.0 ** (k + 1), 0] for k in range(-13, 0)), [1, 1.5, 2]]),
+        ({255: 5}, math.nan, [[0, 0, 0]]),
+        ({254: 1, 255: 1}, math.inf, [[2.0**127, 2.0**128, 1]]),
+    ],
+)
+def test_bins_are_drawn_by_sign_and_power_of_two(bits, largest, expected):
+    bins = np.zeros(512)
+    for at, count in bits.items():
+        bins[at] = count
+    assert drawn(bins, 127, largest).tolist() == expected
+
+
+def test_the_largest_float64_is_drawn_within_float64():
+    bins = np.zeros(4096)
+    bins[2046] = 1
+    assert drawn(bins, 1023, math.inf)[:, :2].max() == np.finfo(np.float64).max
