@@ -16,6 +16,7 @@ from gradcheck._graph.finite import amounts
 from gradcheck.tensorboard._packing import FORMATS, HEAD, flat, pack
 from gradcheck.tensorboard._pages import layout
 from gradcheck.tensorboard._statistics import Statistics, unpack
+from gradcheck.tensorboard._transport import without_warning
 from gradcheck.tensorboard._values import Scalars, histogram, text
 
 COUNTS = ("nan", "posinf", "neginf", "zero", "subnormal")
@@ -137,8 +138,8 @@ class Recording:
         self._weight_dtypes = [_real_dtype(variable) for variable in self.variables]
         self._split = _width(self._dtypes, histograms)
         self.width = self._split + (_width(self._weight_dtypes, True) if weights else len(owned))
-        self.compiled_row = tf.function(self.row, autograph=False, reduce_retracing=True)
-        self.compiled_changes = tf.function(self.changes, autograph=False)
+        self.compiled_row = without_warning(tf.function(self.row, autograph=False, reduce_retracing=True))
+        self.compiled_changes = without_warning(tf.function(self.changes, autograph=False))
 
     def row(self, gradients: Sequence[Any]) -> Any:
         """The vector: float64 of shape [width]. `gradients` are all that are not None, in order."""

@@ -1,4 +1,7 @@
-"""The ways of a vector out of a graph: a call of Python while the graph runs, or a variable that is read afterwards."""
+"""The ways of a vector out of a graph: a call of Python while the graph runs, or a variable that is read afterwards.
+
+What recording needs of TensorFlow that TensorFlow does not promise is here.
+"""
 
 from __future__ import annotations
 
@@ -35,6 +38,20 @@ def speaks_for_all() -> bool:
     """Whether this is the replica that records what all of them have in common."""
     context = tf.distribute.get_replica_context()
     return replicas() == 1 or not tf.get_static_value(context.replica_id_in_sync_group)
+
+
+def without_warning(function: Any) -> Any:
+    """A `tf.function` of which TensorFlow does not say that it is traced often: it is one of many of the same code."""
+    function._omit_frequent_tracing_warning = True
+    return function
+
+
+def variants(step: Any) -> tuple[Any, Any]:
+    """Two of a `tf.function`, to be traced apart; any other callable twice."""
+    clone = getattr(step, "_clone", None)
+    if clone is None:
+        return step, step
+    return without_warning(clone(None)), without_warning(clone(None))
 
 
 def default_writer() -> Any:

@@ -25,6 +25,7 @@ from gradcheck.tensorboard._transport import (
     default_writer,
     replicas,
     speaks_for_all,
+    variants,
 )
 
 
@@ -273,8 +274,7 @@ class RecordedStep:
         self.__wrapped__ = step
         self._writer = writer
         self._number = first
-        clone = getattr(step, "_clone", None)
-        self._on, self._off = (step, step) if clone is None else (clone(None), clone(None))
+        self._on, self._off = variants(step)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run the step once."""

@@ -1,8 +1,9 @@
 """What recording gradients for TensorBoard costs, beside the plain step and `tf.summary.histogram` in the same run.
 
 Steps are taken in turns, so that what slows the machine down slows all of them: the medians of paired ratios. Then a
-long run: the size of its event file beside that of `tf.summary`, and how much memory it took. Time decides nothing:
-the table says which target was missed. What has to hold is that every step was recorded.
+long run: the size of its event file beside that of `tf.summary`, and how much memory it took; and processes that are
+killed while they record. Time decides nothing: the table says which target was missed. What has to hold is that every
+step was recorded, and is read by gradcheck and by TensorBoard.
 """
 
 from __future__ import annotations
@@ -14,10 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from gradcheck.tensorboard import SummaryWriter, read_events
 
+from .killed import steps_of_a_killed_writer
 from .outcome import Outcome
 from .outcome import text_of as text_of
 from .watch import MODELS, STEPS, _paired, _repeated
@@ -25,14 +28,14 @@ from .watch import MODELS, STEPS, _paired, _repeated
 BLOCKS = 30
 TARGETS = {"histograms": 1.35, "histograms, every 10th": 1.05, "scalars only": 1.10, "off-steps": 1.0}
 SLACK = 0.02  # of the plain step beside itself
-VARIABLES, LONG = 20, 10_000
+VARIABLES, LONG, KILLS = 20, 10_000, 50
 GROWTH = 64  # MB: more than the allocators' own ups and downs
 
 Record = Callable[[Any, list[Any], list[Any]], None]
 
 
 def run(*, quick: bool = False, seed: int = 0) -> Outcome:
-    """The step of the MLP with and without recording; then the long run."""
+    """The step of the MLP with and without recording; then the long run, and the kills."""
     rows = [(*row[:-1], TARGETS.get(row[1], "")) for row in _steps(3 if quick else BLOCKS, seed)]
     missed = [row[1] for row in rows if row[-1] and row[3] > row[-1] + SLACK]
     steps = 200 if quick else LONG
@@ -43,13 +46,24 @@ def run(*, quick: bool = False, seed: int = 0) -> Outcome:
         (f"{VARIABLES} variables", f"bytes a step of {steps}: tf.summary.histogram", "", theirs / steps, ""),
         (f"{VARIABLES} variables", f"MB of memory more after {steps} steps", "", growth, ""),
     ]
+    kills = 1 if quick else KILLS
+    survived = sum(_survives(np.random.default_rng([seed, k]).uniform(0, 0.5)) for k in range(kills))
     return Outcome(
         name="tensorboard",
         columns=("model", "how", "ms", "ratio", "target"),
         rows=tuple(rows),
-        summary=f"tensorboard: targets missed: {', '.join(missed) or 'none'}; {recorded} of {steps} steps read back",
-        ok=recorded == steps and growth < GROWTH,
-        figures={"missed": missed, "bytes": ours, "bytes of tf.summary": theirs, "growth": growth, "steps": recorded},
+        summary=f"tensorboard: targets missed: {', '.join(missed) or 'none'}; {recorded} of {steps} steps read back; "
+        f"{survived} of {kills} killed writers lost nothing",
+        ok=recorded == steps and growth < GROWTH and survived == kills,
+        figures={
+            "missed": missed,
+            "bytes": ours,
+            "bytes of tf.summary": theirs,
+            "growth": growth,
+            "steps": recorded,
+            "kills": kills,
+            "survived": survived,
+        },
     )
 
 
@@ -138,6 +152,13 @@ def _long(steps: int, recorder: Callable[[str], Record]) -> tuple[int, float, in
         size = sum(path.stat().st_size for path in Path(directory).iterdir())
         histograms = read_events(directory).histograms
         return size, peaks[1] - peaks[0], min(len(series.steps) for series in histograms.values())
+
+
+def _survives(seconds: float) -> bool:
+    """Whether both readers have all steps that a killed process said to have recorded."""
+    with tempfile.TemporaryDirectory() as directory:
+        last, ours, theirs = steps_of_a_killed_writer(directory, seconds)
+    return ours[: last + 1] == theirs[: last + 1] == tuple(range(last + 1))
 
 
 def _by_gradcheck(directory: str) -> Record:

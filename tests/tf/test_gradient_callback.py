@@ -86,7 +86,6 @@ WAYS = {
     "eager": lambda: _model(run_eagerly=True),
     "xla": lambda: _model(jit_compile=True),
     "several steps a call": lambda: _model(steps_per_execution=3),
-    "several steps a call, xla": lambda: _model(steps_per_execution=3, jit_compile=True),
     "loss scale": lambda: _model(keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.1))),
     "clipped": lambda: _model(keras.optimizers.SGD(0.1, clipnorm=1e-3)),
     "accumulated": lambda: _model(keras.optimizers.SGD(0.1, gradient_accumulation_steps=2)),

@@ -34,7 +34,7 @@ from gradcheck._graph.functions import FuncGraph, trace_function
 from gradcheck._graph.provenance import place
 from gradcheck._graph.randomness import FROM_PARAMETERS
 from gradcheck._graph.stateless import STATELESS
-from gradcheck.tensorboard._transport import Mailbox, default_writer
+from gradcheck.tensorboard._transport import Mailbox, default_writer, variants, without_warning
 
 v1 = tf.compat.v1
 X = np.array([0.5, 1.0])
@@ -299,13 +299,26 @@ def test_the_default_summary_writer_of_a_thread_is_known(tmp_path):
 
 
 def test_a_tf_function_can_be_traced_anew_in_a_second_variant():
-    with purpose("cloning a tf.function with its options", "RecordedStep in gradcheck/tensorboard/_writer.py"):
+    with purpose("cloning a tf.function with its options", "variants in gradcheck/tensorboard/_transport.py"):
         function = tf.function(lambda x: x + 1, jit_compile=True)
-        clone = function._clone(None)
-        assert clone is not function
-        assert clone._jit_compile
-        assert int(clone(tf.constant(1))) == 2
-        assert function.experimental_get_tracing_count() == 0
+        one, other = variants(function)
+        assert len({id(function), id(one), id(other)}) == 3
+        assert one._jit_compile
+        assert int(one(tf.constant(1))) == 2
+        assert other.experimental_get_tracing_count() == function.experimental_get_tracing_count() == 0
+
+
+def test_a_function_of_many_is_not_warned_of(caplog):
+    with purpose("silencing the warning of frequent tracing", "without_warning in gradcheck/tensorboard/_transport.py"):
+
+        def traced(silent):
+            function = tf.function(lambda x: x + 1)
+            (without_warning(function) if silent else function)(tf.constant(1))
+
+        for silent, warned in ((True, False), (False, True)):
+            for _ in range(8):
+                traced(silent)
+            assert ("retracing" in caplog.text) == warned
 
 
 def test_a_table_in_a_variable_is_filled_by_compiled_code_and_read_without_a_copy():
