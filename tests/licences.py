@@ -37,20 +37,23 @@ def requirements(of: Distribution, asked: frozenset[str] = frozenset()) -> dict[
 
 def licence(of: Distribution) -> str:
     """What the metadata of a distribution says: its expression, else its classifiers, else its licence field."""
-    meta = of.metadata
-    if meta["License-Expression"]:
-        return str(meta["License-Expression"])
-    classifiers = [c.rpartition(" :: ")[2] for c in meta.get_all("Classifier") or () if c.startswith("License :: ")]
-    named = [c for c in classifiers if c != "OSI Approved"]
-    stated = (meta["License"] or "").strip()
-    first = stated.splitlines()[0] if stated else ""
+    expression, classifiers, stated = (_field(of, name) for name in ("License-Expression", "Classifier", "License"))
+    if expression:
+        return expression[0]
+    licences = [c.rpartition(" :: ")[2] for c in classifiers if c.startswith("License :: ")]
+    named = [c for c in licences if c != "OSI Approved"]
+    first = next(iter("".join(stated).strip().splitlines()), "")
     return ", ".join(named) or (first if len(first) < 60 else "") or "not stated in its metadata"
+
+
+def _field(of: Distribution, name: str) -> list[str]:
+    return [str(value) for value in of.metadata.get_all(name) or ()]
 
 
 def rows() -> list[tuple[str, str, str]]:
     """Package, what needs it, and licence, for what gradcheck asks for and what that asks for, by name."""
     own = distribution("gradcheck")
-    extras = frozenset(own.metadata.get_all("Provides-Extra") or ())
+    extras = frozenset(_field(own, "Provides-Extra"))
     pending = [(name, f"[{extra}]" if extra else "gradcheck") for name, extra in requirements(own, extras).items()]
     found: dict[str, tuple[str, str, str]] = {}
     while pending:

@@ -169,16 +169,17 @@ def _culprits(units: Sequence[Unit], options: Options, check: Check) -> tuple[li
 
 
 def _look(unit: Unit, options: Options, check: Check) -> tuple[bool, _Wrong | None]:
-    """Check one unit where it ran; whether that could be done, and its gravest disagreement."""
+    """Check one unit where it ran; whether that decided anything, and its gravest disagreement."""
     own = replace(options, mode="directional", order=1, forward=False)
     worst: tuple[float, Frame] | None = None
     xs: set[str] = set()
     seen = False
     for frame in _spread(unit.frames):
         try:
-            findings, seen = check(trace_tensors(unit.question(frame), unit.name), own), True
+            findings = check(trace_tensors(unit.question(frame), unit.name), own)
         except Exception:  # whatever an op alone may raise, the report on the whole must not be lost
             continue
+        seen = seen or all(each.ok or each.verdict in _FAULTS for each in findings)
         bad = [each for each in findings if not each.ok and each.verdict in _FAULTS]
         size = max(map(_size, bad), default=0.0)
         if bad and (worst is None or size > worst[0]):

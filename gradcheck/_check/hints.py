@@ -17,6 +17,7 @@ from gradcheck._derivatives.analytic import analytic
 from gradcheck._derivatives.point import Reals
 from gradcheck._diagnose.jacobians import Block
 from gradcheck._diagnose.likeness import Likeness, likenesses
+from gradcheck._graph.cost import entries_computed
 from gradcheck._graph.graphs import trace_tensors
 from gradcheck._graph.provenance import place_of
 from gradcheck._graph.questions import plain_name
@@ -26,10 +27,13 @@ from gradcheck._graph.units import Frame, Unit
 from gradcheck._numerics.directions import rademacher
 from gradcheck._results import Finding, Verdict
 
-_MATRIX = 2**16  # entries of a Jacobian that is measured for a hint
+_MATRIX = 2**18  # entries of the Jacobians that are measured for a hint
+_BUDGET, _PER_OP = 3.0e8, 2000  # entries computed by all runs of the op, and what starting an op costs, in entries
+_EACH = 18  # runs per group of entries that are moved together
 _ENTRIES = 2**12  # of an x of which only the gradients for single cotangents are
 _SIZES = np.array([0.25, 1.0, 1.0, 4.0, 16.0])  # of cotangents that show a bound
 _ROUNDING = 64.0  # units of rounding that an analytic entry may be off by
+_INSIDE = 64  # ops inside of a custom gradient that is looked into
 _TERMS = 12  # tensors inside of a custom gradient that are tried as constants
 _REDUCTIONS = ("Mean", "Sum", "Max", "Min", "Prod", "EuclideanNorm")
 _FACTORS = ("Mul", "MatMul", "BatchMatMul", "RealDiv", "Einsum", "Conv", "Pow")  # ops with a product rule
@@ -56,7 +60,7 @@ def hints_of_unit(unit: Unit, frame: Frame, options: Options, check: Check, xs: 
             with suppress(Exception):
                 found = hints_of(trace_tensors(unit.question(frame, of_all=of_all), unit.name), options, 0, called)
     vague = {x for x in xs if x not in found or found[x].plain}
-    if vague and unit.region is not None:
+    if vague and _is_small(unit):
         found |= _missing_terms(unit, frame, options, check, vague)
     of = (unit.region.name if unit.region is not None else None) or unit.op.type
     where = {x: f"in {of}, for its {called[x]}" if len(called) > 1 else f"in {of}" for x in called}
@@ -85,8 +89,15 @@ class _Asked:
         return self.work.traced.sources[x].path
 
     def size(self, x: int) -> int:
-        mover, place = entries.located(self.work, x)
-        return int(mover.base[place].size)
+        return int(np.prod(self.work.traced.sources[x].shape)) * (
+            2 if self.work.traced.sources[x].dtype.is_complex else 1
+        )
+
+    def groups(self, x: int, runs: float) -> int:
+        """How many groups of entries are moved one after the other."""
+        if sum(self.work.traced.sources[x].shape) > runs / _EACH:  # finding out takes a run per slice
+            return self.size(x)
+        return self.work.plan(*entries.located(self.work, x)).groups
 
     @property
     def outputs(self) -> int:
@@ -98,9 +109,11 @@ def _hints(asked: _Asked) -> dict[str, Likeness]:
     xs = [x for x in range(len(work.traced.sources)) if work.mover_of(x) is not None]
     if any(work.cotangents[asked.a].wide[x].fault is not None for x in xs):
         return {}
-    small = [x for x in xs if asked.outputs * asked.size(x) <= _MATRIX]
-    large = [x for x in xs if x not in small and asked.size(x) <= _ENTRIES]
-    return {**_of_jacobians(asked, small), **_likely(asked, {x: _by_cotangents(asked, x) for x in large})}
+    runs = _BUDGET / (entries_computed(work.traced.graph) + _PER_OP * len(work.traced.program.main.nodes))
+    xs = [x for x in xs if asked.groups(x, runs) <= runs / _EACH]
+    if asked.outputs * sum(asked.size(x) for x in range(len(work.traced.sources))) <= _MATRIX and asked.outputs <= runs:
+        return _of_jacobians(asked, xs)
+    return _likely(asked, {x: _by_cotangents(asked, x) for x in xs if asked.size(x) <= _ENTRIES})
 
 
 def _likely(asked: _Asked, blocks: Mapping[int, Block]) -> dict[str, Likeness]:
@@ -205,6 +218,12 @@ def _missing_terms(unit: Unit, frame: Frame, options: Options, check: Check, xs:
         if len(found) == len(xs):
             break
     return found
+
+
+def _is_small(unit: Unit) -> bool:
+    """Whether a unit is a custom gradient of few ops, so that checking it time and again costs little."""
+    types = [unit.op.graph.get_operation_by_name(name).type for name in unit.inside]
+    return unit.region is not None and len(types) <= _INSIDE and not any(each.endswith("While") for each in types)
 
 
 def _terms(unit: Unit) -> list[tuple[Any, ...]]:

@@ -113,17 +113,20 @@ class Replay:
 
         Args:
             gradient: Of shape [n].
-            norms: The Euclidean norm of the whole gradient of each variable.
+            norms: The Euclidean norm of the whole gradient of each variable; NaN where it has none, and stays.
         """
         self._count += 1
         moment = ArrayMoment(self._count, self._adjusted, self._by)
         seen = gradient.astype(self._dtype)
-        factors = _clipping(self._rule, norms, moment)
+        factors, before = _clipping(self._rule, np.nan_to_num(norms), moment), (self.weights, self._slots)
         if factors is not None:
             seen = (seen * factors[..., self._leaf].astype(self._dtype)).astype(self._dtype)
         with np.errstate(all="ignore"):  # a hypothesis may divide by zero: it then explains nothing
             weights, self._slots = self._rule.update(moment, self.weights, seen, self._slots)
         self.weights = np.asarray(weights)
+        if (stays := np.isnan(norms)[self._leaf]).any():
+            self.weights = np.where(stays, before[0], self.weights)
+            self._slots = {name: np.where(stays, before[1][name], slot) for name, slot in self._slots.items()}
         return self.weights
 
     def _filled(self, value: Any) -> Array:

@@ -55,8 +55,7 @@ class Recording:
     layout: Layout
     start: Array  # [kept]
     gradients: list[Array] = field(default_factory=list)  # [kept], zero where there was none
-    present: list[Array] = field(default_factory=list)  # [variables], whether there was a gradient
-    norms: list[Array] = field(default_factory=list)  # [variables]
+    norms: list[Array] = field(default_factory=list)  # [variables], NaN where there was no gradient
     weights: list[Array] = field(default_factory=list)  # [kept], the optimizer's in its own dtype
     wide: list[Array] = field(default_factory=list)  # [kept], in float64 where it could be run there
     reference: list[Array] = field(default_factory=list)  # [kept]
@@ -194,7 +193,7 @@ def _record(
         with np.errstate(invalid="ignore"):
             roundings = _ROUNDINGS_PER_STEP * np.finfo(np.float64).eps * (abs(moved) + abs(moved - before))
         floor, before = floor + np.nan_to_num(roundings, posinf=np.inf), moved
-        _keep(recording, mine, theirs, rounded.off, floor + twin.rounding, flat, norms, grads)
+        _keep(recording, mine, theirs, rounded.off, floor + twin.rounding, flat, norms)
         if not np.isfinite(mine.own).all():
             recording.notes.append(f"stopped at step {count}, where a weight is not finite")
             break
@@ -205,8 +204,7 @@ def _record(
 
 
 def _keep(
-    recording: Recording, mine: _Both, theirs: _Both, rounded: Array, floor: Array, flat: Array, norms: Array,
-    grads: Sequence[Any],
+    recording: Recording, mine: _Both, theirs: _Both, rounded: Array, floor: Array, flat: Array, norms: Array
 ) -> None:  # fmt: skip
     layout, kept = recording.layout, recording.layout.kept
     rounding = _rounding_of(mine, theirs, layout)
@@ -225,7 +223,6 @@ def _keep(
     recording.largest.append(rows)
     recording.excess.append(excess)
     recording.gradients.append(flat[kept])
-    recording.present.append(np.array([g is not None for g in grads]))
     recording.norms.append(norms)
     recording.weights.append(mine.own[kept])
     recording.wide.append((mine.own if mine.in_float64 is None else mine.in_float64)[kept])
@@ -311,7 +308,9 @@ def _dense(grads: Sequence[Any], layout: Layout) -> tuple[Array, Array]:
         np.zeros(shape) if g is None else np.asarray(tf.cast(tf.convert_to_tensor(g), tf.float64))
         for g, shape in zip(grads, layout.shapes, strict=True)
     ]
-    return _flat(dense), np.array([np.linalg.norm(g.ravel()) for g in dense])
+    return _flat(dense), np.array(
+        [np.nan if given is None else np.linalg.norm(g.ravel()) for given, g in zip(grads, dense, strict=True)]
+    )
 
 
 def _cast(gradient: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -95,7 +96,8 @@ class _Foreign:
         self._plain: dict[str, Any] | None = None
 
     def step(self, grads: Sequence[Any]) -> list[Any]:
-        with errors_only():
+        with errors_only(), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Gradients do not exist")  # for some: that is the loss' affair
             self._optimizer.apply_gradients(list(zip(grads, self._variables, strict=True)))
         self._refuse_other_state()
         return [np.array(foreign.value_of(v)) for v in self._variables]

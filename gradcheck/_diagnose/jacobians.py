@@ -66,6 +66,7 @@ def factor_of(block: Block) -> float | None:
 
 
 def is_about(value: float, wanted: float) -> bool:
+    """Whether a measured factor is a given one, to more digits than an accident would give."""
     return abs(value - wanted) <= 1e-5 * abs(wanted)
 
 

@@ -49,6 +49,7 @@ class Unit:
             list of tensors that the op reads.
         reached: Positions of the traced function's sources that come in, by the name of the x that they come in by.
         frames: Where it ran; several times in a loop.
+        read: Names of the tensors of its graph that something reads, gradients left aside.
         trusted: Whether its gradient is TensorFlow's own.
     """
 
@@ -59,6 +60,7 @@ class Unit:
     inside: frozenset[str]
     reached: dict[str, set[int]]
     frames: list[Frame]
+    read: set[str]
     trusted: bool
 
     @property
@@ -86,7 +88,9 @@ class Unit:
             if _op_name(name) not in inside or any(id(x) in given and x.name == name for x in xs)
         }
         outputs = self.region.outputs if self.region is not None else self.op.outputs
-        taken = [t for t in outputs if t.consumers() or any(t is each for each in self.op.graph.outputs)]
+        # What nothing reads need not even be set, such as the vectors where eigenvalues alone are asked for.
+        returned = {id(t) for t in getattr(self.op.graph, "outputs", ())}
+        taken = [t for t in outputs if t.name in self.read or id(t) in returned]
         ys = tuple(t for t in taken or outputs if _is_continuous(t))
         return Question(
             graph=self.op.graph,
@@ -132,6 +136,7 @@ class _Walk:
     units: dict[int, Unit] = field(default_factory=dict)
     regions: dict[int, Region] = field(default_factory=dict)
     others: set[str] = field(default_factory=set)
+    read: dict[int, set[str]] = field(default_factory=dict)  # names of tensors that are read, by the id of their graph
     bytes: int = 0
 
     def over(self, rerun: Rerun) -> list[Unit]:
@@ -167,6 +172,7 @@ class _Walk:
     def _noted(self, op: Any, visit: Visit, reached: set[int]) -> set[int]:
         """Keep what an op took and gave, and the op itself where a gradient passes; gives what it passes on."""
         frame = self._frame(op, visit)
+        self.read.setdefault(id(op.graph), set()).update(t.name for t in op.inputs)
         self._keep(frame, op.outputs, visit.outputs)
         if len(op.inputs) == len(visit.inputs):
             self._keep(frame, op.inputs, visit.inputs)
@@ -207,7 +213,7 @@ class _Walk:
         region = self._region(op) if is_region(op) else None
         trusted = region.trusted if region is not None else _is_trusted(op)
         inside = region.inside if region is not None else frozenset(made.name for made in _list_makers(op))
-        unit = Unit(op, visit.name, region, xs, inside, {}, [], trusted)
+        unit = Unit(op, visit.name, region, xs, inside, {}, [], self.read.setdefault(id(op.graph), set()), trusted)
         self.units[id(op)] = unit
         return unit
 

@@ -16,7 +16,7 @@ INTO = ("gradient", "weights", "weights, unscaled", "weights, afterwards")
 class Decayed(Around):
     """A rule whose weights decay by λ.
 
-    Into the "gradient", λ w is added to what the rule sees, as the penalty λ |w|² / 2 in the loss does. Into the
+    Into the "gradient", λ w is added to what the rule sees, as the penalty λ ‖w‖² / 2 in the loss does. Into the
     "weights", w <- w - η λ w goes before the step and past the rule (Keras' `weight_decay`, AdamW); "weights,
     unscaled" leaves out η; "weights, afterwards" takes η λ times what the weights are after the step.
 

@@ -68,6 +68,18 @@ def planted(rng: np.random.Generator) -> Iterator[tuple[str, Any, Any, str]]:
     x = drawn(0.5, 2.0)
     scaled = rules.RMSProp(0.01 * x)
     yield "rate off by a factor", scaled, rules.RMSProp(0.01), f"learning rate {0.01 * x:.4g} instead of 0.01"
+    amsgrad = _keras.Adam(0.05, beta_2=0.9, amsgrad=True)
+    yield "AMSGrad", amsgrad, rules.Adam(0.05, beta_2=0.9), "the largest v so far (AMSGrad)"
+    yield "centered", _keras.RMSprop(0.01, centered=True), rules.RMSProp(0.01), "centered squares"
+    k = int(rng.integers(2, 6))
+    gathered = _keras.Adam(0.01, gradient_accumulation_steps=k)
+    yield "gathered gradients", gathered, rules.Adam(0.01), f"gradients gathered over {k} steps"
+    yield "one mean corrected", rules.Adam(0.01, bias_correction="v"), _keras.Adam(0.01), "correction of v only"
+    ahead = rules.Miscounted(rules.Adam(0.01))
+    yield "counted ahead", ahead, _keras.Adam(0.01), "steps counted one ahead"
+    x = drawn(0.001, 0.005)
+    clipped = rules.Clipped(rules.Momentum(0.05, 0.9), x, of="step")
+    yield "clipped steps", clipped, rules.Momentum(0.05, 0.9), f"steps clipped by value at {x:g}"
     yield "stale gradient", rules.Stale(rules.Adam(0.01)), _keras.Adam(0.01), "stale by one step"
 
 

@@ -3,6 +3,7 @@
 import contextlib
 import doctest
 import inspect
+import itertools
 import math
 import re
 import runpy
@@ -52,7 +53,7 @@ class Block:
 def blocks_of(page):
     source = page.read_text(encoding="utf-8")
     matches = list(FENCED.finditer(source))
-    for match, following in zip(matches, [*matches[1:], None], strict=True):
+    for match, following in itertools.zip_longest(matches, matches[1:]):
         shown = following and following["language"] == "text" and not source[match.end() : following.start()].strip()
         yield Block(
             page=page,

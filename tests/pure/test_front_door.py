@@ -54,7 +54,7 @@ def _modules_after(statement):
 
 def _names_for_type_checkers():
     module = ast.parse(Path(inspect.getfile(gradcheck)).read_text(encoding="utf-8"))
-    (block,) = (node for node in module.body if isinstance(node, ast.If))
+    (block,) = (node for node in module.body if isinstance(node, ast.If) and isinstance(node.test, ast.Name))
     return {
         alias.asname: f"{node.module}.{alias.name}" if node.module == "gradcheck" else node.module
         for node in block.body

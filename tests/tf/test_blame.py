@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from gradcheck import Verdict, check_gradients, check_model, check_tf_gradients
 from gradcheck._check import blame
+from gradcheck._results import Finding
 
 X = np.random.default_rng(0).normal(size=(4, 3)).astype(np.float32)
 
@@ -99,6 +100,26 @@ def test_what_cannot_be_looked_at_is_said(monkeypatch):
     found = findings(leaky, X)["inputs[0]"]
     assert found.blame is None
     assert found.advice.endswith("not looked into: custom_gradient 'leaky'")
+
+
+def test_an_op_whose_check_decides_nothing_is_not_called_right(monkeypatch):
+    look = blame._look
+
+    def undecided(traced, options):
+        return [Finding(verdict=Verdict.INCONCLUSIVE, ok=False, y="output", x="inputs[0]")]
+
+    monkeypatch.setattr(blame, "_look", lambda unit, options, check: look(unit, options, undecided))
+    found = findings(leaky, X)["inputs[0]"]
+    assert found.blame is None
+    assert found.advice.endswith("not looked into: custom_gradient 'leaky'")
+
+
+def test_what_nothing_reads_of_an_op_is_not_looked_at():
+    """Where eigenvalues alone are asked for, the vectors beside them are not set, and only the gradient reads them."""
+    a = np.array([[2.0, 0.3, 0.1], [0.3, 1.0, -0.2], [0.1, -0.2, 3.0]], np.float32)
+    report = check_gradients(lambda a: leaky(tf.linalg.eigvalsh(a + tf.transpose(a)) - 3.0), [a])
+    assert blamed(report.worst) == ["leaky"]
+    assert "not looked into" not in str(report)
 
 
 @pytest.mark.parametrize("fn", [right, lambda x: right(tf.tanh(x)) * x])

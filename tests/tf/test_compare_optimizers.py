@@ -408,6 +408,9 @@ def test_sparse_gradients_and_variables_without_a_gradient_are_compared():
     assert report.ok, str(report)
     report = compare_optimizers(v1.AdagradOptimizer(0.1), Adagrad(0.1), loss, [table, unused], 25)
     assert report.explanation.text == "initial accumulator 0.1 instead of 0"
+    decaying = keras.SGD(0.1, weight_decay=0.25)  # which leaves a variable alone that has no gradient
+    report = compare_optimizers(decaying, keras.SGD(0.1), loss, [table, unused], 25)
+    assert "weight decay 0.25 into the weights" in [each.text for each in report.explanations]
 
 
 def test_a_sample_of_many_entries_is_recorded(monkeypatch):

@@ -1,5 +1,7 @@
 """The strategies give what they promise, shrink to what is simple, and refuse what they cannot use."""
 
+import random
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -17,7 +19,8 @@ some = settings(
 
 
 def simplest(strategy, condition=lambda value: True):
-    return find(strategy, condition, settings=settings(database=None, max_examples=200, deadline=None))
+    options = settings(database=None, max_examples=200, deadline=None)
+    return find(strategy, condition, settings=options, random=random.Random(0))
 
 
 # ---------------------------------------------------------------------------------------------- shapes and values
@@ -66,6 +69,21 @@ def test_all_shrink_to_zeros_small_shapes_and_float64():
     distinct = simplest(gs.distinct((4,))).numpy()
     assert distinct.tolist() == sorted(distinct)
     assert simplest(gs.indices(5, (2,))).numpy().tolist() == [0, 0]
+    at_kinks = simplest(gs.at_kinks((2,))).numpy()
+    assert at_kinks.tolist() == [0.0, 0.0]
+    assert not np.signbit(at_kinks).any()
+    away = simplest(gs.away_from_kinks(tf.nn.relu, (2,))).numpy()
+    assert np.all((away > 0) & (away < 0.1))
+    assert [float(tf.reduce_sum(c)) for c in simplest(gs.cotangents([tf.zeros(2), tf.zeros([])]))] == [2.0, 1.0]
+    assert simplest(gs.broadcastable(2)) == ((), ())
+    assert simplest(gs.broadcastable(2), lambda pair: pair[0] != pair[1]) == ((1,), ())
+    assert simplest(gs.positive_definite()).numpy().tolist() == [[0.5]]
+    assert simplest(gs.positive_definite(2)).numpy().tolist() == [[0.5, 0.0], [0.0, 0.75]]
+    assert simplest(gs.orthogonal(2)).numpy().tolist() == [[1.0, 0.0], [0.0, 1.0]]
+    assert simplest(gs.ragged()).to_list() == [[]]
+    assert simplest(gs.ragged(), lambda r: len(r.flat_values) > 1).to_list() == [[0.0, 0.0]]
+    assert float(simplest(gs.variables())) == 0.0
+    assert simplest(gs.programs()).source.count("    t") <= 1
 
 
 # ---------------------------------------------------------------------------------------------------- properties
