@@ -6,13 +6,12 @@ all the same.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import tensorflow as tf
 
-from gradcheck.tensorboard._sink import LOGGER
+from gradcheck.tensorboard._sink import warn_once
 from gradcheck.tensorboard._values import Summary, SummaryMetadata
 
 
@@ -67,12 +66,7 @@ def hparams(values: Mapping[str, bool | float | str], metrics: Sequence[str]) ->
 def _say_what_is_missing(error: ModuleNotFoundError, page: str) -> None:
     if (error.name or "").partition(".")[0] != "tensorboard":
         raise error
-    _say_once(page)
-
-
-@functools.cache
-def _say_once(page: str) -> None:
-    LOGGER.warning(
-        "nothing is written for %s: that needs the package tensorboard, and there is none in this environment; "
-        'type pip install "gradcheck[tensorboard]"', page,
-    )  # fmt: skip
+    warn_once(
+        f"nothing is written for {page}: that needs the package tensorboard, and there is none in this environment; "
+        'type pip install "gradcheck[tensorboard]"'
+    )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import io
 from collections.abc import Callable
 from typing import Any
@@ -13,7 +12,7 @@ from numpy.typing import NDArray
 
 from gradcheck._report.plot import Target
 from gradcheck._results import ErrorMap
-from gradcheck.tensorboard._sink import LOGGER
+from gradcheck.tensorboard._sink import warn_once
 
 _SIDE = 384  # pixels, about, of the longer side
 _LEAST, _MOST = 6, 96  # pixels of a cell
@@ -56,11 +55,6 @@ def plotted(plot: Callable[[Any, Target], None], what: Any) -> bytes | str:
     try:
         plot(what, buffer)
     except ImportError as error:
-        _say_once(str(error))
+        warn_once(str(error))
         return str(error)
     return buffer.getvalue()
-
-
-@functools.cache
-def _say_once(text: str) -> None:
-    LOGGER.warning("%s", text)

@@ -14,6 +14,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from gradcheck._graph.quiet import errors_only
+from gradcheck.tensorboard._sink import said
 from gradcheck.tensorboard._values import HISTOGRAMS, IMAGES, SCALARS, TEXTS
 
 T = TypeVar("T")
@@ -178,11 +179,12 @@ def _run(folder: str, names: list[str], runs: dict[str, Events]) -> Events:
         for event in _events(os.path.join(folder, name), notes):
             for value in event.summary.value:
                 plugin = plugins.setdefault(value.tag, value.metadata.plugin_data.plugin_name)
-                read = _read(value, plugin)
-                if read is None:
-                    notes.append(f"{value.tag!r} at step {event.step} is of a kind that is not read here")
+                try:
+                    kind, content = _read(value, plugin)
+                except (TypeError, ValueError) as error:
+                    notes.append(f"{value.tag!r} at step {event.step} cannot be read: {error}")
                 else:
-                    kinds[read[0]].setdefault(value.tag, []).append((event.step, event.wall_time, read[1]))
+                    kinds[kind].setdefault(value.tag, []).append((event.step, event.wall_time, content))
     series = {kind: {tag: _series(points) for tag, points in tags.items()} for kind, tags in kinds.items()}
     return Events(**series, runs=runs, notes=tuple(dict.fromkeys(notes)))
 
@@ -202,15 +204,14 @@ def _events(path: str, notes: list[str]) -> Iterator[Any]:
         except StopIteration:
             return
         except (tf.errors.OpError, ValueError) as error:
-            said = str(getattr(error, "message", None) or error).partition("\n")[0]
-            notes.append(f"{path}: read up to record {count}, not further: {said}")
+            notes.append(f"{path}: read up to record {count}, not further: {said(error)}")
             return
         count += 1
         yield event
 
 
-def _read(value: Any, plugin: str) -> tuple[str, Any] | None:
-    """The kind of a summary value, and what it holds; None where no kind fits."""
+def _read(value: Any, plugin: str) -> tuple[str, Any]:
+    """The kind of a summary value, and what it holds; TypeError or ValueError where it is not as its kind should be."""
     which = value.WhichOneof("value")
     if which == "simple_value":
         return "scalars", value.simple_value
@@ -220,14 +221,14 @@ def _read(value: Any, plugin: str) -> tuple[str, Any] | None:
         found = value.image
         return "images", (Image(width=found.width, height=found.height, png=found.encoded_image_string),)
     if which != "tensor":
-        return None
+        raise TypeError(f"it holds {which or 'nothing'}")
     array = tf.make_ndarray(value.tensor)
     if plugin == SCALARS:
         return "scalars", float(array)
     if plugin == HISTOGRAMS:
         return "histograms", array.astype(np.float64).reshape(-1, 3)
     if plugin == TEXTS:
-        return "texts", "\n".join(entry.decode() for entry in array.reshape(-1))
+        return "texts", "\n".join(entry.decode(errors="replace") for entry in array.reshape(-1))
     if plugin == IMAGES:
         width, height, *pictures = array
         return "images", tuple(Image(width=int(width), height=int(height), png=png) for png in pictures)
@@ -237,5 +238,5 @@ def _read(value: Any, plugin: str) -> tuple[str, Any] | None:
 def _old_histogram(found: Any) -> NDArray[np.float64]:
     """[k, 3] of the message that `tf.compat.v1.summary.histogram` writes; its outermost edges are infinite."""
     right = np.clip(np.array(found.bucket_limit, np.float64), found.min, found.max)
-    left = np.concatenate([[found.min], right[:-1]])
+    left = np.concatenate([[found.min], right])[:-1]
     return np.stack([left, right, np.array(found.bucket, np.float64)], axis=1)

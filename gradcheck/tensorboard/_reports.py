@@ -30,8 +30,8 @@ from gradcheck.tensorboard._values import image, scalar, text
 Report = GradientReport | NonfiniteReport | OptimizerReport | PrecisionReport | TripReport
 
 
-def report_values(report: Report, name: str | None = None) -> list[Any]:
-    """What TensorBoard shows of a report, under a name, which is its own unless another is given.
+def report_values(report: Report) -> list[Any]:
+    """What TensorBoard shows of a report.
 
     Of a `GradientReport` the scalars `checks/worst_error/NAME` (in units of what is allowed: above 1 is wrong; NaN
     where nothing could be compared), `checks/evaluations/NAME` and `checks/seconds/NAME`, the text
@@ -43,15 +43,15 @@ def report_values(report: Report, name: str | None = None) -> list[Any]:
         TypeError: If it is no report.
     """
     if isinstance(report, GradientReport):
-        return list(_gradient(report, name or report.name))
+        return list(_gradient(report, report.name))
     if isinstance(report, OptimizerReport):
         return list(_optimizer(report))
     if isinstance(report, TripReport):
-        return [text(f"trips/{name or report.name}", trip_markdown(report))]
+        return [text(f"trips/{report.name}", trip_markdown(report))]
     if isinstance(report, NonfiniteReport):
-        return [text(f"nonfinite/{name or report.name}", text_markdown(report.name, str(report)))]
+        return [text(f"nonfinite/{report.name}", text_markdown(report.name, str(report)))]
     if isinstance(report, PrecisionReport):
-        return [text(f"precision/{name or report.name}", text_markdown(report.name, str(report)))]
+        return [text(f"precision/{report.name}", text_markdown(report.name, str(report)))]
     raise TypeError(f"report must be a report of gradcheck; got {type(report).__name__}")
 
 
@@ -103,7 +103,7 @@ def write_outcomes(outcomes: Iterable[Outcome], logdir: str | os.PathLike[str], 
     sink = EventFile(logdir, on_error=on_error)
     seen: Counter[str] = Counter()
     for outcome in outcomes:
-        values = report_values(outcome.report, outcome.name)
+        values = list(_gradient(outcome.report, outcome.name))
         if outcome.figures:
             values.append(text(f"checks/figures/{outcome.name}", figures_markdown(outcome.figures)))
         sink.write(seen[outcome.name], values)
@@ -116,9 +116,9 @@ def _gradient(report: GradientReport, name: str) -> Iterator[Any]:
     yield scalar(f"checks/worst_error/{name}", max(excesses, default=float("nan")))
     yield scalar(f"checks/evaluations/{name}", report.cost.evaluations)
     yield scalar(f"checks/seconds/{name}", report.cost.seconds)
+    several = len({finding.y for finding in report.findings}) > 1
     for finding in report.findings:
         if finding.map is not None:
-            several = len({each.y for each in report.findings}) > 1
             y = f"{finding.y}/" if several else ""
             yield image(f"checks/error_map/{name}/{y}{finding.x}", draw_map(finding.map))
     markdown = gradient_markdown(report)

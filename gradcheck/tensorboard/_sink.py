@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import logging
 import os
@@ -178,6 +179,12 @@ def checked_on_error(on_error: str) -> str:
     if on_error not in ON_ERROR:
         raise ValueError(f"on_error must be one of {', '.join(map(repr, ON_ERROR))}; got on_error={on_error!r}")
     return on_error
+
+
+@functools.cache
+def warn_once(text: str) -> None:
+    """Log a warning, the first time in a process."""
+    LOGGER.warning("%s", text)
 
 
 def said(error: Exception) -> str:

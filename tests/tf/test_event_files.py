@@ -182,6 +182,31 @@ class TestReading:
         with tf.Graph().as_default():
             assert read_events(written).scalars["loss"].steps == (1, 2)
 
+    def test_what_others_wrote_oddly_is_noted_and_takes_nothing_from_the_rest(self, tmp_path):
+        vector, pair = tf.make_tensor_proto([1.0, 2.0]), tf.make_tensor_proto([[1.0, 2.0]])
+        odd = [
+            (scalar("vector", 1.0), {"tensor": vector}),
+            (histogram("pairs", BUCKETS), {"tensor": pair}),
+            (image("sizes", PNG), {"tensor": tf.make_tensor_proto([b"wide", b"high", PNG])}),
+            (scalar("sound", 1.0), {"audio": tf.compat.v1.Summary.Audio(sample_rate=1.0)}),
+            (scalar("nothing", 1.0), {}),
+            (scalar("empty", 1.0), {"histo": tf.compat.v1.HistogramProto()}),
+            (text("letters", ""), {"tensor": tf.make_tensor_proto([b"\xff", b"a"])}),
+        ]
+        values = [
+            type(value)(tag=value.tag, metadata=value.metadata, **{"tensor": None, **content}) for value, content in odd
+        ]
+        sink = EventFile(tmp_path)
+        sink.write(4, [*values, scalar("loss", 1.0)])
+        sink.close()
+        found = read_events(tmp_path)
+        assert found.scalars["loss"].values == (1.0,)
+        assert found.histograms["empty"].values[0].shape == (0, 3)
+        assert found.texts["letters"].values == ("\ufffd\na",)
+        assert [note.partition(" cannot be read: ")[0] for note in found.notes] == [
+            f"{tag!r} at step 4" for tag in ("vector", "pairs", "sizes", "sound", "nothing")
+        ]
+
     @pytest.mark.parametrize("cut", [1, 9, 20])
     def test_of_a_file_that_breaks_off_gives_what_is_whole(self, written, tmp_path, cut):
         (source,) = written.glob("events*")

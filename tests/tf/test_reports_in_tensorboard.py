@@ -17,9 +17,9 @@ from gradcheck._report.plot import plot_taylor
 from gradcheck._report.precision import PrecisionReport
 from gradcheck._report.trip import Layer, Step, TripReport
 from gradcheck.tensorboard import read_events
-from gradcheck.tensorboard._pictures import _say_once, draw_map
+from gradcheck.tensorboard._pictures import draw_map
 from gradcheck.tensorboard._reports import report_values, trip_values
-from gradcheck.tensorboard._sink import EventFile
+from gradcheck.tensorboard._sink import EventFile, warn_once
 
 X = np.random.default_rng(5).normal(size=(4, 6)).astype(np.float32)
 WRONG = ((0, 5), (2, 1))
@@ -143,7 +143,7 @@ class TestACheck:
     def test_without_matplotlib_the_rest_is_there_and_says_what_is_missing(self, tmp_path, report, monkeypatch, caplog):
         monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
         monkeypatch.setitem(sys.modules, "matplotlib", None)
-        _say_once.cache_clear()
+        warn_once.cache_clear()
         found = logged(tmp_path, report, report)
         assert set(found.images) == {"checks/error_map/two_wrong/inputs"}
         assert '      pip install "gradcheck[plots]"' in found.texts["checks/report/two_wrong"].values[0]
