@@ -84,9 +84,12 @@ def _found(way, histograms, cases):
     yield from zip(cases, unpack(row, [v.dtype.real_dtype for v in values], histograms), strict=True)
 
 
-@pytest.mark.parametrize("cases", [(*CASES,), CALM], ids=["all", "calm"])
 @pytest.mark.parametrize(
-    ("way", "histograms"), [("graph", True), ("graph", False), pytest.param("xla", True, marks=pytest.mark.slow)]
+    "cases", [pytest.param((*CASES,), id="all", marks=pytest.mark.slow), pytest.param(CALM, id="calm")]
+)
+@pytest.mark.parametrize(
+    ("way", "histograms"),
+    [("graph", True), *(pytest.param(*more, marks=pytest.mark.slow) for more in (("graph", False), ("xla", True)))],
 )
 def test_statistics_are_those_of_numpy(way, histograms, cases):
     for name, one in _found(way, histograms, cases):

@@ -45,7 +45,7 @@ class Trained:
 
 @pytest.mark.parametrize("recorded", [False, True], ids=["called", "record"])
 @pytest.mark.parametrize("every", [1, 2])
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", ["eager", "graph", pytest.param("xla", marks=pytest.mark.slow)])
 def test_a_training_is_recorded_step_by_step(way, every, recorded, tmp_path):
     trained = Trained()
     with SummaryWriter(tmp_path, every=every) as writer:
