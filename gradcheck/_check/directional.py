@@ -126,7 +126,8 @@ def compare_blocks(work: Work, mover: Mover, blocks: list[list[int]], *, closely
         reached = np.linalg.norm(every[None] * swings[:, None], axis=2)[:, None]
         grain = np.broadcast_to(mover.eps * reached, own.shape).reshape(count * k, len(every))
         hidden = np.broadcast_to(16 * mover.eps * reached, own.shape)
-        magnitude = np.maximum(magnitude, np.broadcast_to(reached, own.shape))
+        inside = heard.reshape(own.shape) / (0.5 * mover.eps)
+        magnitude = np.maximum(np.maximum(magnitude, np.broadcast_to(reached, own.shape)), inside)
         with np.errstate(divide="ignore", invalid="ignore"):
             pace = np.nan_to_num(np.abs(own) / reached, nan=0.0, posinf=0.0).max(axis=2).reshape(-1)
             step = np.clip(np.where(pace > 0, 0.05 / pace, np.inf), 2.0**-45, SECOND_WITNESS * mover.first_step)

@@ -105,12 +105,13 @@ def compare_some(work: Work, a: int, x: int, c: int, entries: Integers) -> Compa
     target = 0.01 * _target(np.abs(own), every, floor, mover.eps)
     swing = float(np.linalg.norm(weights * mover.swing(place)))
     step = mover.witness_step(place, np.abs(own)[:, None] * weights / (np.linalg.norm(weights) or 1.0))
-    numeric = some_entries(
+    numeric, inside = some_entries(
         mover, place, entries, weights[:, None], target=target[:, None], floor=floor[:, None], swing=swing, step=step
     )
     column = compare(
         own[:, None], numeric, np.abs(own)[:, None], work.options, dtype=work.dtype(x), eps=work.gradient_eps,
-        magnitude=max(magnitude, swing), typical=rms(every), coarse=work.coarse(x), hidden=16 * mover.eps * swing,
+        magnitude=np.maximum(max(magnitude, swing), inside), typical=rms(every), coarse=work.coarse(x),
+        hidden=16 * mover.eps * swing,
     )  # fmt: skip
     if (column.outcome == Outcome.APART).any():
         rounded = forgivable(work, a)[x]

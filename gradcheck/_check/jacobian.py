@@ -157,7 +157,7 @@ def _columns_alone(
     swing = mover.swing(place)[first:last]
     slopes = np.zeros((len(columns), mover.outputs.size))
     slopes[:, first:last] = own
-    numeric = some_entries(
+    numeric, inside = some_entries(
         mover,
         place,
         columns,
@@ -167,7 +167,10 @@ def _columns_alone(
         swing=swing,
         step=mover.witness_step(place, slopes),
     )
-    magnitude, typical = np.maximum(magnitude, swing[None]), entries.rms(matrix * mover.scales[place])
+    magnitude, typical = (
+        np.maximum(np.maximum(magnitude, swing[None]), inside),
+        entries.rms(matrix * mover.scales[place]),
+    )
     alone = compare(
         own, numeric, np.abs(own), work.options, dtype=work.dtype(x), eps=work.gradient_eps, magnitude=magnitude,
         typical=typical, coarse=work.coarse(x), hidden=16 * mover.eps * swing[None],

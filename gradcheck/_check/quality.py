@@ -10,7 +10,7 @@ import numpy as np
 
 from gradcheck._check import entries
 from gradcheck._check.findings import finding, position
-from gradcheck._check.scatter import nearby_runs, rounded_runs
+from gradcheck._check.scatter import forgivable, gradient_rounding, nearby_runs, rounded_runs
 from gradcheck._check.work import Work, eps_of
 from gradcheck._derivatives.point import Reals, from_reals
 from gradcheck._graph.rounding import coarsest_spacing
@@ -67,12 +67,15 @@ def nonlinear(work: Work, findings: dict[Pair, Finding]) -> None:
             terms = np.abs(cotangents.combined) @ np.abs(values[:c])
             scale = _scale(work, x)
             gap = np.abs(values[c] - expected) * scale
-            entry = int(np.argmax(gap))
+            entry: int | None = int(np.argmax(gap))
             eps = work.gradient_eps
             # A gradient that is truly zero is rounding alone, of the size of what was cancelled on the way to it.
             own = float(np.max(np.maximum(terms, np.abs(values[c])) * scale))
             cancelled = 1e3 * eps * (_magnitude(work, a) + float(np.max(work.reach(a))))
             if gap[entry] > max(np.sqrt(eps) * own, cancelled) and gap[entry] > 1e3 * eps * _swing(work, a, x):
+                entry = _least_explained(work, a, x, np.abs(values[c] - expected))
+                if entry is None:
+                    continue
                 index, part = position(work, x, entry)
                 factors = ", ".join(f"{f:g}" for f in cotangents.combined)
                 findings[a, x] = finding(
@@ -84,6 +87,17 @@ def nonlinear(work: Work, findings: dict[Pair, Finding]) -> None:
                     "what linearity asks for is another value",
                     hint="the upstream gradient is ignored, or used other than as a factor",
                 )  # fmt: skip
+
+
+def _least_explained(work: Work, a: int, x: int, gaps: Reals) -> int | None:
+    """The entry whose departure from linearity rounding explains least; None where it explains all of them."""
+    cotangents = work.cotangents[a]
+    combined = (cotangents.combined @ cotangents.weights)[None]
+    rounding = gradient_rounding(work, a, np.concatenate([cotangents.weights, combined]))[x]
+    if rounding is None:
+        return int(np.argmax(gaps))
+    beyond = gaps - np.abs(cotangents.combined) @ rounding[:-1] - rounding[-1]
+    return int(np.argmax(beyond)) if beyond.max() > 0 else None
 
 
 def _swing(work: Work, a: int, x: int) -> float:
@@ -203,6 +217,12 @@ def _least_eps(work: Work) -> float:
     return max(eps_of(s.dtype.name) for s in work.traced.sources)
 
 
+def _is_nothing(work: Work, a: int, x: int) -> bool:
+    """Whether the exact gradient is zero: its terms cancel to what float64 rounds, as those of a narrow one may too."""
+    wide, rounding = work.cotangents[a].wide[x].value, forgivable(work, a)[x]
+    return wide is None or rounding is None or bool(np.linalg.norm(wide[0]) <= np.linalg.norm(rounding[0]))
+
+
 def _absorbed(work: Work, a: int, x: int) -> Reals | float:
     """Per entry, what rounding inside a fused op may take from a gradient: of the size of what the output swings by.
 
@@ -238,7 +258,7 @@ def _beyond_rounding(
     cancelled = 64 * floor * (_magnitude(work, a) + float(np.max(work.reach(a))))
     scaled = float(np.linalg.norm(seen * _scale(work, x)))
     eaten = lost > np.sqrt(floor) * size and float(np.linalg.norm(exact)) < 0.1 * lost and scaled > cancelled
-    if not beyond.size and not eaten:
+    if not beyond.size and (not eaten or _is_nothing(work, a, x)):
         return None
     entry = int(beyond[np.argmax((gap / np.maximum(limit, 1e-300))[beyond])]) if beyond.size else int(np.argmax(gap))
     index, part = position(work, x, entry)

@@ -250,7 +250,7 @@ def some_entries(
     floor: Reals,
     swing: Any,
     step: Any,
-) -> Derivatives:
+) -> tuple[Derivatives, Reals]:
     """Derivatives of the weighted sums of outputs with respect to single entries, each moved alone, [entries, w].
 
     Args:
@@ -262,6 +262,9 @@ def some_entries(
         floor: Noise that its samples need not show, besides the rounding that is heard inside the function; likewise.
         swing: How far the sums move with the whole source, [w].
         step: The first step, of all entries or per entry.
+
+    Returns:
+        The derivatives, and the size of the numbers whose rounding is heard inside the function, likewise.
     """
     chosen = np.asarray(entries, np.int64)
 
@@ -275,7 +278,7 @@ def some_entries(
         return samples @ weights
 
     heard = mover.rounding_noise(directions, len(chosen), reduce=reduce)
-    return mover.derivatives(
+    found = mover.derivatives(
         directions,
         len(chosen),
         reduce=reduce,
@@ -284,3 +287,4 @@ def some_entries(
         step=step,
         grain=mover.eps * swing,
     )
+    return found, heard / (0.5 * mover.eps)
