@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gradcheck._diagnose.paces import UntilNonfinite
-from gradcheck._diagnose.ranges import has_infinity, has_nan, is_continuous, is_finite
+from gradcheck._diagnose.ranges import has_infinity, has_nan, has_positive_infinity, is_continuous, is_finite
 from gradcheck._graph.rerun import Rerun
 from gradcheck._graph.shadows import read
 from gradcheck._graph.single import is_write
@@ -44,7 +44,12 @@ class Birth:
 
     @property
     def may_be_meant(self) -> bool:
-        """Whether it was given and is infinite only, as masks are that are added before a softmax."""
+        """Whether it was given and is infinite only, as masks are that are added before a softmax.
+
+        Data that is +Inf is no mask.
+        """
+        if self.visit is None and has_positive_infinity(self.tensor):
+            return False
         return self.was_given and not has_nan(self.tensor)
 
 

@@ -13,6 +13,7 @@ from tensorflow.python.eager import context
 from gradcheck._graph.ending import Ending, Value
 from gradcheck._graph.evaluate import release
 from gradcheck._graph.finite import flags
+from gradcheck._graph.kernels import KernelState, with_states
 from gradcheck._graph.program import (
     Body,
     Node,
@@ -52,7 +53,7 @@ class Outcome:
 class Guarded:
     """A concrete function whose writes to variables happen only where what it computes is finite.
 
-    What it does besides, such as taking a batch from an iterator or drawing from `tf.random.uniform`, is done anyway.
+    What it does besides, such as taking a batch from an iterator, is done anyway.
 
     Args:
         function: The ConcreteFunction of a step.
@@ -61,22 +62,31 @@ class Guarded:
         items: What is looked at, in order.
         marks: Names of the items that are marked, by their `at`.
         written: Positions, among the inputs of the step, of the handles of variables that it writes to.
+        kernels: The states of the step's random kernels, whose handles come behind its inputs.
     """
 
     def __init__(self, function: Any) -> None:
+        self.kernels: list[KernelState] = []
         self._alive = [function]  # what is called by name has to stay in TensorFlow's registry
         self._captured = list(function.captured_inputs)
         self._arg_attr = function.function_def.arg_attr
         program = from_concrete(function)
         effects = tuple(dict.fromkeys(function.function_def.control_ret.values()))
         program = replace(program, main=replace(program.main, kept=effects))
-        inputs = function.graph.inputs
+        compiled = "_XlaMustCompile" in program.main.attributes and program.main.attributes["_XlaMustCompile"].b
+        known = program.functions.keys()
+        if not compiled:  # XLA draws without a state
+            program, self.kernels = with_states(program)
+            for name in program.functions.keys() - known:
+                self._register(definition_of(name, program.functions[name]))
+        own = [state.variable.handle for state in self.kernels]
+        self._captured += own
+        inputs = [*function.graph.inputs, *own]
         handles = {
             a.name: dtype.as_datatype_enum
             for a, t in zip(program.main.args, inputs, strict=True)
             if (dtype := variable_dtype(t)) is not None
         }
-        compiled = "_XlaMustCompile" in program.main.attributes and program.main.attributes["_XlaMustCompile"].b
         plan = plan_writes(program, handles, defer=not compiled)
         ending = Ending(plan, inputs, function.graph.outputs, compiled=compiled)
         at = {a.name: k for k, a in enumerate(program.main.args)}
@@ -103,11 +113,14 @@ class Guarded:
         definition = definition_of(name, body)
         for k, attributes in self._arg_attr.items():
             definition.arg_attr[k].CopyFrom(attributes)
+        self._register(definition)
+        return name
+
+    def _register(self, definition: Any) -> None:
         ctx = context.context()
         ctx.ensure_initialized()
         ctx.add_function_def(definition)
-        weakref.finalize(self, release, [name])
-        return name
+        weakref.finalize(self, release, [definition.signature.name])
 
     def _apart(self, body: Body, ending: Ending) -> tuple[Body, dict[str, str]]:
         """A body that calls the given one, which XLA compiles; and the references that what it returned has there.

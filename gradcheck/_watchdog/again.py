@@ -9,6 +9,7 @@ from typing import Any
 from gradcheck._bundle.writing import write_bundle
 from gradcheck._diagnose.nonfinite import report_on
 from gradcheck._errors import BundleNotWritten
+from gradcheck._graph.kernels import KernelState
 from gradcheck._graph.rerun import of_concrete
 from gradcheck._report.nonfinite import NonfiniteReport
 
@@ -34,11 +35,16 @@ class Again:
 
 
 def again(
-    function: Any, arguments: Sequence[Any], keywords: Mapping[str, Any], number: int, dump_dir: str | None
+    function: Any,
+    arguments: Sequence[Any],
+    keywords: Mapping[str, Any],
+    number: int,
+    dump_dir: str | None,
+    kernels: Sequence[KernelState] = (),
 ) -> Again:
     """Find the op where a concrete function is not finite, at the state that variables have now, and write it down."""
     try:
-        rerun = of_concrete(function, list(arguments), keywords, None)
+        rerun = of_concrete(function, list(arguments), keywords, None, kernels)
         found = report_on(rerun, tests=True)
     except Exception as error:  # whatever goes wrong in looking closer must not hide the trip
         return Again(None, (f"the op could not be located: {type(error).__name__}: {first_line(error)}",))

@@ -47,8 +47,9 @@ class Snapshot:
             variable.assign(value)
         random.setstate(self._python)
         np.random.set_state(self._numpy)
-        if self._tensorflow is not None and _seeds() is not None:
+        if self._tensorflow is not None and _seeds() is not None and _seeds().getstate() != self._tensorflow:
             _seeds().setstate(self._tensorflow)
+            context.context().clear_kernel_cache()  # or ops with the same seed would go on from where they were
 
     def checked(self) -> list[tuple[Any, Any]]:
         """The variables of a floating or complex dtype, with their values then."""

@@ -63,7 +63,7 @@ class Traced:
             healthy=outcome.healthy,
             describe=partial(self._step, number, outcome.outputs, outcome.amounts, outcome.changes),
             found=partial(self._found, outcome.counts),
-            again=partial(again, self.function, inputs, {}, number),
+            again=partial(again, self.function, inputs, {}, number, kernels=self.guarded.kernels),
             scale=() if self._scale is None else (float(read(self._scale)),),
         )
 
