@@ -76,9 +76,10 @@ def with_states(program: Program, known: Sequence[KernelState] = ()) -> tuple[Pr
     """The program with the states of its random kernels as further arguments, and variables for them.
 
     The numbers are those that the kernels would draw, from the beginning of their sequence: a kernel with the seeds
-    `seed` and `seed2` is Philox with the key `seed`, which counts from `seed2` * 2**64 and leaves out 256 for each number
-    (tensorflow/core/util/guarded_philox_random.h, tensorflow/core/kernels/random_op.cc). Without seeds, which are two
-    zeros, the sequence is a new one each time, as it is there. Gamma and Poisson numbers and shuffles keep their kernels.
+    `seed` and `seed2` is Philox with the key `seed`, which counts from `seed2` * 2**64 and leaves out 256 for each
+    number (tensorflow/core/util/guarded_philox_random.h, tensorflow/core/kernels/random_op.cc). Without seeds, which
+    are two zeros, the sequence is a new one each time, as it is there. Gamma and Poisson numbers and shuffles keep
+    their kernels.
 
     Args:
         program: What draws.
@@ -96,7 +97,11 @@ def with_states(program: Program, known: Sequence[KernelState] = ()) -> tuple[Pr
     main = _told(program.main, "", work)
     variables = {state.argument: state.variable for state in known}
     states = [
-        KernelState("/".join(filter(None, (name, node.name))), argument, variables[argument] if argument in variables else _variable(node))
+        KernelState(
+            "/".join(filter(None, (name, node.name))),
+            argument,
+            variables[argument] if argument in variables else _variable(node),
+        )
         for (name, node), argument in zip(nodes, at.values(), strict=True)
     ]
     return reached_library(Program(main=main, functions={**program.functions, **work.made})), states
