@@ -38,9 +38,7 @@ def plant(
     return planted
 
 
-def built(
-    ops: str, cause: str, *, hidden: bool = False
-) -> Callable[[Callable[[], Trial]], Callable[[], Trial]]:
+def built(ops: str, cause: str, *, hidden: bool = False) -> Callable[[Callable[[], Trial]], Callable[[], Trial]]:
     """Plant a fault in a training that builds itself."""
 
     def planted(make: Callable[[], Trial]) -> Callable[[], Trial]:
@@ -233,10 +231,9 @@ def in_a_map(w, x):
 def in_a_branch_of_a_while(w, x):
     a = w * x
     for i in tf.range(3):
+        a = a * 2.0
         if i == 2:
             a = tf.math.reciprocal(a)  # here
-        else:
-            a = a * 2.0
     return tf.reduce_sum(a)
 
 
@@ -257,7 +254,8 @@ def backward_through_a_branch(w, x):
 @plant("Log", "singularity", [[1.0, 2.0]], [[1.0, 0.0]], optimizer="adamw")
 def in_a_case(w, x):
     return tf.switch_case(
-        tf.cast(x[0], tf.int32), [lambda: w[0], lambda: tf.reduce_sum(tf.math.log(w * x))]  # here
+        tf.cast(x[0], tf.int32),
+        [lambda: w[0], lambda: tf.reduce_sum(tf.math.log(w * x))],  # here
     )
 
 
@@ -296,7 +294,9 @@ def a_normalization_without_epsilon() -> Trial:
             mean, variance = tf.nn.moments(inputs, 0)
             return (inputs - mean) / tf.sqrt(variance)  # here
 
-    model = keras.Sequential([keras.Input((3,)), Normalized(), keras.layers.BatchNormalization(), keras.layers.Dense(1)])
+    model = keras.Sequential(
+        [keras.Input((3,)), Normalized(), keras.layers.BatchNormalization(), keras.layers.Dense(1)]
+    )
     step, state = model_training(model, _mse, "momentum")
     constant = np.array(_X)
     constant[:, 1] = 0.5
@@ -306,7 +306,7 @@ def a_normalization_without_epsilon() -> Trial:
 @built("Log", "singularity")
 def a_loss_of_a_model_with_dropout() -> Trial:
     def loss(y, prediction):
-        return -tf.reduce_mean(tf.math.log(y))  + tf.reduce_mean(prediction)  # here
+        return -tf.reduce_mean(tf.math.log(y)) + tf.reduce_mean(prediction)  # here
 
     step, state = model_training(_dense(keras.layers.Dropout(0.3), keras.layers.Dense(1)), loss, "clipped")
     positive = np.abs(_Y) + 0.1
@@ -318,7 +318,9 @@ def a_recurrent_layer() -> Trial:
     def activation(a):
         return tf.exp(a)  # here
 
-    model = keras.Sequential([keras.Input((3, 1)), keras.layers.SimpleRNN(2, activation=activation), keras.layers.Dense(1)])
+    model = keras.Sequential(
+        [keras.Input((3, 1)), keras.layers.SimpleRNN(2, activation=activation), keras.layers.Dense(1)]
+    )
     step, state = model_training(model, lambda y, p: tf.reduce_mean(tf.abs(y - p)), "rmsprop")
     return Trial(
         step=step, good=_batch([_X[..., None] * 0.1, _Y]), bad=_batch([np.abs(_X[..., None]) * 900.0, _Y]), state=state

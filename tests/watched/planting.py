@@ -174,5 +174,5 @@ def _run(step: Callable[..., Any], how: str) -> Callable[..., Any]:
         return step
     if how == "nested":
         inner = tf.function(step)
-        return tf.function(lambda *batch: inner(*batch))
+        return tf.function(lambda *batch: inner(*batch))  # noqa: PLW0108
     return tf.function(step, jit_compile=how == "compiled")
