@@ -65,7 +65,7 @@ def test_half_of_the_units_dead_is_said_once_and_fewer_or_resting_ones_are_not()
 def test_a_dead_layer_is_said_in_the_log_and_a_half_sleeping_one_is_not(caplog):
     def trained(bias):
         model = keras.Sequential(
-            [keras.Input((3,)), keras.layers.Dense(8, "relu", name="first"), keras.layers.Dense(1)]
+            [keras.Input((3,)), keras.layers.Dense(8, "relu", name="first"), keras.layers.Dense(1)], name="net"
         )
         model.layers[0].bias.assign(bias)
         optimizer = keras.optimizers.SGD(0.01)
@@ -85,7 +85,7 @@ def test_a_dead_layer_is_said_in_the_log_and_a_half_sleeping_one_is_not(caplog):
         return [m for r in caplog.records if "rule=dead" in (m := r.getMessage())]
 
     (said,) = trained([-50.0] * 8)
-    assert "layer=sequential/first: 8 of its 8 units" in said.replace("sequential_1", "sequential")
+    assert "layer=net/first: 8 of its 8 units" in said
     assert trained([-50.0] * 3 + [1.0] * 5) == []
 
 

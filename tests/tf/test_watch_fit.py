@@ -86,7 +86,7 @@ def test_a_bad_batch_is_skipped_as_if_it_had_not_been_there(options):
 
 
 def test_a_trip_raises_out_of_fit_names_the_batch_and_undoes_itself():
-    model = new_model()
+    model = small_model()
     with pytest.raises(NonfiniteTrip, match=r"^step 2 of train_step is not finite") as raised, gradcheck.watch(model):
         fit(model, BAD)
     assert raised.value.report.nonfinite.cause == "input"
@@ -429,6 +429,7 @@ class TestGradientChecks:
         assert logged.checks == 2
         assert not logged.report.ok
 
+    @pytest.mark.slow
     def test_training_is_the_same_beside_it_and_beside_the_watchdog(self):
         plain, checked = small_model(), small_model()
         expected = fit(plain, epochs=2).history

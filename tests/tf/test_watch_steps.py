@@ -84,7 +84,7 @@ def slow(names, quick):
     return [pytest.param(n, marks=[] if n in quick else pytest.mark.slow) for n in names]
 
 
-@pytest.mark.parametrize("run", slow(RUNS, ["eager", "function"]))
+@pytest.mark.parametrize("run", slow(RUNS, ["function"]))
 def test_a_healthy_step_does_what_it_did_and_a_tripped_one_leaves_every_bit_as_it_was(run):
     plain, watched = Training(), Training()
     step = RUNS[run](plain.step)
