@@ -90,8 +90,6 @@ def test_raise_comes_before_the_update():
 @pytest.mark.parametrize("jit", [False, True])
 @pytest.mark.parametrize("before", [False, True], ids=["traced by the watch", "traced before"])
 def test_within_a_watched_step_the_whole_step_is_taken_back(jit, before):
-    if jit and before:
-        pytest.skip("refused, see below")
     w, count = tf.Variable([1.0, 1.0, 1.0]), tf.Variable(0)
     watchdog = Watchdog(action="skip")
 

@@ -539,7 +539,7 @@ class TestActions:
         watched(tf.constant(np.nan))
         with pytest.raises(NonfiniteTrip):
             watched(tf.constant(np.nan))
-        assert [r.step for r in seen] == [1, 2]
+        assert [(r.step, r.action) for r in seen] == [(1, "undecided"), (2, "undecided")]
         assert v.numpy() == 0.0
 
     def test_only_every_nth_step_is_looked_at(self):
