@@ -11,7 +11,7 @@ import tensorflow as tf
 from gradcheck._bundle.reading import Bundle, read_bundle
 from gradcheck._diagnose.nonfinite import report_on
 from gradcheck._errors import BundleDamaged, GraphUnavailable
-from gradcheck._graph.rerun import Given, of_concrete, with_variables
+from gradcheck._graph.rerun import Given, Rerun, of_concrete, with_variables
 from gradcheck._report.nonfinite import NonfiniteReport
 
 
@@ -40,7 +40,7 @@ def replay(path: str | Path, step: Callable[..., Any] | None = None) -> tuple[Bu
             "gradcheck replay BUNDLE module:function"
         )
     try:
-        return bundle, report_on(bundle.rerun, tests=True)
+        return bundle, _report_on(bundle.rerun, bundle)
     except (tf.errors.OpError, KeyError, IndexError, ValueError, TypeError, RecursionError, StopIteration) as error:
         raise BundleDamaged(f"graph.pb cannot be run: {type(error).__name__}: {str(error)[:200]}") from error
 
@@ -51,7 +51,12 @@ def _of_step(bundle: Bundle, step: Callable[..., Any]) -> NonfiniteReport:
     concrete, taken = _traced(function, batch)
     rerun = of_concrete(concrete, batch[:taken], None, None)
     stored = [given for given in bundle.given if given.variable is not None]
-    return report_on(with_variables(rerun, _matched([g for g in rerun.given if g.variable], stored)), tests=True)
+    return _report_on(with_variables(rerun, _matched([g for g in rerun.given if g.variable], stored)), bundle)
+
+
+def _report_on(rerun: Rerun, bundle: Bundle) -> NonfiniteReport:
+    """The report, in search of what was found then: it need not have reached anything."""
+    return report_on(rerun, tests=True, anywhere=not bundle.report.ok and not bundle.report.reaches)
 
 
 def _traced(function: Any, batch: Sequence[Any]) -> tuple[Any, int]:

@@ -38,6 +38,7 @@ class WatchdogCallback(keras.callbacks.Callback):  # type: ignore[misc]  # Keras
         dump_dir: As there.
         logdir: As there.
         early_warnings: As there.
+        layer_outputs: As there.
 
     Attributes:
         watchdog: The `Watchdog`, with `report`, `history`, `steps` and `trips`.
@@ -66,11 +67,12 @@ class WatchdogCallback(keras.callbacks.Callback):  # type: ignore[misc]  # Keras
         dump_dir: Any = None,
         logdir: Any = None,
         early_warnings: bool = False,
+        layer_outputs: bool = False,
     ) -> None:
         super().__init__()
         self.watchdog = Watchdog(
             action, every=every, max_skips=max_skips, snapshot_every=snapshot_every, dump_dir=dump_dir,
-            logdir=logdir, early_warnings=early_warnings,
+            logdir=logdir, early_warnings=early_warnings, layer_outputs=layer_outputs,
         )  # fmt: skip
         self._watched: WatchedModel | None = None
 

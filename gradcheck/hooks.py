@@ -11,12 +11,10 @@ import tensorflow as tf
 from gradcheck._report.trip import Step, TripReport
 from gradcheck._watchdog.ledger import Ledger
 from gradcheck._watchdog.policy import policy
-from gradcheck._watchdog.session import SessionWatch
+from gradcheck._watchdog.session import SessionStates, SessionWatch
 from gradcheck.tensorboard._hook import GradientSummaryHook as GradientSummaryHook
 
 __all__ = ["GradientSummaryHook", "NonfiniteHook"]
-
-_CONSUMED = "the op is not named: the step takes a batch or draws random numbers, which cannot be had again"
 
 
 class NonfiniteHook(tf.compat.v1.train.SessionRunHook):  # type: ignore[misc]  # TensorFlow carries no types
@@ -31,9 +29,12 @@ class NonfiniteHook(tf.compat.v1.train.SessionRunHook):  # type: ignore[misc]  #
         gradients: Gradients as `tf.gradients` gives them, or pairs of gradient and variable as `compute_gradients`
             does; None among them is passed over.
         action: "raise" a `NonfiniteTrip`; "stop" training, by the session's `should_stop`; "skip" or "log" and go on;
-            or a callable that takes the `TripReport` and returns one of these, or None for "skip".
+            "rollback" to the last good values of all global variables, the global step among them; or a callable that
+            takes the `TripReport` and returns one of these, or None for "skip".
         every: Look at each N-th run only. Updates are held back in all.
-        max_skips: So many trips in a row are skipped; the next one raises.
+        max_skips: So many trips in a row are skipped or rolled back; the next one raises.
+        snapshot_every: Values are kept for "rollback" every N healthy runs, on the host.
+        dump_dir: A directory for one folder per trip, as for `Watchdog`.
 
     Attributes:
         report: The last `TripReport`, or None.
@@ -65,16 +66,18 @@ class NonfiniteHook(tf.compat.v1.train.SessionRunHook):  # type: ignore[misc]  #
         action: str | Callable[[TripReport], str | None] = "raise",
         every: int = 1,
         max_skips: int = 10,
+        snapshot_every: int = 100,
+        dump_dir: Any = None,
     ) -> None:
-        if action == "rollback":
-            raise ValueError("action 'rollback' is not for a session; restore a checkpoint, or take 'skip'")
         self._ledger = Ledger(
             policy(
-                action=action, every=every, max_skips=max_skips, snapshot_every=1, dump_dir=None, early_warnings=False
+                action=action, every=every, max_skips=max_skips, snapshot_every=snapshot_every, dump_dir=dump_dir,
+                early_warnings=False,
             )
-        )
+        )  # fmt: skip
         self._named = [*_losses(loss), *_gradients(gradients)]
         self._watch: SessionWatch | None = None
+        self._states: SessionStates | None = None
         self._number = 0
 
     @property
@@ -85,6 +88,8 @@ class NonfiniteHook(tf.compat.v1.train.SessionRunHook):  # type: ignore[misc]  #
     def begin(self) -> None:
         """Add the test to the graph."""
         self._watch = SessionWatch(self._named)
+        if self._ledger.policy.may_roll_back:
+            self._states = SessionStates(tf.compat.v1.get_default_graph())
 
     def before_run(self, run_context: Any) -> Any:
         """Ask for the test, in a run that computes what is tested."""
@@ -93,27 +98,33 @@ class NonfiniteHook(tf.compat.v1.train.SessionRunHook):  # type: ignore[misc]  #
         self._number = self._ledger.begin()
         if self._number % self._ledger.policy.every:
             return None
-        return tf.compat.v1.train.SessionRunArgs(self._watch.counts)
+        if self._states is not None:
+            self._states.keep(run_context.session, self._ledger.policy.snapshot_every)
+        return tf.compat.v1.train.SessionRunArgs([self._watch.counts, self._watch.drawn])
 
     def after_run(self, run_context: Any, run_values: Any) -> None:
         """See what it said."""
-        counts, watch = run_values.results, self._watch
-        if counts is None or watch is None:
+        watch = self._watch
+        if run_values.results is None or watch is None:
             return
+        counts, drawn = run_values.results
         step = partial(Step, number=self._number)
         found = watch.found(counts)
         if not found:
             self._ledger.healthy(step)
+            if self._states is not None:
+                self._states.healthy()
             return
-        nonfinite = None
-        if watch.repeats:
-            nonfinite = watch.located(run_context.session, run_context.original_args.feed_dict)
+        again = watch.again(run_context.session, run_context.original_args.feed_dict, drawn)
         report = TripReport(
-            name="session.run", step=self._number, action="raise", found=found, nonfinite=nonfinite,
-            notes=() if watch.repeats else (_CONSUMED,),
+            name="session.run", step=self._number, action="raise", found=found, nonfinite=again.nonfinite,
+            notes=again.notes,
         )  # fmt: skip
-        if self._ledger.trip(report, step).action == "stop":
+        report = self._ledger.trip(report, step, partial(again.dumped, self._ledger.policy.dump_dir))
+        if report.action == "stop":
             run_context.request_stop()
+        elif report.action == "rollback" and self._states is not None:
+            self._states.restore(run_context.session)
 
 
 def _losses(loss: Any) -> list[tuple[str, Any]]:

@@ -442,6 +442,7 @@ FAULTS = [
     Fault("a row masked throughout", fully_masked, [x(1.0, 2.0)], "Softmax", "singularity", r"-inf throughout"),
     Fault("a healthy mask, and a fault", masked_elsewhere, [x(1.0, 2.0, 3.0)], "Log", "singularity", r"log of 0"),
     Fault("NaN in the data", plain_exp, [x(1.0, np.nan)], "Placeholder", "input", r"inputs\[0\] is not finite before"),
+    Fault("+Inf in the data", own_softmax, [x(1.0, np.inf)], "Placeholder", "input", r"inputs\[0\] is not finite"),
     Fault("a weight is NaN", weight_is_nan, tf.ones([1, 3]), "Placeholder", "input", r"head/kernel", built=True),
     Fault("root at 0", root_at_zero, [x(1.0, 0.0)], "SqrtGrad", "singularity", r"inside the root", "Sqrt"),
     Fault("norm at 0", norm_at_zero, [x(0.0, 0.0)], "SqrtGrad", "singularity", r"norm has no gradient at 0", "Sqrt"),

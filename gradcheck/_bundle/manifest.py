@@ -10,8 +10,9 @@ from gradcheck._graph.provenance import Origin
 
 FORMAT = 1
 MANIFEST, REPORT, TEXT, VERSIONS, RNG = "manifest.json", "report.json", "report.txt", "versions.json", "rng.json"
+TRIP = "trip.json"
 BATCH, VARIABLES, GRAPH = "batch.npz", "variables.npz", "graph.pb"
-FILES = frozenset({REPORT, TEXT, VERSIONS, RNG, BATCH, VARIABLES, GRAPH})
+FILES = frozenset({REPORT, TEXT, VERSIONS, RNG, BATCH, VARIABLES, GRAPH})  # with TRIP, where a watchdog wrote it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -20,6 +20,7 @@ from gradcheck._bundle.manifest import (
     GRAPH,
     MANIFEST,
     REPORT,
+    TRIP,
     VARIABLES,
     VERSIONS,
     Manifest,
@@ -127,7 +128,7 @@ def _manifest(folder: Path) -> Manifest:
 def _require_files(folder: Path, manifest: Manifest) -> None:
     listed = {digest.file: digest.sha256 for digest in manifest.files}
     wanted = FILES if manifest.graph is None else FILES - {GRAPH}
-    if set(listed) != wanted:
+    if set(listed) - {TRIP} != wanted:
         raise BundleDamaged(f"{MANIFEST}: it must list {', '.join(sorted(wanted))}; found {', '.join(sorted(listed))}")
     for file, digest in listed.items():
         path = folder / file

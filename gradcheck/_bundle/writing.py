@@ -27,6 +27,7 @@ from gradcheck._bundle.manifest import (
     REPORT,
     RNG,
     TEXT,
+    TRIP,
     VARIABLES,
     VERSIONS,
     Argument,
@@ -40,6 +41,7 @@ from gradcheck._graph.rerun import Rerun
 from gradcheck._graph.wire import program_to_bytes
 from gradcheck._report.nonfinite import NonfiniteReport
 from gradcheck._report.plain import to_plain
+from gradcheck._report.trip import TripReport
 from gradcheck._version import __version__
 
 PREFIX = "trip-"
@@ -51,7 +53,7 @@ def write_bundle(
     rerun: Rerun,
     report: NonfiniteReport,
     *,
-    text: str | None = None,
+    trip: TripReport | None = None,
     step: int | None = None,
     max_bundles: int = 10,
     max_bytes: int = 2 * 2**30,
@@ -67,7 +69,7 @@ def write_bundle(
         dump_dir: The folder of bundles; made where there is none.
         rerun: The step, as `gradcheck._graph.rerun.of_concrete` makes it.
         report: What was found.
-        text: The report as text, where there is more to say than `str(report)`.
+        trip: What the watchdog says of it, with the steps before.
         step: The number of the step.
         max_bundles: How many bundles `dump_dir` may hold in the end.
         max_bytes: How much they may take together, in bytes.
@@ -83,7 +85,7 @@ def write_bundle(
         folder.mkdir(parents=True, exist_ok=True)
         _sweep(folder)
         _require_room(folder, rerun, max_bundles, max_bytes)
-        return _written(folder, rerun, report, text or str(report), step)
+        return _written(folder, rerun, report, trip, step)
     except OSError as error:
         raise BundleNotWritten(f"no bundle was written to {str(folder)!r}: {error}") from error
 
@@ -126,13 +128,13 @@ def _is_stored(value: Any) -> bool:
     return value is not None and value.dtype not in (tf.resource, tf.variant)
 
 
-def _written(folder: Path, rerun: Rerun, report: NonfiniteReport, text: str, step: int | None) -> Path:
+def _written(folder: Path, rerun: Rerun, report: NonfiniteReport, trip: TripReport | None, step: int | None) -> Path:
     now = datetime.datetime.now(datetime.timezone.utc)
     stem = PREFIX + now.strftime("%Y%m%dT%H%M%S.%fZ") + ("" if step is None else f"-step-{step}")
     unfinished = folder / f"{_UNFINISHED}{stem}-{os.getpid()}"
     unfinished.mkdir()
     try:
-        _fill(unfinished, rerun, report, text, step, now)
+        _fill(unfinished, rerun, report, trip, step, now)
         for file in unfinished.iterdir():
             _bring_to_disk(file)
         _bring_to_disk(unfinished)
@@ -154,9 +156,16 @@ def _bring_to_disk(path: Path) -> None:
 
 
 def _fill(
-    folder: Path, rerun: Rerun, report: NonfiniteReport, text: str, step: int | None, now: datetime.datetime
+    folder: Path,
+    rerun: Rerun,
+    report: NonfiniteReport,
+    trip: TripReport | None,
+    step: int | None,
+    now: datetime.datetime,
 ) -> None:
-    (folder / TEXT).write_text(text + "\n", encoding="utf-8")
+    (folder / TEXT).write_text(f"{report if trip is None else trip}\n", encoding="utf-8")
+    if trip is not None:
+        _write_json(folder / TRIP, trip.to_dict())
     _write_json(folder / REPORT, report.to_dict())
     _write_json(folder / VERSIONS, {**_versions(), "written": now.isoformat()})
     _write_json(folder / RNG, _random_states())

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gradcheck._diagnose.paces import UntilNonfinite
-from gradcheck._diagnose.ranges import has_infinity, has_nan, is_continuous, is_finite
+from gradcheck._diagnose.ranges import has_infinity, has_nan, has_positive_infinity, is_continuous, is_finite
 from gradcheck._graph.rerun import Rerun
 from gradcheck._graph.shadows import read
 from gradcheck._graph.single import is_write
@@ -44,7 +44,12 @@ class Birth:
 
     @property
     def may_be_meant(self) -> bool:
-        """Whether it was given and is infinite only, as masks are that are added before a softmax."""
+        """Whether it was given and is infinite only, as masks are that are added before a softmax.
+
+        Data that is +Inf is no mask.
+        """
+        if self.visit is None and has_positive_infinity(self.tensor):
+            return False
         return self.was_given and not has_nan(self.tensor)
 
 
@@ -70,6 +75,7 @@ class _Follower:
     shadows: dict[int, tuple[Value, Any]] = field(default_factory=dict)  # id -> the value and dtype of a variable
     ops: int = 0
     tested: Birth | None = None
+    first: Birth | None = None  # of an op, wherever it leads
 
     def begin(self, value: Value, label: str, variable: Any) -> None:
         tensor = value.tensor
@@ -103,19 +109,26 @@ class _Follower:
             return None
         nan, inf = _first([line.nan for line in lines]), _first([line.inf for line in lines])
         if not has_nan(tensor):
-            return _Line(inf=inf or nan or Birth(self.ops, visit, k, tensor))
+            return _Line(inf=inf or nan or self._born(visit, k, tensor))
         if nan is None:
             # Infinite on purpose is no fault: that they became NaN is.
-            nan = inf if inf is not None and not inf.may_be_meant else Birth(self.ops, visit, k, tensor)
+            nan = inf if inf is not None and not inf.may_be_meant else self._born(visit, k, tensor)
         return _Line(nan=nan, inf=inf if has_infinity(tensor) else None)
 
+    def _born(self, visit: Visit, k: int, tensor: Any) -> Birth:
+        birth = Birth(self.ops, visit, k, tensor)
+        if self.first is None and not birth.may_be_meant:
+            self.first = birth
+        return birth
 
-def follow(rerun: Rerun, *, tests: bool = False) -> Found:
+
+def follow(rerun: Rerun, *, tests: bool = False, anywhere: bool = False) -> Found:
     """Run a program and tell where what it returns or assigns stopped being finite.
 
     Args:
         rerun: The program.
         tests: Where all that is finite: look also at what the program itself tested, such as a guard of gradients.
+        anywhere: Where that is finite too: name the first op whose output is not, whatever becomes of it.
     """
     follower = _Follower()
     values, visits = rerun.start(UntilNonfinite(_merged, _is_fault))
@@ -139,6 +152,8 @@ def follow(rerun: Rerun, *, tests: bool = False) -> Found:
     birth = _first([b for _, value in sinks for b in (value.note.nan, value.note.inf)])
     if birth is None and tests:
         birth = follower.tested
+    if birth is None and anywhere:
+        birth = follower.first
     reaches = tuple(dict.fromkeys(label for label, _ in sinks))
     return Found(birth, reaches, tuple(value.tensor for value in returned))
 

@@ -73,9 +73,9 @@ def find_nonfinite(fn: Callable[..., Any], inputs: Any) -> NonfiniteReport:
     return report_on(gradients_of(traced, found.returned))
 
 
-def report_on(rerun: Rerun, *, tests: bool = False) -> NonfiniteReport:
-    """The report on a program run again; `tests`: also on what it tests itself, such as a guard of gradients."""
-    return describe(rerun, follow(rerun, tests=tests))
+def report_on(rerun: Rerun, *, tests: bool = False, anywhere: bool = False) -> NonfiniteReport:
+    """The report on a program run again; with `tests` and `anywhere` as `follow` takes them."""
+    return describe(rerun, follow(rerun, tests=tests, anywhere=anywhere))
 
 
 def locate(

@@ -40,6 +40,12 @@ def has_infinity(tensor: Any) -> bool:
     return bool(np.any(np.isinf(array_of(tensor))))
 
 
+def has_positive_infinity(tensor: Any) -> bool:
+    """Whether an entry, or the real or imaginary part of one, is +Inf."""
+    array = array_of(tensor)
+    return bool(np.any(np.real(array) == np.inf) or np.any(np.imag(array) == np.inf))
+
+
 def wide_array(tensor: Any) -> Any:
     """The entries in float64 or complex128; integers and bools too."""
     array = array_of(tensor)

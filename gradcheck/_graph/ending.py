@@ -66,6 +66,8 @@ class Ending:
         plan: The step, with the writes that wait and those to be taken back.
         inputs, outputs: The tensors of the step's graph.
         compiled: Whether XLA compiles the step: the values that variables have behind it are read outside of it then.
+        more: Further values to look at, with names.
+        rectified: Outputs of rectifiers, of which it is told which units gave something.
 
     Attributes:
         compiled: As given.
@@ -74,8 +76,18 @@ class Ending:
         before: For each variable whose writes are taken back, the value before them.
     """
 
-    def __init__(self, plan: Plan, inputs: Sequence[Any], outputs: Sequence[Any], *, compiled: bool) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        inputs: Sequence[Any],
+        outputs: Sequence[Any],
+        *,
+        compiled: bool,
+        more: Sequence[tuple[str, Value]] = (),
+        rectified: Sequence[Value] = (),
+    ) -> None:
         self._plan, self.compiled = plan, compiled
+        self._rectified = list(rectified)
         self._variables = {
             a.name: known
             for a, t in zip(plan.body.args, inputs, strict=True)
@@ -99,6 +111,9 @@ class Ending:
             Item(kind="guarded", at=k, value=Value(f"{node.name}:output:0", tf.as_dtype(node.attr["T"].type)))
             for k, node in marked.items()
         ]
+        for k, (name, value) in enumerate(more, start=len(plan.body.nodes)):
+            self.marks[k] = name
+            found.append(Item(kind="guarded", at=k, value=value))
         found += [
             Item(kind="value", at=at[r.argument], value=self._of_variable(r.argument, r.after), owner=k)
             for k, r in enumerate(plan.restored)
@@ -122,13 +137,13 @@ class Ending:
     def taken(self) -> list[Value]:
         """The values that the decision takes, in order; under XLA one vector of flags besides, in front."""
         checked = [i.value for i in self.items if i.owner is None or not self.compiled]
-        every = [*checked, *self.before, *(v for g in self._given for v in g), *self._handles]
+        every = [*checked, *self._rectified, *self.before, *(v for g in self._given for v in g), *self._handles]
         return list({v.ref: v for v in every}.values())
 
     def traced(self) -> Any:
         """The decision as a ConcreteFunction of `taken`.
 
-        It returns whether all is well, amounts, counts and changes, as `Outcome` has them.
+        It returns whether all is well, amounts, counts, changes and units, as `Outcome` has them.
         """
         flags = [tf.TensorSpec([len(self.items)], tf.bool)] if self.compiled else []
         function = tf.function(self._decide, autograph=False)
@@ -143,11 +158,12 @@ class Ending:
             sums = tf.where(flags, tf.zeros([], tf.float64), tf.constant(float("nan"), tf.float64))
         # Before the decision, behind which variables hold other values.
         changes = tf.concat([extents(self._changes(at)), amounts(self._changed(at))[:, None]], 1)
+        units = [_gave(at[value.ref]) for value in self._rectified]
         with tf.control_dependencies([changes]):
             healthy, counts = tf.cond(
                 tf.reduce_all(tf.math.is_finite(sums)), lambda: (self._keep(at), self._none()), lambda: self._look(at)
             )
-        return healthy, sums, counts, changes
+        return healthy, sums, counts, changes, tf.concat(units, 0) if units else tf.zeros([0], tf.bool)
 
     def _none(self) -> Any:
         return tf.zeros([len(self.items), len(COUNTED)], tf.int64)
@@ -193,6 +209,11 @@ class Ending:
         if item.owner < len(self.before):  # the writes are done: what the variable holds is new
             return census(self._now(item, at), at[self.before[item.owner].ref])
         return census(at[item.value.ref], None if item.kind == "rows" else self._now(item, at))
+
+
+def _gave(output: Any) -> Any:
+    """For each unit, the last axis, whether it gave something other than 0 anywhere."""
+    return tf.reduce_any(tf.not_equal(output, 0), range(output.shape.rank - 1))
 
 
 def _write(deferred: Deferred, given: Sequence[Any], at: Mapping[str, Any]) -> Any:

@@ -17,7 +17,7 @@ def amounts(tensors: Sequence[Any]) -> Any:
     It is not finite where an entry is not, and also where a finite sum overflows: 1e20 squared is Inf in float32.
     Tensors are floating or complex.
     """
-    return _stacked([_amount(t) for t in tensors])
+    return _stacked([_half(t) for t in tensors]) * 2
 
 
 def extents(tensors: Sequence[Any]) -> Any:
@@ -33,12 +33,12 @@ def _stacked(scalars: Sequence[Any]) -> Any:
     return tf.stack([tf.cast(s, tf.float64) for s in scalars]) if scalars else tf.zeros([0], tf.float64)
 
 
-def _amount(tensor: Any) -> Any:
+def _half(tensor: Any) -> Any:
     if tensor.dtype.is_complex:
-        return _amount(tf.math.real(tensor)) + _amount(tf.math.imag(tensor))
+        return _half(tf.math.real(tensor)) + _half(tf.math.imag(tensor))
     if tensor.dtype in _NARROW:
         tensor = tf.cast(tensor, tf.float32)
-    return tf.nn.l2_loss(tensor) * 2  # fused, where a sum of squares writes the squares down
+    return tf.nn.l2_loss(tensor)  # fused, where a sum of squares writes the squares down
 
 
 def flags(tensors: Sequence[Any]) -> Any:

@@ -13,6 +13,8 @@ from tensorflow.python.eager import context
 from gradcheck._graph.ending import Ending, Value
 from gradcheck._graph.evaluate import release
 from gradcheck._graph.finite import flags
+from gradcheck._graph.kernels import KernelState, with_states
+from gradcheck._graph.layers import layer_outputs, rectified
 from gradcheck._graph.program import (
     Body,
     Node,
@@ -23,6 +25,7 @@ from gradcheck._graph.program import (
     from_concrete,
     make_node,
     node_of,
+    output_refs,
 )
 from gradcheck._graph.values import variable_dtype
 from gradcheck._graph.writes import plan_writes
@@ -40,6 +43,7 @@ class Outcome:
         counts: For each item its census, int64 of shape [items, 4]. All zero where all amounts are finite.
         changes: For each item of kind "change" its smallest and largest entry, and the sum of the squares of the
             variable before it, float64 of shape [changes, 3]; none where XLA compiles the step.
+        units: For each unit of each rectifier whether it gave something, bool of shape [units]; none where not asked.
     """
 
     outputs: Sequence[Any]
@@ -47,38 +51,59 @@ class Outcome:
     amounts: Any
     counts: Any
     changes: Any
+    units: Any
 
 
 class Guarded:
     """A concrete function whose writes to variables happen only where what it computes is finite.
 
-    What it does besides, such as taking a batch from an iterator or drawing from `tf.random.uniform`, is done anyway.
+    What it does besides, such as taking a batch from an iterator, is done anyway.
 
     Args:
         function: The ConcreteFunction of a step.
+        layers: Look also at what its Keras layers give.
+        units: Also tell which units of its rectifiers gave something, where XLA does not compile the step.
 
     Attributes:
         items: What is looked at, in order.
         marks: Names of the items that are marked, by their `at`.
         written: Positions, among the inputs of the step, of the handles of variables that it writes to.
+        rectifiers: The layers or ops of `Outcome.units`, each with how many units it has.
+        kernels: The states of the step's random kernels, whose handles come behind its inputs.
     """
 
-    def __init__(self, function: Any) -> None:
+    def __init__(self, function: Any, *, layers: bool = False, units: bool = False) -> None:
+        self.kernels: list[KernelState] = []
         self._alive = [function]  # what is called by name has to stay in TensorFlow's registry
         self._captured = list(function.captured_inputs)
         self._arg_attr = function.function_def.arg_attr
         program = from_concrete(function)
         effects = tuple(dict.fromkeys(function.function_def.control_ret.values()))
         program = replace(program, main=replace(program.main, kept=effects))
-        inputs = function.graph.inputs
+        compiled = "_XlaMustCompile" in program.main.attributes and program.main.attributes["_XlaMustCompile"].b
+        known = program.functions.keys()
+        if not compiled:  # XLA draws without a state
+            program, self.kernels = with_states(program)
+            for name in program.functions.keys() - known:
+                self._register(definition_of(name, program.functions[name]))
+        own = [state.variable.handle for state in self.kernels]
+        self._captured += own
+        inputs = [*function.graph.inputs, *own]
         handles = {
             a.name: dtype.as_datatype_enum
             for a, t in zip(program.main.args, inputs, strict=True)
             if (dtype := variable_dtype(t)) is not None
         }
-        compiled = "_XlaMustCompile" in program.main.attributes and program.main.attributes["_XlaMustCompile"].b
         plan = plan_writes(program, handles, defer=not compiled)
-        ending = Ending(plan, inputs, function.graph.outputs, compiled=compiled)
+        present = {ref for node in plan.body.nodes for ref, _ in output_refs(node)}
+        given = [g for g in layer_outputs(function.graph) if g[1] in present] if layers else []
+        rectifiers = [r for r in rectified(function.graph) if r[1] in present] if units and not compiled else []
+        self.rectifiers = [(name, int(t.shape[-1])) for name, _, t in rectifiers]
+        ending = Ending(
+            plan, inputs, function.graph.outputs, compiled=compiled,
+            more=[(f"output of {path}", Value(ref, t.dtype, t.shape)) for path, ref, t in given],
+            rectified=[Value(ref, t.dtype, t.shape) for _, ref, t in rectifiers],
+        )  # fmt: skip
         at = {a.name: k for k, a in enumerate(program.main.args)}
         self.items, self.marks = ending.items, ending.marks
         self.written = tuple(sorted({at[argument] for argument in plan.arguments}))
@@ -87,10 +112,12 @@ class Guarded:
 
     def __call__(self, inputs: Sequence[Any]) -> Outcome:
         """Run the step once, on the flat tensors that the function takes, without what it captures."""
-        *outputs, healthy, sums, counts, changes = context.context().call_function(
+        *outputs, healthy, sums, counts, changes, units = context.context().call_function(
             self._name.encode(), [*inputs, *self._captured], self._returned
         )
-        return Outcome(outputs=outputs, healthy=bool(healthy), amounts=sums, counts=counts, changes=changes)
+        return Outcome(
+            outputs=outputs, healthy=bool(healthy), amounts=sums, counts=counts, changes=changes, units=units
+        )
 
     def handles(self, inputs: Sequence[Any]) -> list[Any]:
         """The handles of the variables that the step writes to."""
@@ -103,11 +130,14 @@ class Guarded:
         definition = definition_of(name, body)
         for k, attributes in self._arg_attr.items():
             definition.arg_attr[k].CopyFrom(attributes)
+        self._register(definition)
+        return name
+
+    def _register(self, definition: Any) -> None:
         ctx = context.context()
         ctx.ensure_initialized()
         ctx.add_function_def(definition)
-        weakref.finalize(self, release, [name])
-        return name
+        weakref.finalize(self, release, [definition.signature.name])
 
     def _apart(self, body: Body, ending: Ending) -> tuple[Body, dict[str, str]]:
         """A body that calls the given one, which XLA compiles; and the references that what it returned has there.

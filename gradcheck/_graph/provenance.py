@@ -76,7 +76,7 @@ def origin(graph: Any, name: str, op_type: str = "") -> Origin:
         place=found,
         own_name=str(op.name),
         forward=None if forward is None else replace(found, op=forward.name, op_type=forward.type),
-        layer=_keras_layer(source, name if forward is None else source.name),
+        layer=keras_layer(source, name if forward is None else source.name),
     )
 
 
@@ -99,7 +99,8 @@ def at_frame(frame: Any, name: str, op_type: str) -> Place:
     return replace(found, file=_short(frame.filename), line=frame.lineno, function=frame.name, source=source or None)
 
 
-def _keras_layer(op: Any, name: str) -> str | None:
+def keras_layer(op: Any, name: str) -> str | None:
+    """The path of the Keras layer in whose call an op was made; `name` is the op's with the calls that lead to it."""
     calls = [f for f in op.traceback or () if f.name == "__call__" and f.filename.endswith(_LAYER_CALL)]
     # Each call opens a scope named like the layer, made unique by a number of its own.
     scopes = [part for part in name.split("/")[:-1] if not _CALLS.fullmatch(part)]

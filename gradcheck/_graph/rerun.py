@@ -13,6 +13,7 @@ from tensorflow.python.eager.polymorphic_function import function_type_utils
 
 from gradcheck._graph import structure
 from gradcheck._graph.evaluate import eagerly
+from gradcheck._graph.kernels import KernelState, with_states
 from gradcheck._graph.program import Program, from_concrete
 from gradcheck._graph.provenance import Origin, origin
 from gradcheck._graph.randomness import FROZEN, freeze_randomness, of_generator
@@ -102,9 +103,15 @@ def of_traced(traced: Traced, positions: Sequence[int], labels: Sequence[str], m
 
 
 def of_concrete(
-    function: Any, arguments: Sequence[Any], keywords: Mapping[str, Any] | None, variables: Mapping[Any, Any] | None
+    function: Any,
+    arguments: Sequence[Any],
+    keywords: Mapping[str, Any] | None,
+    variables: Mapping[Any, Any] | None,
+    kernels: Sequence[KernelState] = (),
 ) -> Rerun:
     """A concrete function at the arguments of a call, with variables as they are now or as `variables` says.
+
+    Random kernels draw numbers of their own choice, or those that follow from the states in `kernels`.
 
     Raises:
         TypeError, ValueError: If the arguments are not those of the function, or a value is not one of its variable.
@@ -119,6 +126,10 @@ def of_concrete(
         flat = [*_flat(function, list(arguments), dict(keywords or {})), *function.captured_inputs]
     names = {id(v.handle): v.name.removesuffix(":0") for v in function.graph.variables if hasattr(v, "handle")}
     program = from_concrete(function)
+    if kernels:
+        program, kernels = with_states(program, kernels)
+        flat += [state.variable.handle for state in kernels]
+        names |= {id(state.variable.handle): f"random state of {state.label}" for state in kernels}
     labels = [a.name for a in program.main.args]
     numbers = {n: int(v) for n, v in zip(labels, flat, strict=True) if v.dtype == tf.int32 and v.shape.rank == 0}
     program = sum_replicas(program, numbers)

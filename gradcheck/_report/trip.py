@@ -19,7 +19,14 @@ MEANING = {
     "rollback": "everything was put back to the last good state, and training goes on from there",
     "stop": "nothing was written, and training stops",
     "log": "nothing was written, and training goes on",
+    "undecided": "nothing was written, and a callable is to decide what follows",
 }
+_OF_ZEROS = {
+    "raise": "the step is raised as an error",
+    "stop": "zeros took the place of its gradients, and training stops",
+} | dict.fromkeys(
+    ("skip", "rollback", "log", "undecided"), "zeros took the place of its gradients, and training goes on"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,13 +63,14 @@ class TripReport:
     Attributes:
         name: Of the step.
         step: Which step of this watchdog, counted from 1.
-        action: What followed: "raise", "skip", "rollback", "stop" or "log".
+        action: What followed: "raise", "skip", "rollback", "stop" or "log"; "undecided" in what a callable is given.
         found: What was not finite: outputs of the step, gradients, what was to be written to variables.
         nonfinite: The op where it was born, from a second run of the step; None where that is not known.
         in_a_row: How many steps in a row have tripped, this one included.
         history: The steps before, oldest first, and this one.
         notes: What was noticed besides.
         bundle: The folder that the trip was written to, if any.
+        zeros: Whether the update was not held back, but given zeros for gradients: by `Watchdog.guard`.
     """
 
     name: str
@@ -74,6 +82,7 @@ class TripReport:
     history: tuple[Step, ...] = ()
     notes: tuple[str, ...] = ()
     bundle: str | None = None
+    zeros: bool = False
 
     @property
     def ok(self) -> bool:
@@ -118,7 +127,8 @@ def _text(report: TripReport) -> str:
 def what_was_found(report: TripReport) -> str:
     """The text of a trip without its table of steps."""
     row = f", {report.in_a_row} in a row" if report.in_a_row > 1 else ""
-    lines = [f"step {report.step} of {report.name} is not finite{row}: {MEANING[report.action]}"]
+    meaning = (_OF_ZEROS if report.zeros else MEANING)[report.action]
+    lines = [f"step {report.step} of {report.name} is not finite{row}: {meaning}"]
     lines += [f"  found    {r.name} {r.dtype}{list(r.shape)}: {counts_text(r)}" for r in report.found[:_SHOWN]]
     if len(report.found) > _SHOWN:
         lines.append(f"  and {len(report.found) - _SHOWN} more")

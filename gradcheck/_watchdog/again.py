@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from gradcheck._bundle.writing import write_bundle
 from gradcheck._diagnose.nonfinite import report_on
 from gradcheck._errors import BundleNotWritten
-from gradcheck._graph.rerun import of_concrete
+from gradcheck._graph.kernels import KernelState
+from gradcheck._graph.rerun import Rerun, of_concrete
 from gradcheck._report.nonfinite import NonfiniteReport
+from gradcheck._report.trip import TripReport
 
 _FINITE = (
     "run again op by op, the step was finite: it draws random numbers that cannot be repeated, or TensorFlow "
@@ -24,31 +27,64 @@ class Again:
 
     Attributes:
         nonfinite: The op, or None.
-        notes: Why there is none, or no bundle.
-        bundle: The folder with what the step was given, if it was asked for.
+        notes: Why there is none.
+        write: Writes a bundle with what is said of the trip into a directory, and gives its path; None where nothing
+            can be written.
     """
 
     nonfinite: NonfiniteReport | None = None
     notes: tuple[str, ...] = ()
-    bundle: str | None = None
+    write: Callable[[str, TripReport], Path] | None = None
+
+    def dumped(self, dump_dir: str | None, trip: TripReport) -> TripReport:
+        """The report, with the bundle that it was written to or why there is none."""
+        if dump_dir is None or self.write is None:
+            return trip
+        try:
+            return replace(trip, bundle=str(self.write(dump_dir, trip)))
+        except BundleNotWritten as error:
+            return replace(trip, notes=(*trip.notes, str(error)))
 
 
 def again(
-    function: Any, arguments: Sequence[Any], keywords: Mapping[str, Any], number: int, dump_dir: str | None
+    function: Any,
+    arguments: Sequence[Any],
+    keywords: Mapping[str, Any],
+    *,
+    kernels: Sequence[KernelState] = (),
+    anywhere: bool = False,
 ) -> Again:
-    """Find the op where a concrete function is not finite, at the state that variables have now, and write it down."""
+    """Find the op where a concrete function is not finite, at the state that variables have now.
+
+    Args:
+        function: The ConcreteFunction.
+        arguments, keywords: Of the call.
+        kernels: The states of its random kernels.
+        anywhere: Look also at what it neither returns nor writes.
+    """
     try:
-        rerun = of_concrete(function, list(arguments), keywords, None)
-        found = report_on(rerun, tests=True)
+        rerun = of_concrete(function, list(arguments), keywords, None, kernels)
     except Exception as error:  # whatever goes wrong in looking closer must not hide the trip
-        return Again(None, (f"the op could not be located: {type(error).__name__}: {first_line(error)}",))
-    nonfinite, notes = (None, (_FINITE,)) if found.ok else (found, ())
-    if dump_dir is None:
-        return Again(nonfinite, notes)
+        return _failed(error)
+    return again_of(rerun, anywhere=anywhere)
+
+
+def again_of(rerun: Rerun, *, anywhere: bool = False) -> Again:
+    """The same for what is ready to run."""
     try:
-        return Again(nonfinite, notes, str(write_bundle(dump_dir, rerun, found, step=number)))
-    except BundleNotWritten as error:
-        return Again(nonfinite, (*notes, str(error)))
+        found = report_on(rerun, tests=True, anywhere=anywhere)
+    except Exception as error:  # as above
+        return _failed(error)
+    nonfinite, notes = (None, (_FINITE,)) if found.ok else (found, ())
+
+    def write(dump_dir: str, trip: TripReport) -> Path:
+        return write_bundle(dump_dir, rerun, found, trip=trip, step=trip.step)
+
+    return Again(nonfinite, notes, write)
+
+
+def _failed(error: Exception) -> Again:
+    return Again(notes=(f"the op could not be located: {type(error).__name__}: {first_line(error)}",))
 
 
 def first_line(error: Exception) -> str:

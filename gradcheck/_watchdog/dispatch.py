@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from gradcheck._watchdog.policy import Policy
 from gradcheck._watchdog.running import tracing
 from gradcheck._watchdog.traced import Traced
 
@@ -20,11 +21,13 @@ class Dispatch:
     Args:
         function: A `tf.function`, or a ConcreteFunction.
         names: Gives names of variables, by the id of their handles, each time something new is traced.
+        policy: What is asked for.
     """
 
-    def __init__(self, function: Any, names: Callable[[], Mapping[int, str]]) -> None:
+    def __init__(self, function: Any, names: Callable[[], Mapping[int, str]], policy: Policy) -> None:
         self._function = function
         self._names = names
+        self._policy = policy
         self._parameters = dict.fromkeys(function.function_type.parameters)
         self._by_key: dict[Any, tuple[Traced, list[Any]]] = {}
         self._by_function: dict[int, Traced] = {}
@@ -51,7 +54,7 @@ class Dispatch:
             with tracing():
                 function = function.get_concrete_function(*args, **kwargs)
         if id(function) not in self._by_function:
-            self._by_function[id(function)] = Traced(function, self._names())
+            self._by_function[id(function)] = Traced(function, self._names(), self._policy)
         # What is told apart by its identity is kept, so that nothing else can take that identity.
         kept = [v for v in (*args, *kwargs.values()) if not isinstance(v, _EAGER)]
         return self._by_function[id(function)], kept

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
@@ -17,8 +18,10 @@ from gradcheck._graph import structure
 from gradcheck._graph.functions import python_state_kept
 from gradcheck._report.trip import Step
 from gradcheck._watchdog.again import Again, again, first_line
+from gradcheck._watchdog.layers import layer_outputs
 from gradcheck._watchdog.looking import amounts_of, counted
 from gradcheck._watchdog.names import output_name, variable_names
+from gradcheck._watchdog.policy import Policy
 from gradcheck._watchdog.running import running
 from gradcheck._watchdog.seen import Seen, layer, scalar
 
@@ -47,8 +50,9 @@ class Snapshot:
             variable.assign(value)
         random.setstate(self._python)
         np.random.set_state(self._numpy)
-        if self._tensorflow is not None and _seeds() is not None:
+        if self._tensorflow is not None and _seeds() is not None and _seeds().getstate() != self._tensorflow:
             _seeds().setstate(self._tensorflow)
+            context.context().clear_kernel_cache()  # or ops with the same seed would go on from where they were
 
     def checked(self) -> list[tuple[Any, Any]]:
         """The variables of a floating or complex dtype, with their values then."""
@@ -71,10 +75,12 @@ class EagerStep:
     Args:
         function: The step.
         variables: Gives the variables that it may change, before each call.
+        policy: What is asked for.
     """
 
-    def __init__(self, function: Callable[..., Any], variables: Callable[..., list[Any]]) -> None:
+    def __init__(self, function: Callable[..., Any], variables: Callable[..., list[Any]], policy: Policy) -> None:
         self._function = function
+        self._layers: Callable[[], Any] = layer_outputs if policy.layer_outputs else nullcontext
         self._variables = variables
 
     def run(self, number: int, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Seen:
@@ -87,18 +93,20 @@ class EagerStep:
             before.add(variable)
             return variable
 
-        with tf.variable_creator_scope(made), running() as guarded:
+        with tf.variable_creator_scope(made), running() as guarded, self._layers() as given:
             result = self._function(*args, **kwargs)
         labels = variable_names(variables)
         checked = [(labels.get(id(v.handle), v.name), v, old) for v, old in before.checked()]
         after = [v.read_value() for _, v, _ in checked]
         leaves = structure.leaves(result, "output")
         outputs = [(output_name(leaf.path), leaf.value) for leaf in leaves if _is_scalar(leaf.value)]
-        tensors = [*(t for _, t in outputs), *after]
+        layers = {name for name, _ in given or ()}
+        looked = [*outputs, *(given or ())]
+        tensors = [*(t for _, t in looked), *after]
         found = list(guarded)
         if not np.isfinite(amounts_of(tensors)).all():
-            olds = [*(None for _ in outputs), *(old for *_, old in checked)]
-            names = [*(n for n, _ in outputs), *(f"new value of {n}" for n, *_ in checked)]
+            olds = [*(None for _ in looked), *(old for *_, old in checked)]
+            names = [*(n for n, _ in looked), *(f"new value of {n}" for n, *_ in checked)]
             found += [
                 r for n, t, old in zip(names, tensors, olds, strict=True) if (r := counted(n, t, old)) is not None
             ]
@@ -112,11 +120,11 @@ class EagerStep:
             healthy=not found,
             describe=lambda: step,
             found=lambda: tuple(found),
-            again=partial(self._again, args, kwargs, number),
+            again=partial(self._again, args, kwargs, anywhere=not layers.isdisjoint(f.name for f in found)),
             scale=scales[:1],
         )
 
-    def _again(self, args: Sequence[Any], kwargs: Mapping[str, Any], number: int, dump_dir: str | None) -> Again:
+    def _again(self, args: Sequence[Any], kwargs: Mapping[str, Any], *, anywhere: bool) -> Again:
         """Look for the op in a trace of the step, made for that alone."""
         function = getattr(self._function, "python_function", self._function)
         with python_state_kept():
@@ -125,7 +133,7 @@ class EagerStep:
             except Exception as error:  # whatever the step does that a graph cannot must not hide the trip
                 text = f"{type(error).__name__}: {first_line(error)}"
                 return Again(notes=(f"the op is not named, because the step cannot be traced: {text}",))
-        return again(traced, args, kwargs, number, dump_dir)
+        return again(traced, args, kwargs, anywhere=anywhere)
 
 
 def _is_scalar(value: Any) -> bool:

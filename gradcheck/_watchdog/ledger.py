@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import Any, Protocol
 
 from gradcheck._errors import NonfiniteTrip
 from gradcheck._report.trip import Step, TripReport
@@ -20,6 +21,16 @@ LOGGER = logging.getLogger("gradcheck")
 LOGGER.addHandler(logging.NullHandler())  # without a handler of the user's, nothing is printed
 KEPT = 20  # steps
 LOCATED_IN_A_ROW = 3  # trips; running a step again takes a while, and the next ones rarely tell something new
+
+
+class Waiting(Protocol):
+    """Something that sees steps and cannot tell by itself what it finds."""
+
+    def look(self) -> None:
+        """Tell what was found since the last look."""
+
+    def forget(self) -> None:
+        """Begin anew."""
 
 
 class Ledger:
@@ -38,6 +49,8 @@ class Ledger:
         self.running = 0  # watched steps that run just now
         self._sink = None if policy.logdir is None else EventFile(policy.logdir)
         self._early = EarlyWarnings() if policy.early_warnings else None
+        self._waiting: list[Waiting] = []
+        self._kept: list[Any] = []
         self.reset()
 
     def reset(self) -> None:
@@ -48,6 +61,36 @@ class Ledger:
             self.stopped = False
             # Steps are described when somebody looks at them: that takes longer than keeping their tensors.
             self._history: deque[Callable[[], Step]] = deque(maxlen=KEPT)
+            self._unraised: NonfiniteTrip | None = None
+            for waiting in self._waiting:
+                waiting.forget()
+
+    def wait(self, waiting: Waiting) -> None:
+        """Look into something from now on that cannot tell by itself what it finds."""
+        with self.lock:
+            self._waiting.append(waiting)
+
+    def keep(self, *values: Any) -> None:
+        """Hold on to what only graphs know, which hold it weakly."""
+        with self.lock:
+            self._kept += values
+
+    def look(self, *, raises: bool = False) -> None:
+        """See what could not be told.
+
+        Raises:
+            NonfiniteTrip: If that is what follows from it, and `raises`.
+        """
+        with self.lock:
+            for waiting in self._waiting:
+                try:
+                    waiting.look()
+                except NonfiniteTrip as error:
+                    self._unraised = error
+            pending = self._unraised
+            if raises and pending is not None:
+                self._unraised = None
+                raise pending
 
     def begin(self) -> int:
         """The number of the step that begins now.
@@ -55,6 +98,8 @@ class Ledger:
         Raises:
             NonfiniteTrip: If training was told to stop.
         """
+        if self._waiting:
+            self.look(raises=True)
         with self.lock:
             if self.stopped and self.last is not None:
                 raise NonfiniteTrip(self.last)
@@ -90,52 +135,61 @@ class Ledger:
         with self.lock:
             return tuple(describe() for describe in self._history)
 
-    def healthy(self, describe: Callable[[], Step]) -> None:
-        """Take note of a step that was finite."""
+    def healthy(self, describe: Callable[[], Step], units: Callable[[], Mapping[str, Any]] = dict) -> None:
+        """Take note of a step that was finite; `units` tells, by rectifier, which of its units gave something."""
         with self.lock:
             self.in_a_row = 0
             self._history.append(describe)
             if self._early is not None:
-                for warning in self._early.look(describe()):
+                for warning in self._early.look(describe(), units()):
                     LOGGER.warning(warning)
 
-    def trip(self, report: TripReport, describe: Callable[[], Step]) -> TripReport:
-        """Take note of a trip, log it, and decide.
+    def trip(
+        self, report: TripReport, describe: Callable[[], Step], dumped: Callable[[TripReport], TripReport] | None = None
+    ) -> TripReport:
+        """Take note of a trip, write it down, decide, and log it.
+
+        Args:
+            report: What is known of the trip.
+            describe: Describes its step.
+            dumped: Writes the report down and gives it back with what came of that.
 
         Raises:
             NonfiniteTrip: If that is the action, or more than `max_skips` steps in a row have tripped.
         """
+        asked = self.policy.action
         with self.lock:
             self.trips += 1
             self.in_a_row += 1
             self._history.append(describe)
             report = replace(report, in_a_row=self.in_a_row, history=self.history())
-            action = self._action(report)
-            if action in ("skip", "rollback") and self.in_a_row > self.policy.max_skips:
-                action = "raise"
-                note = f"{self.in_a_row} steps in a row have tripped, more than max_skips={self.policy.max_skips}"
-                report = replace(report, notes=(*report.notes, note))
-            report = replace(report, action=action)
+            report = self._followed_by("undecided" if callable(asked) else asked, report)
+            if dumped is not None:
+                report = dumped(report)
+            if callable(asked):
+                chosen = asked(report)
+                action = "skip" if chosen is None else require_action(chosen, "or None, from a callable action")
+                report = self._followed_by(action, report)
             self.last = report
-            self.stopped = action == "stop"
+            self.stopped = report.action == "stop"
         _log(report)
         if self._sink is not None:
             self._sink.write(report.step, trip_values(report))
-        if action == "raise":
+        if report.action == "raise":
             raise NonfiniteTrip(report)
         return report
 
-    def _action(self, report: TripReport) -> str:
-        action = self.policy.action
-        if callable(action):
-            chosen = action(report)
-            return "skip" if chosen is None else require_action(chosen, "or None, from a callable action")
-        return action
+    def _followed_by(self, action: str, report: TripReport) -> TripReport:
+        """The report with what follows, which is an error after too many skips."""
+        if action in ("skip", "rollback") and self.in_a_row > self.policy.max_skips:
+            note = f"{self.in_a_row} steps in a row have tripped, more than max_skips={self.policy.max_skips}"
+            return replace(report, action="raise", notes=(*report.notes, note))
+        return replace(report, action=action)
 
 
 def _log(report: TripReport) -> None:
-    where = report.nonfinite.where if report.nonfinite else None
-    op = report.nonfinite.op if report.nonfinite else None
+    found = report.nonfinite  # whose truth is whether all is finite
+    op, where = (None, None) if found is None else (found.op, found.where)
     LOGGER.log(
         logging.ERROR if report.action in ("raise", "stop") else logging.WARNING,
         "trip step=%d name=%s action=%s in_a_row=%d op=%s where=%s\n%s",

@@ -24,6 +24,7 @@ class Policy:
     dump_dir: str | None = None
     logdir: str | None = None
     early_warnings: bool = False
+    layer_outputs: bool = False
 
     @property
     def may_roll_back(self) -> bool:
@@ -40,6 +41,7 @@ def policy(
     dump_dir: Any,
     logdir: Any = None,
     early_warnings: Any,
+    layer_outputs: Any = False,
 ) -> Policy:
     """The policy, or an error that says what to write instead.
 
@@ -55,8 +57,9 @@ def policy(
     for name, value in (("dump_dir", dump_dir), ("logdir", logdir)):
         if value is not None and not isinstance(value, (str, os.PathLike)):
             raise TypeError(f"{name} must be the path of a directory or None; got {name}={value!r}")
-    if not isinstance(early_warnings, bool):
-        raise TypeError(f"early_warnings must be True or False; got early_warnings={early_warnings!r}")
+    for name, value in (("early_warnings", early_warnings), ("layer_outputs", layer_outputs)):
+        if not isinstance(value, bool):
+            raise TypeError(f"{name} must be True or False; got {name}={value!r}")
     return Policy(
         action=action,
         every=int(every),
@@ -65,6 +68,7 @@ def policy(
         dump_dir=None if dump_dir is None else os.fspath(dump_dir),
         logdir=None if logdir is None else os.fspath(logdir),
         early_warnings=early_warnings,
+        layer_outputs=layer_outputs,
     )
 
 

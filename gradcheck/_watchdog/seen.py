@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +21,8 @@ class Seen:
         healthy: Whether everything was finite. If not, nothing that the step wrote is left.
         describe: Describes the step, when asked.
         found: What was not finite.
-        again: Runs the step again to find the op, and writes a bundle where it is given a directory.
+        again: Runs the step again to find the op.
+        units: For each rectifier, by its layer, which of its units gave something; nothing where that is not known.
         scale: The scale of a LossScaleOptimizer behind the step, if there is one.
     """
 
@@ -29,7 +30,8 @@ class Seen:
     healthy: bool
     describe: Callable[[], Step]
     found: Callable[[], tuple[Range, ...]]
-    again: Callable[[str | None], Again]
+    again: Callable[[], Again]
+    units: Callable[[], Mapping[str, Any]] = dict
     scale: Sequence[float] = ()
 
 

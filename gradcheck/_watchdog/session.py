@@ -1,23 +1,28 @@
-"""A training graph of a session under watch: its writes are gated, and its ops can be asked where a NaN was born."""
+"""A training graph of a session under watch: its writes are gated, and what it takes to find the op is fetched."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import tensorflow as tf
 
-from gradcheck._diagnose.ranges import first_nonfinite, kind_at, range_of
+from gradcheck._errors import GraphUnavailable
 from gradcheck._graph.before import fetched_ops, ops_before
-from gradcheck._graph.evaluate import eagerly
+from gradcheck._graph.evaluate import RUN_ERRORS
+from gradcheck._graph.fetched import of_tensors
 from gradcheck._graph.finite import COUNTED, census, flags
-from gradcheck._graph.provenance import origin
-from gradcheck._graph.structure import CONTINUOUS
-from gradcheck._report.nonfinite import NonfiniteReport, Range
+from gradcheck._report.nonfinite import Range
+from gradcheck._watchdog.again import Again, again_of, first_line
+from gradcheck._watchdog.looked import static_shape
 
 _STARTS = ("VarHandleOp", "VariableV2", "Variable", "Const", "ReadVariableOp", "Placeholder", "Identity")
 _HOLDERS = ("VarHandleOp", "VariableV2", "Variable", "Const")
+_HANDLES = (tf.resource, tf.variant)
 _NEW = COUNTED.index("new")
+_DRAWN = "what is drawn within a loop or a condition was drawn anew to find the op"
 
 
 class SessionWatch:
@@ -30,6 +35,11 @@ class SessionWatch:
 
     Args:
         named: Names and tensors.
+
+    Attributes:
+        counts: To be fetched: a census of each tensor.
+        drawn: To be fetched: what the run took from iterators, queues and random ops, by the names of tensors; empty
+            where all is finite.
     """
 
     def __init__(self, named: Sequence[tuple[str, Any]]) -> None:
@@ -39,14 +49,17 @@ class SessionWatch:
         self._concerned: dict[frozenset[Any], bool] = {}
         before = ops_before(t.op for t in self._tensors)
         gated = list(_writes_to_gate(self._graph, self._tensors, before))
-        looked = [op for op in self._graph.get_operations() if op in before and _can_be_asked(op)]
-        self._outputs = [t for op in looked for t in op.outputs if t.dtype in CONTINUOUS]
-        self.repeats = not any(_takes_a_batch(op) for op in before)
+        takers = [op for op in before if _takes_a_batch(op)]
+        drawn = [t for op in takers if _can_be_fetched(op) for t in op.outputs if t.dtype not in _HANDLES]
+        self._unrepeated = not all(map(_can_be_fetched, takers))
         with self._graph.as_default(), tf.compat.v1.name_scope("gradcheck"), tf.control_dependencies(None):
             finite = tf.reduce_all(flags(self._tensors))
             none = tf.zeros([len(self._tensors), len(COUNTED)], tf.int64)
             self.counts = tf.cond(finite, lambda: none, lambda: tf.stack([census(t) for t in self._tensors]))
-            self._flags = flags(self._outputs)
+            # Handed out only where it is needed.
+            self.drawn = {
+                t.name: tf.cond(finite, partial(tf.zeros, [0], t.dtype), partial(tf.identity, t)) for t in drawn
+            }
             _, alive = tf.raw_ops.Switch(data=tf.constant(True), pred=finite)
             gate = tf.identity(alive).op
         for op in gated:
@@ -64,39 +77,51 @@ class SessionWatch:
         """What was not finite, by the counts of one run."""
         return tuple(
             Range(
-                name=name, dtype=tensor.dtype.name, shape=tuple(d or 0 for d in tensor.shape.as_list()),
+                name=name, dtype=tensor.dtype.name, shape=static_shape(tensor),
                 nan=int(row[0]), posinf=int(row[1]), neginf=int(row[2]),
             )
             for name, tensor, row in zip(self._names, self._tensors, counts, strict=True)
             if row[_NEW]
         )  # fmt: skip
 
-    def located(self, session: Any, feed_dict: Mapping[Any, Any] | None) -> NonfiniteReport | None:
-        """The first op with finite inputs and an output that is not, when the same is fed again."""
-        finite = dict(zip((t.name for t in self._outputs), session.run(self._flags, feed_dict), strict=True))
-        for tensor in self._outputs:
-            inputs = [t for t in tensor.op.inputs if t.dtype in CONTINUOUS]
-            if not finite[tensor.name] and all(finite.get(t.name, True) for t in inputs):
-                return self._described(tensor, inputs, session.run([tensor, *inputs], feed_dict))
-        return None
+    def again(self, session: Any, feed_dict: Mapping[Any, Any] | None, drawn: Mapping[str, Any]) -> Again:
+        """Find the op, on what a run was fed and what it drew; nothing of it has been written."""
+        try:
+            rerun = of_tensors(self._tensors, self._names, session, {**(feed_dict or {}), **drawn})
+        except (GraphUnavailable, *RUN_ERRORS) as error:
+            return Again(notes=(f"the op is not named: {first_line(error)}",))
+        found = again_of(rerun)
+        return replace(found, notes=(*found.notes, _DRAWN)) if self._unrepeated else found
 
-    def _described(self, tensor: Any, inputs: Sequence[Any], values: Sequence[Any]) -> NonfiniteReport:
-        made = origin(self._graph, tensor.op.name, tensor.op.type)
-        with eagerly():
-            output, *given = (tf.constant(v, t.dtype) for v, t in zip(values, (tensor, *inputs), strict=True))
-            index = first_nonfinite(output)
-            same = [index if t.shape == output.shape else None for t in given]
-            return NonfiniteReport(
-                name="session.run",
-                ok=False,
-                place=made.place,
-                forward=made.forward,
-                kind=kind_at(output, index),
-                output=range_of(tensor.name, output, index),
-                index=index,
-                inputs=tuple(range_of(t.name, v, at) for t, v, at in zip(inputs, given, same, strict=True)),
-                layer=made.layer,
-            )
+
+class SessionStates:
+    """The values of all global variables of a graph, kept on the host to be given back.
+
+    Built before the graph is finalized.
+    """
+
+    def __init__(self, graph: Any) -> None:
+        with graph.as_default(), tf.compat.v1.name_scope("gradcheck"), tf.control_dependencies(None):
+            variables = tf.compat.v1.global_variables()
+            self._reads = [v.read_value() for v in variables]
+            self._given = [tf.compat.v1.placeholder(v.dtype.base_dtype, v.shape) for v in variables]
+            writes = [tf.compat.v1.assign(v, p).op for v, p in zip(variables, self._given, strict=True)]
+            self._write = tf.group(*writes)
+        self._kept: list[Any] | None = None
+        self._since = 0
+
+    def keep(self, session: Any, every: int) -> None:
+        """Keep the state before a run, if so many healthy runs have passed since the last one that was kept."""
+        if self._kept is None or self._since >= every:
+            self._kept, self._since = session.run(self._reads), 0
+
+    def healthy(self) -> None:
+        """Count a run that was finite."""
+        self._since += 1
+
+    def restore(self, session: Any) -> None:
+        """Give back what was kept."""
+        session.run(self._write, dict(zip(self._given, self._kept or (), strict=True)))
 
 
 def _descendants(ops: Iterable[Any]) -> set[Any]:
@@ -129,8 +154,8 @@ def _writes(op: Any) -> bool:
     return bool(by_reference or by_handle)
 
 
-def _can_be_asked(op: Any) -> bool:
-    return op._get_control_flow_context() is None and all(not t.dtype._is_ref_dtype for t in op.outputs)
+def _can_be_fetched(op: Any) -> bool:
+    return op._get_control_flow_context() is None
 
 
 def _takes_a_batch(op: Any) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import tensorflow as tf
@@ -37,8 +38,8 @@ class WatchedStep:
         self._ledger = ledger
         self._given = variables
         traced = hasattr(step, "get_concrete_function") or hasattr(step, "captured_inputs")
-        self._dispatch = Dispatch(step, self._names) if traced else None
-        self._eager = EagerStep(step, self._changeable)
+        self._dispatch = Dispatch(step, self._names, ledger.policy) if traced else None
+        self._eager = EagerStep(step, self._changeable, ledger.policy)
         self._good: list[tuple[Any, Any]] = []  # handles with the values of the last good state
         self._since = 0  # healthy steps since then
         self._scales = Scales()
@@ -88,16 +89,16 @@ class WatchedStep:
         stuck = self._scales.stuck(seen.scale, self._ledger.policy.max_skips) if seen.healthy else None
         if seen.healthy and stuck is None:
             self._since += 1
-            self._ledger.healthy(seen.describe)
+            self._ledger.healthy(seen.describe, seen.units)
             return
         looked = Again(notes=(stuck,)) if stuck else Again(notes=(_NOT_AGAIN,))
         if stuck is None and self._ledger.locates:
-            looked = seen.again(self._ledger.policy.dump_dir)
+            looked = seen.again()
         report = TripReport(
             name=self.__name__, step=number, action="raise", found=() if stuck else seen.found(),
-            nonfinite=looked.nonfinite, notes=looked.notes, bundle=looked.bundle,
+            nonfinite=looked.nonfinite, notes=looked.notes,
         )  # fmt: skip
-        report = self._ledger.trip(report, seen.describe)
+        report = self._ledger.trip(report, seen.describe, partial(looked.dumped, self._ledger.policy.dump_dir))
         if report.action == "rollback":
             for handle, value in self._good:
                 write(handle, value)

@@ -15,8 +15,9 @@ from gradcheck._graph.finite import COUNTED
 from gradcheck._graph.guarded import Guarded, read
 from gradcheck._report.nonfinite import Range
 from gradcheck._report.trip import Step
-from gradcheck._watchdog.again import again
+from gradcheck._watchdog.again import Again, again
 from gradcheck._watchdog.names import output_names, variable_names
+from gradcheck._watchdog.policy import Policy
 from gradcheck._watchdog.seen import Seen, layer, scalar
 
 _WORDS = {"change": "change of {}", "value": "new value of {}", "rows": "rows of {}"}
@@ -28,14 +29,15 @@ class Traced:
     Args:
         function: The ConcreteFunction.
         names: Names of variables, by the id of their handles.
+        policy: What is asked for.
 
     Attributes:
         taken: How many flat tensors the function takes besides those that it captures.
     """
 
-    def __init__(self, function: Any, names: Mapping[int, str]) -> None:
+    def __init__(self, function: Any, names: Mapping[int, str], policy: Policy) -> None:
         self.function = function
-        self.guarded = Guarded(function)
+        self.guarded = Guarded(function, layers=policy.layer_outputs, units=policy.early_warnings)
         known = {**variable_names(function.graph.variables), **names}
         outputs = output_names(function.graph)
         captured = function.captured_inputs
@@ -63,7 +65,8 @@ class Traced:
             healthy=outcome.healthy,
             describe=partial(self._step, number, outcome.outputs, outcome.amounts, outcome.changes),
             found=partial(self._found, outcome.counts),
-            again=partial(again, self.function, inputs, {}, number),
+            again=partial(self._again, inputs, outcome.counts),
+            units=partial(self._units, outcome.units),
             scale=() if self._scale is None else (float(read(self._scale)),),
         )
 
@@ -78,6 +81,16 @@ class Traced:
         ]
         return Step(number=number, outputs=tuple(scalars), layers=tuple(layers))
 
+    def _units(self, gave: Any) -> dict[str, Any]:
+        ends = np.cumsum([length for _, length in self.guarded.rectifiers])[:-1]
+        names = [name for name, _ in self.guarded.rectifiers]
+        return dict(zip(names, np.split(gave.numpy(), ends), strict=True)) if names else {}
+
+    def _again(self, inputs: Sequence[Any], counts: Any) -> Again:
+        guarded = [k for k, (_, item) in enumerate(self._items) if item.kind == "guarded"]
+        anywhere = bool((counts.numpy()[guarded, _NEW] > 0).any())
+        return again(self.function, inputs, {}, kernels=self.guarded.kernels, anywhere=anywhere)
+
     def _found(self, counts: Any) -> tuple[Range, ...]:
         rows = counts.numpy()
         return tuple(_range(n, item, row) for (n, item), row in zip(self._items, rows, strict=True) if row[_NEW] > 0)
@@ -87,11 +100,10 @@ _NEW = COUNTED.index("new")
 
 
 def _range(name: str, item: Item, counts: Any) -> Range:
-    shape = (
-        [d or 0 for d in tf.TensorShape(item.value.shape).as_list()] if tf.TensorShape(item.value.shape).rank else []
-    )
+    shape = tf.TensorShape(item.value.shape)
+    known = shape.as_list() if shape.rank else []
     return Range(
-        name=_WORDS.get(item.kind, "{}").format(name), dtype=item.value.dtype.name, shape=tuple(shape),
+        name=_WORDS.get(item.kind, "{}").format(name), dtype=item.value.dtype.name, shape=tuple(d or 0 for d in known),
         nan=int(counts[0]), posinf=int(counts[1]), neginf=int(counts[2]),
     )  # fmt: skip
 

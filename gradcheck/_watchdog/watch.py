@@ -23,6 +23,7 @@ def watch(
     dump_dir: Any = None,
     logdir: Any = None,
     early_warnings: bool = False,
+    layer_outputs: bool = False,
 ) -> WatchedModel | WatchedStep:
     """Put a Keras model or a training step under watch, within a `with`.
 
@@ -37,6 +38,7 @@ def watch(
         dump_dir: As there.
         logdir: As there.
         early_warnings: As there.
+        layer_outputs: As there.
 
     Raises:
         TypeError, ValueError: For misuse, before anything is changed.
@@ -53,7 +55,7 @@ def watch(
     """
     watchdog = Watchdog(
         action, every=every, max_skips=max_skips, snapshot_every=snapshot_every, dump_dir=dump_dir, logdir=logdir,
-        early_warnings=early_warnings,
+        early_warnings=early_warnings, layer_outputs=layer_outputs,
     )  # fmt: skip
     if isinstance(model_or_step, keras.Model):
         return watchdog.fit(model_or_step)

@@ -21,6 +21,7 @@ NAMES = (
     "speed",
     "resnet",
     "watch",
+    "watchdog",
     "tensorboard",
     "farm",
     "peers",

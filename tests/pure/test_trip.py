@@ -53,6 +53,13 @@ def test_every_action_has_its_sentence(action):
     assert line == f"step 1 of f is not finite: {MEANING[action]}"
 
 
+@pytest.mark.parametrize("action", MEANING)
+def test_where_zeros_were_given_nothing_is_said_to_be_unwritten(action):
+    text = str(TripReport(name="guard", step=1, action=action, found=(), zeros=True))
+    assert "nothing was written" not in text
+    assert ("zeros took the place of its gradients" in text) == (action != "raise")
+
+
 def test_a_report_is_not_ok():
     assert not TRIP
     assert TRIP.ok is False

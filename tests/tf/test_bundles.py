@@ -82,6 +82,7 @@ def test_a_bundle_gives_the_same_report(written):
     assert "numpy" in json.loads((path / "rng.json").read_text())
 
 
+@pytest.mark.slow
 def test_the_same_report_comes_from_a_fresh_process(written):
     path, _, report = written
     done = subprocess.run(

@@ -4,7 +4,6 @@ import logging
 
 import keras
 import numpy as np
-import pytest
 import tensorflow as tf
 
 from gradcheck import Watchdog
@@ -19,7 +18,7 @@ def said(norms_by_variable, size=1.0):
         layers = tuple(
             Layer(name=name, norm=norm, ratio=norm / size) for name, norm in zip(norms_by_variable, norms, strict=True)
         )
-        lines += watch.look(Step(number=k + 1, layers=layers))
+        lines += watch.look(Step(number=k + 1, layers=layers), {})
     return lines
 
 
@@ -46,27 +45,48 @@ def test_a_variable_that_never_changes_while_another_does():
     assert said({"v": [1.0] * 30, "w": ([0.0] * 19 + [1.0]) * 1 + [0.0] * 10}) == []
 
 
-@pytest.mark.parametrize("optimizer", [keras.optimizers.SGD(0.05, momentum=0.9), keras.optimizers.Adam(0.01)])
-def test_a_healthy_training_is_silent(optimizer, caplog):
-    keras.utils.set_random_seed(0)
-    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(16, activation="relu"), keras.layers.Dense(1)])
-    optimizer.build(model.trainable_variables)
-    rng = np.random.default_rng(0)
-    x = rng.normal(size=(500, 32, 4)).astype("float32")
+def dying(gave_by_step):
+    """What is said of a rectifier whose units gave something or not, step by step."""
+    watch, lines = EarlyWarnings(), []
+    for k, gave in enumerate(gave_by_step):
+        lines += watch.look(Step(number=k + 1), {"net/relu": np.array(gave, bool)})
+    return lines
 
-    @tf.function
-    def step(x):
-        with tf.GradientTape() as tape:
-            loss = tf.reduce_mean((model(x) - tf.reduce_sum(x, 1, keepdims=True)) ** 2)
-        optimizer.apply(tape.gradient(loss, model.trainable_variables), model.trainable_variables)
-        return loss
 
-    watchdog = Watchdog(early_warnings=True)
-    watched = watchdog.watch(step)
-    with caplog.at_level(logging.WARNING, "gradcheck"):
-        losses = [float(watched(batch)) for batch in x]
-    assert losses[-1] < losses[0] / 10
-    assert (watchdog.trips, caplog.records) == (0, [])
+def test_half_of_the_units_dead_is_said_once_and_fewer_or_resting_ones_are_not():
+    (line,) = dying([[1, 1, 1, 1]] * 5 + [[1, 0, 0, 1]] * 30)
+    said = "2 of its 4 units have given 0 for all of each batch, for 20 steps"
+    assert line == f"early warning rule=dead step=25 layer=net/relu: {said}"
+    assert dying([[1, 0, 1, 1]] * 100) == []
+    assert dying(([[1, 0, 0, 0]] * 19 + [[1, 1, 1, 1]]) * 5) == []  # each gives something now and then
+    assert dying(([[1, 0, 0, 1]] * 15 + [[0, 1, 1, 0]] * 15) * 3) == []  # never half of them at once
+
+
+def test_a_dead_layer_is_said_in_the_log_and_a_half_sleeping_one_is_not(caplog):
+    def trained(bias):
+        model = keras.Sequential(
+            [keras.Input((3,)), keras.layers.Dense(8, "relu", name="first"), keras.layers.Dense(1)], name="net"
+        )
+        model.layers[0].bias.assign(bias)
+        optimizer = keras.optimizers.SGD(0.01)
+        optimizer.build(model.trainable_variables)
+
+        @tf.function
+        def step(x):
+            with tf.GradientTape() as tape:
+                loss = tf.reduce_mean((model(x) - x[:, :1]) ** 2)
+            optimizer.apply(tape.gradient(loss, model.trainable_variables), model.trainable_variables)
+
+        watched = Watchdog(early_warnings=True).watch(step)
+        caplog.clear()
+        with caplog.at_level(logging.WARNING, "gradcheck"):
+            for x in np.random.default_rng(0).normal(size=(25, 8, 3)).astype("float32"):
+                watched(tf.constant(x))
+        return [m for r in caplog.records if "rule=dead" in (m := r.getMessage())]
+
+    (said,) = trained([-50.0] * 8)
+    assert "layer=net/first: 8 of its 8 units" in said
+    assert trained([-50.0] * 3 + [1.0] * 5) == []
 
 
 def test_a_frozen_weight_is_said_in_the_log(caplog):

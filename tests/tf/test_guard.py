@@ -1,5 +1,6 @@
 """`Watchdog.guard`: gradients go through where they are finite, in Python and inside of a tf.function."""
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -89,8 +90,6 @@ def test_raise_comes_before_the_update():
 @pytest.mark.parametrize("jit", [False, True])
 @pytest.mark.parametrize("before", [False, True], ids=["traced by the watch", "traced before"])
 def test_within_a_watched_step_the_whole_step_is_taken_back(jit, before):
-    if jit and before:
-        pytest.skip("refused, see below")
     w, count = tf.Variable([1.0, 1.0, 1.0]), tf.Variable(0)
     watchdog = Watchdog(action="skip")
 
@@ -127,14 +126,149 @@ def test_within_a_watched_step_in_python():
     assert (watchdog.steps, watchdog.trips) == (1, 1)
 
 
+HOW = {
+    "eager": lambda f: f,
+    "function": tf.function,
+    "compiled": lambda f: tf.function(f, jit_compile=True),
+}
+
+
+class Applying:
+    """A step that leaves its update to the watchdog."""
+
+    def __init__(self, watchdog, how, optimizer):
+        self.w = tf.Variable([1.0, 2.0], name="w")
+        self.optimizer = optimizer
+
+        def step(x):
+            with tf.GradientTape() as tape:
+                loss = tf.reduce_sum(tf.sqrt(self.w * x))
+            watchdog.apply(self.optimizer, tape.gradient(loss, [self.w]), [self.w], loss=loss)
+            return loss
+
+        self.step = HOW[how](step)
+
+    @property
+    def bits(self):
+        return [np.asarray(v).tobytes() for v in (self.w, *self.optimizer.variables)]
+
+
+FINE, INFINITE = tf.constant([1.0, 2.0]), tf.constant([0.0, 2.0])
+
+
+class TestApply:
+    @pytest.mark.parametrize("how", HOW)
+    @pytest.mark.parametrize("action", ["skip", "raise"])
+    def test_every_bit_of_weights_slots_and_counts_stays(self, how, action):
+        watchdog = Watchdog(action)
+        applying = Applying(watchdog, how, keras.optimizers.Adam(0.1, amsgrad=True, use_ema=True))
+        applying.step(FINE)
+        before = applying.bits
+        if action == "raise" and how != "compiled":
+            with pytest.raises((NonfiniteTrip, tf.errors.OpError), match="gradient of w"):
+                applying.step(INFINITE)
+        else:
+            applying.step(INFINITE)
+        assert applying.bits == before
+        assert (watchdog.steps, watchdog.trips) == (2, 1)
+        assert [(f.name, f.posinf + f.nan) for f in watchdog.report.found] == [("gradient of w", 1)]
+        assert "nothing was written" in str(watchdog.report)
+        watchdog.reset()
+        applying.step(FINE)
+        assert applying.bits != before
+
+    def test_a_healthy_step_does_what_the_optimizer_does(self):
+        one, other = (keras.optimizers.SGD(0.1, momentum=0.9) for _ in range(2))
+        applying = Applying(Watchdog("skip"), "function", one)
+        w = tf.Variable([1.0, 2.0])
+        for _ in range(3):
+            applying.step(FINE)
+            with tf.GradientTape() as tape:
+                loss = tf.reduce_sum(tf.sqrt(w * FINE))
+            other.apply(tape.gradient(loss, [w]), [w])
+        assert applying.bits[0] == w.numpy().tobytes()
+
+    def test_an_update_by_hand_and_outputs(self):
+        w, slot = tf.Variable([1.0, 1.0, 1.0]), tf.Variable([0.0, 0.0, 0.0])
+        watchdog = Watchdog("skip")
+
+        def update(grads, variables):
+            slot.assign(0.9 * slot + grads[0])
+            variables[0].assign_sub(slot)
+
+        step = tf.function(lambda g, y: watchdog.apply(update, [g], [w], outputs={"layer": y}))
+        step(GOOD, GOOD)
+        before = w.numpy().tobytes(), slot.numpy().tobytes()
+        step(GOOD, BAD)
+        assert (w.numpy().tobytes(), slot.numpy().tobytes()) == before
+        assert [f.name for f in watchdog.report.found] == ["outputs['layer']"]
+
+    def test_zeros_of_guard_move_momentum_and_the_text_says_so(self):
+        """Why there is `apply`."""
+        watchdog, w = Watchdog("skip"), tf.Variable([1.0, 2.0])
+        optimizer = keras.optimizers.SGD(0.1, momentum=0.9)
+        optimizer.apply([tf.constant([1.0, 1.0])], [w])
+        before = w.numpy()
+        optimizer.apply(watchdog.guard([tf.constant([np.nan, 1.0])]), [w])
+        assert (w.numpy() != before).all()
+        assert "zeros took the place of its gradients, and training goes on" in str(watchdog.report)
+
+
+class TestCompiled:
+    """Under XLA nothing can be said to Python: what was found waits until Python looks."""
+
+    def guarded(self, watchdog):
+        return tf.function(lambda x: watchdog.guard([x], loss=tf.reduce_sum(x))[0], jit_compile=True)
+
+    def test_a_trip_that_is_to_raise_holds_all_later_steps_until_somebody_looks(self):
+        watchdog = Watchdog()
+        guarded = self.guarded(watchdog)
+        np.testing.assert_array_equal(guarded(GOOD), GOOD)
+        np.testing.assert_array_equal(guarded(BAD), np.zeros(3))
+        np.testing.assert_array_equal(guarded(GOOD), np.zeros(3))
+        assert watchdog.trips == 1  # looking does not raise
+        with pytest.raises(NonfiniteTrip, match=r"^step 2 of guard is not finite: the step is raised") as raised:
+            watchdog.raise_if_tripped()
+        assert [(f.name, f.nan, f.posinf) for f in raised.value.report.found] == [("loss", 1, 0), ("grads[0]", 1, 1)]
+        watchdog.raise_if_tripped()  # once
+        watchdog.reset()
+        np.testing.assert_array_equal(guarded(GOOD), GOOD)
+        assert (watchdog.steps, watchdog.trips) == (1, 0)
+
+    def test_skips_are_limited_and_off_steps_pass(self):
+        watchdog = Watchdog("skip", max_skips=1, every=2)
+        guarded = self.guarded(watchdog)
+        assert np.isnan(guarded(BAD)).any()
+        np.testing.assert_array_equal(guarded(BAD), np.zeros(3))
+        watchdog.raise_if_tripped()
+        guarded(GOOD), guarded(BAD)
+        guarded(GOOD)
+        np.testing.assert_array_equal(guarded(GOOD), np.zeros(3))
+        with pytest.raises(NonfiniteTrip, match="2 steps in a row have tripped, more than max_skips=1"):
+            watchdog.raise_if_tripped()
+
+    @pytest.mark.parametrize(("action", "after"), [("log", GOOD), ("stop", 0 * GOOD), (lambda report: "log", GOOD)])
+    def test_other_actions(self, action, after):
+        watchdog = Watchdog(action)
+        guarded = self.guarded(watchdog)
+        guarded(BAD)
+        assert watchdog.trips == 1
+        np.testing.assert_array_equal(guarded(GOOD), after)
+        assert watchdog.stopped == (action == "stop")
+
+
 def test_misuse_is_refused():
     watchdog = Watchdog()
     with pytest.raises(ValueError, match=r"^variables must be one per gradient: found 1 variables and 2 gradients$"):
         watchdog.guard([GOOD, GOOD], variables=[V])
     with pytest.raises(TypeError, match=r"found ResourceVariable at position 1; write wd.guard"):
         watchdog.guard([(GOOD, V)])
-    with pytest.raises(ValueError, match=r"put the step under watch instead: wd.watch\(step\)$"):
-        tf.function(lambda x: watchdog.guard([x]), jit_compile=True)(GOOD)
+    with pytest.raises(TypeError, match=r"^optimizer must be a Keras optimizer or a callable .* got int$"):
+        watchdog.apply(3, [GOOD], [V])
+    with pytest.raises(ValueError, match=r"^variables must be one per gradient: found 1 variables and 2 gradients$"):
+        watchdog.apply(keras.optimizers.SGD(), [GOOD, GOOD], [V])
+    with pytest.raises(ValueError, match=r"must not be a LossScaleOptimizer, .*: wd.watch\(step\)$"):
+        watchdog.apply(keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD()), [GOOD], [V])
 
 
 OPTIONS = [
@@ -146,6 +280,7 @@ OPTIONS = [
     ({"snapshot_every": 1.0}, TypeError, "snapshot_every must be a whole number; got snapshot_every=1.0"),
     ({"dump_dir": 3}, TypeError, "dump_dir must be the path of a directory or None; got dump_dir=3"),
     ({"early_warnings": 1}, TypeError, "early_warnings must be True or False; got early_warnings=1"),
+    ({"layer_outputs": "all"}, TypeError, "layer_outputs must be True or False; got layer_outputs='all'"),
 ]  # fmt: skip
 
 

@@ -6,6 +6,7 @@ import tensorflow as tf
 
 import gradcheck
 from gradcheck import NonfiniteTrip
+from gradcheck._replay import replay
 
 v1 = tf.compat.v1
 X = [1.0, 2.0]
@@ -101,6 +102,20 @@ def test_a_checkpoint_holds_the_last_good_state(graph, tmp_path):
     assert all(np.isfinite(saved.get_tensor(name)).all() for name in saved.get_variable_to_shape_map())
 
 
+def test_checkpoints_go_on_with_good_states_also_where_only_every_third_run_is_looked_at(graph, tmp_path):
+    training = Training()
+    hook = gradcheck.hooks.NonfiniteHook(training.loss, training.gradients, action="log", every=3)
+    with v1.train.MonitoredTrainingSession(
+        checkpoint_dir=str(tmp_path), hooks=[hook], save_checkpoint_steps=1, save_summaries_steps=None,
+        log_step_count_steps=None, summary_dir=None,
+    ) as session:  # fmt: skip
+        for x in (X, [0.0, 1.0], [np.nan, 1.0], [0.0, 1.0], X):
+            session.run(training.train, {training.x: x})
+    saved = tf.train.load_checkpoint(str(tmp_path))
+    assert saved.get_tensor("global_step") == 2
+    assert all(np.isfinite(saved.get_tensor(name)).all() for name in saved.get_variable_to_shape_map())
+
+
 def test_stop_ends_the_session(graph):
     training = Training()
     hook = gradcheck.hooks.NonfiniteHook([training.loss], training.gradients, action="stop")
@@ -123,16 +138,52 @@ def test_any_tensor_of_any_shape_and_only_every_nth_run(graph):
     assert [f.neginf for f in raised.value.report.found] == [2]
 
 
-def test_a_batch_that_cannot_be_had_again_is_said(graph):
-    values = v1.data.make_one_shot_iterator(tf.data.Dataset.from_tensors([0.0, 1.0]).repeat()).get_next()
+def test_the_op_is_named_on_the_batch_and_the_numbers_that_the_run_had(graph):
+    batches = tf.data.Dataset.from_tensor_slices([[1.0, 2.0], [0.0, 1.0], [1.0, 2.0]])
+    values = v1.data.make_one_shot_iterator(batches).get_next()
     w = v1.get_variable("w", initializer=[1.0, 1.0])
-    loss = tf.reduce_sum(tf.math.log(w * values))
+    noise = tf.random.uniform([2], 0.5, 1.0)
+    loss = tf.reduce_sum(tf.math.log(w * values) * noise)  # the log
     train = v1.train.MomentumOptimizer(0.1, 0.9).minimize(loss)
     hook = gradcheck.hooks.NonfiniteHook(loss, action="skip")
     with v1.train.MonitoredSession(hooks=[hook]) as session:
         session.run(train)
-        np.testing.assert_array_equal(session.run(w), [1.0, 1.0])
-    assert "takes a batch" in str(hook.report)
+        before = session.run(w)
+        session.run(train)
+        np.testing.assert_array_equal(session.run(w), before)
+        session.run(train)
+        assert (session.run(w) != before).all()
+    found = hook.report.nonfinite
+    assert (found.op_type, found.cause, found.index, hook.report.notes) == ("Log", "singularity", (0,), ())
+    assert "# the log" in found.place.source
+
+
+def test_the_iteration_of_a_loop_is_named_and_the_bundle_replays(graph, tmp_path):
+    x = v1.placeholder(tf.float32, [])
+    w = v1.get_variable("w", initializer=1.0)
+    _, root = tf.while_loop(lambda i, a: i < 4, lambda i, a: (i + 1, tf.sqrt(a - 1.0)), [0, w * x])
+    train = v1.train.GradientDescentOptimizer(0.1).minimize(root)
+    hook = gradcheck.hooks.NonfiniteHook(root, action="skip", dump_dir=tmp_path)
+    with v1.train.MonitoredSession(hooks=[hook]) as session:
+        session.run(train, {x: 8.0})
+    report = hook.report
+    assert (report.nonfinite.op_type, report.nonfinite.cause) == ("Sqrt", "singularity")
+    assert "iteration 3" in report.nonfinite.inside[-1]
+    bundle, again = replay(report.bundle)
+    assert again == report.nonfinite == bundle.report
+
+
+def test_rollback_goes_to_the_values_that_were_kept(graph):
+    training = Training()
+    hook = gradcheck.hooks.NonfiniteHook(training.loss, training.gradients, action="rollback", snapshot_every=2)
+    with v1.train.MonitoredSession(hooks=[hook]) as session:
+        states = []
+        for _ in range(3):  # values are kept before the first run and the third
+            states.append(training.state(session))
+            session.run(training.train, {training.x: X})
+        session.run(training.train, {training.x: [0.0, 1.0]})
+        assert session.run(training.step) == 2
+        assert training.state(session) == states[2]
 
 
 def test_misuse_is_refused(graph):
@@ -146,9 +197,5 @@ def test_misuse_is_refused(graph):
         TypeError, match=r"^gradients must be a list of tensors, or of pairs with variables; got SymbolicTensor$"
     ):
         hook(loss, loss)
-    with pytest.raises(
-        ValueError, match=r"^action 'rollback' is not for a session; restore a checkpoint, or take 'skip'$"
-    ):
-        hook(loss, action="rollback")
     with pytest.raises(ValueError, match=r"^every must be at least 1; got every=0$"):
         hook(loss, every=0)

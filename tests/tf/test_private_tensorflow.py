@@ -31,9 +31,11 @@ from gradcheck._graph import (
 from gradcheck._graph.copies import Copy
 from gradcheck._graph.evaluate import Runner
 from gradcheck._graph.functions import FuncGraph, trace_function
+from gradcheck._graph.guarded import Guarded
 from gradcheck._graph.provenance import place
 from gradcheck._graph.randomness import FROM_PARAMETERS
 from gradcheck._graph.stateless import STATELESS
+from gradcheck._watchdog.deciding import branch
 from gradcheck.tensorboard._transport import Mailbox, default_writer, variants, without_warning
 
 v1 = tf.compat.v1
@@ -360,3 +362,31 @@ def test_keyword_arguments_of_a_custom_gradient_are_refused_in_a_graph_and_can_b
         assert y.op.type == "IdentityN"
         with pytest.raises(ValueError, match="keyword"):
             power(x, exponent=3.0)
+
+
+def test_random_kernels_count_as_generators_do():
+    tf.random.set_seed(3)
+
+    @tf.function
+    def draws():
+        return tf.random.uniform([5]), tf.random.normal([7], dtype=tf.float64), tf.random.truncated_normal([9])
+
+    with purpose("the numbers of random kernels, drawn by ops that are told a state", "_graph/kernels.py"):
+        guarded = Guarded(draws.get_concrete_function())
+        assert len(guarded.kernels) == 3
+        for _ in range(2):
+            for own, found in zip(draws(), guarded([]).outputs, strict=True):
+                np.testing.assert_array_equal(own, found)
+
+
+def test_a_conditional_can_be_left_a_call():
+    @tf.function
+    def chosen(x):
+        return branch(x > 0.0, lambda: [x * 2.0], lambda: [x])[0]
+
+    with purpose("a conditional that is left a call", "_watchdog/deciding.py"):
+        nodes = chosen.get_concrete_function(tf.constant(1.0)).graph.as_graph_def().node
+        (node,) = [n for n in nodes if n.op in ("If", "StatelessIf")]
+        assert "_lower_using_switch_merge" in node.attr
+        assert not node.attr["_lower_using_switch_merge"].b
+        assert chosen(tf.constant(1.0)) == 2.0

@@ -1,9 +1,14 @@
 """Keras' `fit` under watch: it trains as it did, leaves nothing of a bad step, and is as before afterwards."""
 
+import dataclasses
+import errno
 import gc
+import json
+import os
 import subprocess
 import sys
 import weakref
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -13,11 +18,13 @@ from tensorflow.python.eager import context
 
 import gradcheck
 from gradcheck import GradientMismatch, NonfiniteTrip
+from gradcheck._report.trip import TripReport
 
 RNG = np.random.default_rng(0)
 X, Y = RNG.normal(size=(64, 4)).astype("float32"), RNG.normal(size=(64, 2)).astype("float32")
 BAD = X.copy()
 BAD[20, 1] = np.nan  # in the second batch of 16
+WITHOUT = np.delete(X, range(16, 32), 0), np.delete(Y, range(16, 32), 0)
 
 
 def new_model(**options):
@@ -30,6 +37,13 @@ def new_model(**options):
     return model
 
 
+def small_model():
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
+    model.compile("sgd", "mse")
+    return model
+
+
 def state(model):
     return [np.asarray(v).tobytes() for v in (*model.variables, *model.optimizer.variables)]
 
@@ -38,10 +52,14 @@ def fit(model, x=X, **options):
     return model.fit(x, Y, batch_size=16, shuffle=False, verbose=0, **options)
 
 
-WAYS = [{}, {"jit_compile": True}, {"run_eagerly": True}, {"steps_per_execution": 3}]
+WAYS = [
+    pytest.param({}, id="plain"),
+    *(pytest.param({k: v}, id=k, marks=pytest.mark.slow)
+      for k, v in (("jit_compile", True), ("run_eagerly", True), ("steps_per_execution", 3))),
+]  # fmt: skip
 
 
-@pytest.mark.parametrize("options", WAYS, ids=str)
+@pytest.mark.parametrize("options", WAYS)
 def test_a_healthy_fit_is_the_same_to_the_bit_and_fully_undone(options):
     plain, watched = new_model(**options), new_model(**options)
     expected = fit(plain, epochs=2, validation_split=0.25).history
@@ -56,11 +74,10 @@ def test_a_healthy_fit_is_the_same_to_the_bit_and_fully_undone(options):
     assert watched.make_train_function.__func__ is keras.Model.make_train_function
 
 
-@pytest.mark.parametrize("options", WAYS, ids=str)
+@pytest.mark.parametrize("options", WAYS)
 def test_a_bad_batch_is_skipped_as_if_it_had_not_been_there(options):
     plain, watched = new_model(**options), new_model(**options)
-    without = np.delete(X, range(16, 32), 0), np.delete(Y, range(16, 32), 0)
-    plain.fit(*without, batch_size=16, shuffle=False, verbose=0)
+    plain.fit(*WITHOUT, batch_size=16, shuffle=False, verbose=0)
     with gradcheck.watch(watched, action="skip") as watchdog:
         logs = fit(watched, BAD).history
     assert watchdog.trips == 1
@@ -69,7 +86,7 @@ def test_a_bad_batch_is_skipped_as_if_it_had_not_been_there(options):
 
 
 def test_a_trip_raises_out_of_fit_names_the_batch_and_undoes_itself():
-    model = new_model()
+    model = small_model()
     with pytest.raises(NonfiniteTrip, match=r"^step 2 of train_step is not finite") as raised, gradcheck.watch(model):
         fit(model, BAD)
     assert raised.value.report.nonfinite.cause == "input"
@@ -81,7 +98,7 @@ def test_a_trip_raises_out_of_fit_names_the_batch_and_undoes_itself():
 
 
 def test_stop_ends_fit_with_good_weights():
-    model = new_model()
+    model = small_model()
     with gradcheck.watch(model, action="stop") as watchdog:
         history = fit(model, BAD, epochs=5)
     assert len(history.epoch) == 1
@@ -92,7 +109,7 @@ def test_stop_ends_fit_with_good_weights():
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # Keras, saving
 def test_a_backup_outlives_a_trip_that_raises(tmp_path):
     """Keras' BackupAndRestore deletes its files when training ends well, as with TerminateOnNaN."""
-    model = new_model()
+    model = small_model()
     backup = keras.callbacks.BackupAndRestore(str(tmp_path / "backup"), save_freq=1)
     with pytest.raises(NonfiniteTrip), gradcheck.watch(model):
         fit(model, BAD, callbacks=[backup])
@@ -100,9 +117,8 @@ def test_a_backup_outlives_a_trip_that_raises(tmp_path):
 
 
 def test_the_callback_does_the_same_and_undoes_itself_also_when_it_raises():
-    plain, watched = new_model(), new_model()
-    without = np.delete(X, range(16, 32), 0), np.delete(Y, range(16, 32), 0)
-    plain.fit(*without, batch_size=16, shuffle=False, verbose=0)
+    plain, watched = small_model(), small_model()
+    plain.fit(*WITHOUT, batch_size=16, shuffle=False, verbose=0)
     callback = gradcheck.callbacks.WatchdogCallback(action="skip")
     fit(watched, BAD, callbacks=[callback])
     assert state(watched) == state(plain)
@@ -123,7 +139,7 @@ class _nothing:  # noqa: N801
 
 
 def test_train_on_batch_and_a_model_compiled_within():
-    model = new_model()
+    model = small_model()
     with gradcheck.watch(model, action="skip") as watchdog:
         model.train_on_batch(X, Y)
         model.compile(keras.optimizers.Adam(), "mse")
@@ -161,14 +177,14 @@ def test_a_model_with_its_own_train_step():
 
 
 def test_a_model_twice_under_watch_is_refused():
-    model = new_model()
+    model = small_model()
     with gradcheck.watch(model), pytest.raises(ValueError, match=r"is under watch already; leave that scope first$"):
         gradcheck.watch(model).__enter__()
 
 
 def test_nothing_of_ours_is_left_of_a_watch():
     """A FuncGraph per traced step does stay: Keras keeps it, without a watch too."""
-    model = new_model()
+    model = small_model()
     with gradcheck.watch(model):
         fit(model)
         watched = next(
@@ -259,6 +275,13 @@ def new():
         model.compile(keras.optimizers.SGD(0.1, momentum=0.9), "mse")
     return model
 
+def small_model():
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)])
+    model.compile("sgd", "mse")
+    return model
+
+
 def state(model):
     return [np.asarray(c).tobytes() for v in (*model.variables, *model.optimizer.variables)
             for c in getattr(v.value, "_values", [v.value])]
@@ -286,26 +309,103 @@ guarded(*next(batches))
 before = state(watched)
 guarded(*next(batches))
 assert state(watched) == before and own.trips == 1
+assert (watchdog.report.nonfinite.cause, own.report.nonfinite.cause) == ("input", "input")
+
+with strategy.scope():
+    w = keras.Variable([1.0, 2.0], name="w")
+    optimizer = keras.optimizers.SGD(0.01, momentum=0.5)
+    optimizer.build([w])
+held = lambda: [np.asarray(c).tobytes() for v in (w, *optimizer.variables) for c in v.value._values]
+values = lambda *each: strategy.experimental_distribute_values_from_function(
+    lambda context: tf.constant(each[context.replica_id_in_sync_group]))
+good, one_bad = values([1.0, 2.0], [3.0, 4.0]), values([1.0, 2.0], [0.0, 4.0])
+
+def step_with(update):
+    def replica(x):
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_sum(tf.sqrt(w * x))  # the root
+        update(tape.gradient(loss, [w]), loss)
+    return tf.function(lambda x: strategy.run(replica, args=(x,)))
+
+for action in ("skip", "raise"):  # one replica's gradient is infinite: none may write
+    dog = Watchdog(action)
+    applying = step_with(lambda grads, loss: dog.apply(optimizer, grads, [w], loss=loss))
+    applying(good)
+    before = held()
+    try:
+        applying(one_bad)
+        assert action == "skip"
+    except tf.errors.OpError as error:
+        assert action == "raise" and "gradient of w" in str(error)
+    assert held() == before
+    assert (dog.trips, dog.steps) == (1, 2), (dog.trips, dog.steps)
+    assert [f.name for f in dog.report.found] == ["gradient of w"]
+    applying(good)
+    assert held() != before
+
+dog = Watchdog("skip")
+guarding = step_with(lambda grads, loss: optimizer.apply(dog.guard(grads, loss=loss, variables=[w]), [w]))
+guarding(good), guarding(one_bad)
+assert dog.trips == 1 and np.isfinite(w.numpy()).all()
+
+dog = Watchdog("skip")
+watching = dog.watch(step_with(lambda grads, loss: optimizer.apply(grads, [w])))
+watching(good)
+before = held()
+watching(one_bad)
+assert held() == before
+found = dog.report.nonfinite
+assert (found.op_type, found.cause, found.forward.op_type) == ("SqrtGrad", "singularity", "Sqrt"), found
+assert "replica_1" in found.op
 print("done")
 """
 
 
+@pytest.mark.slow
 def test_two_replicas_decide_alike():
     """In a process of its own, since devices are split before TensorFlow starts."""
     _in_a_process(_TWO_DEVICES)
 
 
 def test_a_trip_is_dumped_where_asked(tmp_path):
-    model = new_model()
+    model = small_model()
     with gradcheck.watch(model, action="skip", dump_dir=tmp_path) as watchdog:
         fit(model, BAD)
     assert [str(p) for p in tmp_path.iterdir()] == [watchdog.report.bundle]
+    written = json.loads((Path(watchdog.report.bundle) / "trip.json").read_text())
+    trip = TripReport.from_dict(written)
+    assert (trip.step, trip.action, [s.number for s in trip.history]) == (2, "skip", [1, 2])
+    assert str(dataclasses.replace(trip, bundle=watchdog.report.bundle)) == str(watchdog.report)
+    assert (Path(watchdog.report.bundle) / "report.txt").read_text() == f"{trip}\n"
+
+
+def test_a_full_disk_is_said_and_training_goes_on(tmp_path, monkeypatch):
+    """Each of the writes of a bundle fails, as it does on a disk without room."""
+    writes = {"write_text": Path, "write_bytes": Path, "savez": np, "fsync": os, "mkdir": Path, "rename": Path}
+    plain, watched, failed = small_model(), small_model(), []
+
+    def fails(*args, **kwargs):
+        failed.append(how)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with gradcheck.watch(watched, action="skip", dump_dir=tmp_path / "dumps") as watchdog:
+        for how, owner in writes.items():
+            with monkeypatch.context() as patched:
+                patched.setattr(owner, how, fails)
+                watched.train_on_batch(BAD[16:32], Y[16:32])
+            assert any("No space left on device" in note for note in watchdog.report.notes), how
+            assert watchdog.report.nonfinite.cause == "input"
+            watched.train_on_batch(X[:16], Y[:16])
+            plain.train_on_batch(X[:16], Y[:16])
+    assert set(failed) == set(writes)
+    assert state(watched) == state(plain)
+    assert not list((tmp_path / "dumps").glob("*"))
 
 
 def test_a_dump_that_cannot_be_written_is_said_and_training_goes_on(tmp_path):
     blocked = tmp_path / "file"
     blocked.write_text("no directory")
-    model = new_model()
+    model = small_model()
     with gradcheck.watch(model, action="skip", dump_dir=blocked) as watchdog:
         fit(model, BAD)
     assert watchdog.steps == 4
@@ -329,8 +429,9 @@ class TestGradientChecks:
         assert logged.checks == 2
         assert not logged.report.ok
 
+    @pytest.mark.slow
     def test_training_is_the_same_beside_it_and_beside_the_watchdog(self):
-        plain, checked = new_model(), new_model()
+        plain, checked = small_model(), small_model()
         expected = fit(plain, epochs=2).history
         check = gradcheck.callbacks.GradientCheckCallback(every=3)
         found = fit(checked, epochs=2, callbacks=[gradcheck.callbacks.WatchdogCallback(), check]).history

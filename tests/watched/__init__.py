@@ -1,0 +1,1 @@
+"""Trainings for the watchdog: faults planted in one step of them, and healthy ones."""
