@@ -100,10 +100,10 @@ def reports():
 
 
 def same(one, other):
-    """Equal, and bit for bit: as JSON writes them, every digit of every number."""
+    """Bit for bit: as JSON writes them, every digit of every number."""
     plain, others = one.to_dict(), other.to_dict()
     plain["cost"]["seconds"] = others["cost"]["seconds"] = 0.0
-    return plain == others and one == other
+    return plain == others
 
 
 @pytest.mark.parametrize("workers", [1, 3])
