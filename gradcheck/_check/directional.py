@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from gradcheck._check import entries as entrywise
 from gradcheck._check.findings import OK, from_comparison
-from gradcheck._check.judge import Comparison, Outcome, compare, forgive, needs_a_second_look, worthwhile
+from gradcheck._check.judge import Comparison, Outcome, compare, forgive, is_open, needs_a_second_look, worthwhile
 from gradcheck._check.naming import name_wrong
-from gradcheck._check.scatter import forgivable
+from gradcheck._check.scatter import rounding_of_gradients
 from gradcheck._check.work import Work
 from gradcheck._derivatives.numeric import SECOND_WITNESS, Mover
 from gradcheck._derivatives.point import Reals
@@ -117,7 +117,7 @@ def compare_blocks(work: Work, mover: Mover, blocks: list[list[int]], *, closely
     grain: Any = None
     if mover.large:  # samples cost much: no more of them than entries call for, and close, where they tell most
         target, step = np.maximum(target, 1e-7 * size), mover.first_step / 4
-    hidden = np.zeros(own.shape)
+    hidden, inside = np.zeros(own.shape), np.zeros(own.shape)
     if closely:
         target = 0.01 * target
         heard = mover.rounding_noise(directions, count * k, reduce=lambda samples, _: samples @ every.T)
@@ -127,7 +127,7 @@ def compare_blocks(work: Work, mover: Mover, blocks: list[list[int]], *, closely
         grain = np.broadcast_to(mover.eps * reached, own.shape).reshape(count * k, len(every))
         hidden = np.broadcast_to(16 * mover.eps * reached, own.shape)
         inside = heard.reshape(own.shape) / (0.5 * mover.eps)
-        magnitude = np.maximum(np.maximum(magnitude, np.broadcast_to(reached, own.shape)), inside)
+        magnitude = np.maximum(magnitude, np.broadcast_to(reached, own.shape))
         with np.errstate(divide="ignore", invalid="ignore"):
             pace = np.nan_to_num(np.abs(own) / reached, nan=0.0, posinf=0.0).max(axis=2).reshape(-1)
             step = np.clip(np.where(pace > 0, 0.05 / pace, np.inf), 2.0**-45, SECOND_WITNESS * mover.first_step)
@@ -145,16 +145,16 @@ def compare_blocks(work: Work, mover: Mover, blocks: list[list[int]], *, closely
         return parts
     reached = magnitude.reshape(own.shape)
     for a, part in enumerate(parts):
-        if (part.outcome == Outcome.APART).any():
+        if is_open(part).any():
             spread = np.zeros(part.outcome.shape)
             for b, block in enumerate(blocks):
                 for x in block:
-                    rounded, place = forgivable(work, a)[x], mover.xs.index(x)
+                    rounded, place = rounding_of_gradients(work, a)[x], mover.xs.index(x)
                     if rounded is not None:
                         spread[b] += np.sqrt(moved(place, slice(None)) ** 2 @ (rounded**2).T)
             parts[a] = forgive(
                 part, spread, work.options, dtype=work.dtype(mover.xs[0]), eps=work.gradient_eps,
-                magnitude=reached[:, :, ends[a] : ends[a + 1]],
+                magnitude=reached[:, :, ends[a] : ends[a + 1]], inside=inside[:, :, ends[a] : ends[a + 1]],
             )  # fmt: skip
     return parts
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from gradcheck._check.judge import Comparison, Outcome, compare, forgive, needs_a_second_look, worthwhile
-from gradcheck._check.scatter import forgivable
+from gradcheck._check.judge import Comparison, Outcome, compare, forgive, is_open, needs_a_second_look, worthwhile
+from gradcheck._check.scatter import both_off
 from gradcheck._check.work import Work
 from gradcheck._derivatives.compressed import Plan, elementwise, some_entries
 from gradcheck._derivatives.numeric import Mover
@@ -110,15 +110,14 @@ def compare_some(work: Work, a: int, x: int, c: int, entries: Integers) -> Compa
     )
     column = compare(
         own[:, None], numeric, np.abs(own)[:, None], work.options, dtype=work.dtype(x), eps=work.gradient_eps,
-        magnitude=np.maximum(max(magnitude, swing), inside), typical=rms(every), coarse=work.coarse(x),
-        hidden=16 * mover.eps * swing,
+        magnitude=max(magnitude, swing), typical=rms(every), coarse=work.coarse(x), hidden=16 * mover.eps * swing,
     )  # fmt: skip
-    if (column.outcome == Outcome.APART).any():
-        rounded = forgivable(work, a)[x]
+    if is_open(column).any():
+        rounded = both_off(work, a, work.cotangents[a].weights[c : c + 1])[x]
         if rounded is not None:
             column = forgive(
-                column, (rounded[c][entries] * scales)[:, None], work.options, dtype=work.dtype(x),
-                eps=work.gradient_eps, magnitude=max(magnitude, swing, rms(every)),
+                column, (rounded[0][entries] * scales)[:, None], work.options, dtype=work.dtype(x),
+                eps=work.gradient_eps, magnitude=max(magnitude, swing, rms(every)), inside=inside,
             )  # fmt: skip
     return Comparison(**{name: getattr(column, name).T for name in Comparison.__slots__})
 

@@ -16,12 +16,13 @@ from gradcheck._check.judge import (
     compare,
     constant_factor,
     forgive,
+    is_open,
     needs_a_second_look,
     worthwhile,
 )
 from gradcheck._check.naming import conclude
 from gradcheck._check.pictures import with_map
-from gradcheck._check.scatter import gradient_rounding
+from gradcheck._check.scatter import both_off
 from gradcheck._check.work import Work
 from gradcheck._derivatives.analytic import analytic
 from gradcheck._derivatives.compressed import jacobian, pairs, some_entries
@@ -42,6 +43,8 @@ def analytic_rows(work: Work, a: int, *, wide: bool = True) -> list[Reals | None
         [g.value for g in analytic(work.point, a, np.eye(min(_ROWS, m - k), m, k), work.shapes[a], wide=wide)]
         for k in range(0, m, _ROWS)
     ]
+    if not parts:
+        return [None] * len(work.traced.sources)
     if len(parts) == 1:  # no copy of what may be the largest array of all
         return parts[0]
     return [
@@ -167,22 +170,19 @@ def _columns_alone(
         swing=swing,
         step=mover.witness_step(place, slopes),
     )
-    magnitude, typical = (
-        np.maximum(np.maximum(magnitude, swing[None]), inside),
-        entries.rms(matrix * mover.scales[place]),
-    )
+    magnitude, typical = np.maximum(magnitude, swing[None]), entries.rms(matrix * mover.scales[place])
     alone = compare(
         own, numeric, np.abs(own), work.options, dtype=work.dtype(x), eps=work.gradient_eps, magnitude=magnitude,
         typical=typical, coarse=work.coarse(x), hidden=16 * mover.eps * swing[None],
     )  # fmt: skip
-    apart = np.flatnonzero((alone.outcome == Outcome.APART).any(axis=0))[:_ALONE]
-    rounded = gradient_rounding(work, a, np.eye(m)[apart])[x] if apart.size else None
+    rows = np.flatnonzero(is_open(alone).any(axis=0))[:_ALONE]
+    rounded = both_off(work, a, np.eye(m)[rows])[x] if rows.size else None
     if rounded is not None:
         spread = np.zeros(own.shape)
-        spread[:, apart] = rounded[:, columns].T * mover.scales[place][columns, None]
+        spread[:, rows] = rounded[:, columns].T * mover.scales[place][columns, None]
         alone = forgive(
             alone, spread, work.options, dtype=work.dtype(x), eps=work.gradient_eps,
-            magnitude=np.maximum(magnitude, typical),
+            magnitude=np.maximum(magnitude, typical), inside=inside,
         )  # fmt: skip
     keep = ~np.isin(found.columns, columns)
     joined = Comparison(
@@ -191,8 +191,8 @@ def _columns_alone(
             for n in Comparison.__slots__
         }
     )
-    rows = np.concatenate([found.rows[keep], np.tile(np.arange(m), len(columns))])
-    return _conclude(work, a, x, joined, rows, np.concatenate([found.columns[keep], np.repeat(columns, m)]))
+    every = np.concatenate([found.rows[keep], np.tile(np.arange(m), len(columns))])
+    return _conclude(work, a, x, joined, every, np.concatenate([found.columns[keep], np.repeat(columns, m)]))
 
 
 def _conclude(work: Work, a: int, x: int, comparison: Comparison, rows: Integers, columns: Integers) -> Finding:

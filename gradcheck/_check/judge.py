@@ -148,24 +148,40 @@ def _resolution(options: Options, dtype: str, eps: float) -> float:
 
 
 def forgive(
-    comparison: Comparison, rounding: Any, options: Options, *, dtype: str, eps: float, magnitude: Any
+    comparison: Comparison, rounding: Any, options: Options, *, dtype: str, eps: float, magnitude: Any, inside: Any
 ) -> Comparison:
-    """The comparison where so much of a disagreement is forgiven as rounding of the analytic side was measured to be.
+    """The comparison with what rounding of the analytic side, as it was measured, explains.
+
+    So much of a disagreement is forgiven. And a derivative of which both sides show rounding alone is zero, not open.
 
     Args:
-        comparison: Of which some may be apart.
+        comparison: Of which some may be apart or undecided.
         rounding: How far it may put the analytic values off.
         options, dtype, eps: As of `compare`.
         magnitude: Of the function's own value or of derivatives nearby: where rounding is no small part of that, or of
             the derivative itself, nothing is decided.
+        inside: Size of the numbers whose rounding is heard inside the function.
     """
+    resolution = _resolution(options, dtype, eps)
     apart = comparison.outcome == Outcome.APART
     allowed = np.where(apart, comparison.allowed + rounding, comparison.allowed)
-    scale = np.maximum(np.maximum(np.abs(comparison.analytic), np.abs(comparison.numeric)), magnitude)
-    small = rounding <= _resolution(options, dtype, eps) * scale
+    size = np.maximum(np.abs(comparison.analytic), np.abs(comparison.numeric))
+    small = rounding <= resolution * np.maximum(size, magnitude)
     within = apart & (np.abs(comparison.analytic - comparison.numeric) <= allowed)
     outcome = np.where(within, np.where(small, Outcome.AGREES, Outcome.UNDECIDED), comparison.outcome)
+    reached = SAFETY * comparison.error
+    nothing = (rounding > 0) & (np.abs(comparison.analytic) <= rounding) & (np.abs(comparison.numeric) <= reached)
+    nothing &= reached <= resolution * inside
+    nothing |= (comparison.analytic == 0) & (comparison.numeric == 0) & (inside == 0)  # it does not move at all
+    nothing &= comparison.outcome == Outcome.UNDECIDED
+    outcome = np.where(nothing, Outcome.AGREES, outcome)
     return replace(comparison, outcome=outcome, allowed=np.where(within, allowed, comparison.allowed))
+
+
+def is_open(comparison: Comparison) -> NDArray[np.bool_]:
+    """Comparisons of which `forgive` may settle some."""
+    open_ones: NDArray[np.bool_] = (comparison.outcome == Outcome.APART) | (comparison.outcome == Outcome.UNDECIDED)
+    return open_ones
 
 
 def needs_a_second_look(comparison: Comparison) -> NDArray[np.bool_]:

@@ -10,7 +10,7 @@ import numpy as np
 
 from gradcheck._check import entries
 from gradcheck._check.findings import finding, position
-from gradcheck._check.scatter import forgivable, gradient_rounding, nearby_runs, rounded_runs
+from gradcheck._check.scatter import nearby_runs, rounded_off, rounded_runs, rounding_of_gradients
 from gradcheck._check.work import Work, eps_of
 from gradcheck._derivatives.point import Reals, from_reals
 from gradcheck._graph.rounding import coarsest_spacing
@@ -93,7 +93,7 @@ def _least_explained(work: Work, a: int, x: int, gaps: Reals) -> int | None:
     """The entry whose departure from linearity rounding explains least; None where it explains all of them."""
     cotangents = work.cotangents[a]
     combined = (cotangents.combined @ cotangents.weights)[None]
-    rounding = gradient_rounding(work, a, np.concatenate([cotangents.weights, combined]))[x]
+    rounding = rounded_off(work, a, np.concatenate([cotangents.weights, combined]))[x]
     if rounding is None:
         return int(np.argmax(gaps))
     beyond = gaps - np.abs(cotangents.combined) @ rounding[:-1] - rounding[-1]
@@ -219,7 +219,7 @@ def _least_eps(work: Work) -> float:
 
 def _is_nothing(work: Work, a: int, x: int) -> bool:
     """Whether the exact gradient is zero: its terms cancel to what float64 rounds, as those of a narrow one may too."""
-    wide, rounding = work.cotangents[a].wide[x].value, forgivable(work, a)[x]
+    wide, rounding = work.cotangents[a].wide[x].value, rounding_of_gradients(work, a)[x]
     return wide is None or rounding is None or bool(np.linalg.norm(wide[0]) <= np.linalg.norm(rounding[0]))
 
 

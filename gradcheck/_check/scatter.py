@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -21,35 +21,48 @@ _UNIT = 2.0**-52
 _COARSER = 8.0  # than float64, which would round the factors away
 
 
-def forgivable(work: Work, a: int) -> list[Reals | None]:
-    """What `gradient_rounding` gives for the cotangents of an output; measured once."""
+def rounding_of_gradients(work: Work, a: int) -> list[Reals | None]:
+    """What `rounded_off` gives for the cotangents of an output; measured once."""
     if a not in work.roundings:
-        work.roundings[a] = gradient_rounding(work, a, work.cotangents[a].weights)
+        work.roundings[a] = rounded_off(work, a, work.cotangents[a].weights)
     return work.roundings[a]
 
 
-def gradient_rounding(work: Work, a: int, weights: Reals) -> list[Reals | None]:
-    """Per x, how far rounding may put its gradients off for some cotangents, [c, n]; None where there are none.
+def rounded_off(work: Work, a: int, weights: Reals) -> list[Reals | None]:
+    """Per x, how far float64 rounding may put its gradients off for some cotangents, [c, n]; None where there are none.
 
     Measured by letting the twin round at random, which shows what a gradient loses where large terms cancel in it, and
     at points that differ by rounding, which shows what kernels such as that of an inverse lose inside.
-
-    The twin of a narrow function takes constants as they are rounded, in the function and in its gradient; where both
-    hold the same number, rounded apart (2/sqrt(pi) in erf, say), that shows as a difference that is no defect.
     """
-    base = analytic(work.point, a, weights, work.shapes[a], wide=True)
     coarse = rounded_runs(work, a, weights, range(_RUNS), unit=_COARSER * _UNIT)
-    plain = nearby_runs(work, a, weights, np.random.default_rng(0), _RUNS, _UNIT)
-    if work.point.narrow:
-        plain += rounded_runs(work, a, weights, range(_RUNS), constants=True)
+    near = nearby_runs(work, a, weights, np.random.default_rng(0), _RUNS, _UNIT)
+    found = [_scatter(work, a, weights, coarse), _scatter(work, a, weights, near)]
+    return [None if c is None or n is None else np.maximum(c / _COARSER, n) for c, n in zip(*found, strict=True)]
+
+
+def constants_off(work: Work, a: int, weights: Reals) -> list[Reals | None]:
+    """Per x, how far the rounding of constants may put the gradients of a narrow function off, [c, n].
+
+    The twin takes constants as they are rounded, in the function and in its gradient; where both hold the same number,
+    rounded apart (2/sqrt(pi) in erf, say), that shows as a difference that is no defect. None where nothing is narrow.
+    """
+    if not work.point.narrow:
+        return [None] * len(work.traced.sources)
+    return _scatter(work, a, weights, rounded_runs(work, a, weights, range(_RUNS), constants=True))
+
+
+def both_off(work: Work, a: int, weights: Reals) -> list[Reals | None]:
+    """The sum of `rounded_off` and `constants_off`."""
+    found = zip(rounded_off(work, a, weights), constants_off(work, a, weights), strict=True)
+    return [own if constants is None or own is None else own + constants for own, constants in found]
+
+
+def _scatter(work: Work, a: int, weights: Reals, runs: Sequence[list[Gradient]]) -> list[Reals | None]:
+    """Per x, the largest difference between some runs and the plain gradients, and a good part more."""
     found: list[Reals | None] = []
-    for x, gradient in enumerate(base):
-        gaps = [
-            np.abs(value - gradient.value) / coarser
-            for runs, coarser in ((coarse, _COARSER), (plain, 1.0))
-            for run in runs
-            if (value := run[x].value) is not None and gradient.value is not None
-        ]
+    for x, plain in enumerate(analytic(work.point, a, weights, work.shapes[a], wide=True)):
+        values = [run[x].value for run in runs]
+        gaps = [np.abs(v - plain.value) for v in values if v is not None and plain.value is not None]
         found.append(_FACTOR * np.nan_to_num(np.max(gaps, axis=0), posinf=0.0) if gaps else None)
     return found
 

@@ -59,7 +59,7 @@ class Work:
     shapes: list[list[tuple[int, ...]]]  # per output, the shapes of its tensors
     cotangents: list[Cotangents] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    roundings: dict[int, list[Reals | None]] = field(default_factory=dict)  # per output, see `scatter.forgivable`
+    roundings: dict[int, list[Reals | None]] = field(default_factory=dict)  # per output, see `scatter`
     reaches: dict[int, Reals] = field(default_factory=dict)
     plans: dict[int, Plan] = field(default_factory=dict)  # per x, which entries move together
 

@@ -352,7 +352,7 @@ MODELS = (
     model("bfloat16 throughout", policy("bfloat16", perceptron)),
     model("convolutions in training", small_cnn, training=True),
     model("larger perceptron",
-          stack(lambda: layers.Dense(256, activation="relu"), lambda: layers.Dense(256, activation="relu"),
+          stack(lambda: layers.Dense(160, activation="relu"), lambda: layers.Dense(160, activation="relu"),
                 lambda: layers.Dense(10), shape=(64,), batch=8)),
     model("deep network of relu", stack(*[lambda: layers.Dense(24, activation="relu")] * 12, shape=(24,), batch=4)),
 )  # fmt: skip

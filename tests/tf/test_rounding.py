@@ -78,3 +78,43 @@ def test_what_such_a_gradient_is_forgiven_hides_no_defect(mode):
     report = check_gradients(determinant, [ALIKE], mode=mode)
     assert report.verdict is Verdict.MISMATCH
     assert report.findings[0].index in {(k, k) for k in range(4)}
+
+
+def normalized_then_summed(x, bias):
+    shifted = x + bias
+    mean, variance = tf.nn.moments(shifted, [0])
+    return tf.reduce_sum((shifted - mean) / tf.sqrt(variance + tf.cast(1e-3, x.dtype)), axis=1) ** 2
+
+
+NOTHING = {
+    "a sum of softmax": (lambda x: tf.reduce_sum(tf.nn.softmax(x)), [np.array([0.3, -1.2, 0.7])]),
+    "two ways to a logarithm": (
+        lambda x: tf.reduce_logsumexp(x) - tf.math.log(tf.reduce_sum(tf.exp(x))),
+        [np.array([0.3, -1.2, 0.7])],
+    ),
+    "a bias before a batch norm": (
+        normalized_then_summed,
+        [np.random.default_rng(0).normal(size=(6, 3)), np.array([0.1, -0.2, 0.3])],
+    ),
+}
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("mode", ["directional", "elementwise", "jacobian"])
+@pytest.mark.parametrize("name", NOTHING)
+def test_a_gradient_that_cancels_to_nothing_matches(name, mode, dtype):
+    fn, inputs = NOTHING[name]
+    report = check_gradients(fn, [x.astype(dtype) for x in inputs], mode=mode)
+    assert {finding.verdict for finding in report.findings} == {Verdict.MATCH}
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("mode", ["directional", "elementwise", "jacobian"])
+def test_a_gradient_that_should_cancel_to_nothing_and_does_not_is_wrong(mode, dtype):
+    @tf.custom_gradient
+    def softmax(x):
+        y = tf.nn.softmax(x)
+        return y, lambda up: y * (up - tf.reduce_sum(up * y) * (1 - 1e-4))
+
+    report = check_gradients(lambda x: tf.reduce_sum(softmax(x)), [np.array([0.3, -1.2, 0.7], dtype)], mode=mode)
+    assert report.verdict is Verdict.MISMATCH
