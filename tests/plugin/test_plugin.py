@@ -36,7 +36,9 @@ def project(pytester, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", ROOT)
     monkeypatch.setenv("TF_CPP_MIN_LOG_LEVEL", "3")
     monkeypatch.setenv("COLUMNS", "200")
-    monkeypatch.delenv("PYTEST_ADDOPTS", raising=False)
+    # Where CI or BUILD_NUMBER is set, pytest prints whole messages in its summary.
+    for name in ("PYTEST_ADDOPTS", "CI", "BUILD_NUMBER"):
+        monkeypatch.delenv(name, raising=False)
     pytester.makefile(".ini", pytest=INI)
     return pytester
 
