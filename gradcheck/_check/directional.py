@@ -17,6 +17,8 @@ from gradcheck._check.scatter import rounding_of_gradients
 from gradcheck._check.work import Work
 from gradcheck._derivatives.numeric import SECOND_WITNESS, Mover
 from gradcheck._derivatives.point import Reals
+from gradcheck._numerics.directions import blocks as in_cache
+from gradcheck._numerics.directions import eighths
 from gradcheck._results import Finding, Verdict
 
 _CONSTANTS = (
@@ -81,20 +83,23 @@ def compare_blocks(work: Work, mover: Mover, blocks: list[list[int]], *, closely
     """For every output, comparisons of shape [blocks, directions, cotangents]."""
     count, k = len(blocks), work.options.directions
     # Of several sizes, so that no two entries can cancel exactly in all of them; quarters keep steps exact.
-    sizes = np.array([-7, -6, -5, -4, 4, 5, 6, 7], np.int8)
-    quarters = [sizes[work.rng.integers(0, len(sizes), (k, b.size), np.uint8)] for b in mover.base]
+    drawn = [eighths(work.rng, (k, b.size)) for b in mover.base]
     members = [{mover.xs.index(x) for x in block} for block in blocks]
 
     def moved(place: int, some: NDArray[np.int64] | slice) -> Reals:
         """Directions in one source; made when they are needed, for those of a large model fill the memory."""
-        along: Reals = quarters[place][some] * (mover.scales[place] / 4)
+        along: Reals = drawn[place][some] * mover.scales[place]
+        along *= 0.25
         return along
 
     def directions(groups: NDArray[np.int64]) -> list[Reals | None]:
         result: list[Reals | None] = []
-        for place in range(len(quarters)):
+        for place in range(len(drawn)):
             inside = np.array([place in members[g // k] for g in groups])
-            result.append(np.where(inside[:, None], moved(place, groups % k), 0.0) if inside.any() else None)
+            along = moved(place, groups % k) if inside.any() else None
+            if along is not None and not inside.all():
+                along[~inside] = 0.0
+            result.append(along)
         return result
 
     weights = [work.full_weights(a) for a in range(len(work.cotangents))]
@@ -107,8 +112,10 @@ def compare_blocks(work: Work, mover: Mover, blocks: list[list[int]], *, closely
             for x in block:
                 gradient, place = entrywise.gradient_of(work, a, x), mover.xs.index(x)
                 span = slice(ends[a], ends[a + 1])
-                own[b, :, span] += moved(place, slice(None)) @ gradient.T
-                size[b, :, span] += ((gradient * mover.scales[place]) ** 2).sum(axis=1)
+                for some in in_cache(gradient.shape[1]):
+                    scaled = gradient[:, some] * mover.scales[place][some]
+                    own[b, :, span] += drawn[place][:, some] @ (0.25 * scaled.T)
+                    size[b, :, span] += np.square(scaled).sum(axis=1)
     size = np.sqrt(size)
     magnitude = np.broadcast_to(np.linalg.norm(every * mover.outputs, axis=1), own.shape)
     noise = 0.5 * mover.eps * (magnitude + np.concatenate([work.reach(a) for a in range(len(weights))]))

@@ -13,7 +13,7 @@ from gradcheck._check.work import Work
 from gradcheck._derivatives.compressed import Plan, elementwise, some_entries
 from gradcheck._derivatives.numeric import Mover
 from gradcheck._derivatives.point import Reals
-from gradcheck._numerics.directions import rademacher
+from gradcheck._numerics.directions import blocks, rademacher
 
 Integers = NDArray[np.int64]
 _FRONTIER = 32  # suspicious subsets that are halved at a time,
@@ -37,7 +37,8 @@ class Wrong:
 
 def rms(values: Reals) -> float:
     """The root of the mean square; 0 of nothing."""
-    return float(np.sqrt(np.mean(np.square(values)))) if values.size else 0.0
+    flat = values.reshape(-1)
+    return float(np.sqrt(sum(np.square(flat[part]).sum() for part in blocks(flat.size)) / max(1, flat.size)))
 
 
 def compare_entries(work: Work, a: int, x: int, c: int, plan: Plan) -> Comparison:

@@ -14,6 +14,7 @@ from gradcheck._check.scatter import nearby_runs, rounded_off, rounded_runs, rou
 from gradcheck._check.work import Work, eps_of
 from gradcheck._derivatives.point import Reals, from_reals
 from gradcheck._graph.rounding import coarsest_spacing
+from gradcheck._numerics.directions import blocks
 from gradcheck._results import Finding, Verdict
 
 Pair = tuple[int, int]
@@ -34,8 +35,7 @@ def unstable(work: Work, findings: dict[Pair, Finding]) -> None:
             if (a, x) in findings:
                 continue
             values = gradient.value
-            gap = float(np.max(np.abs(values[-1] - values[0]), initial=0.0)) if values is not None else 0.0
-            scale = float(np.max(np.abs(values[0]), initial=0.0)) if values is not None else 0.0
+            gap, scale = _apart(values) if values is not None else (0.0, 0.0)
             if moved > 1e3 * eps * size:
                 findings[a, x] = _differs(
                     work, a, x, f"two runs of the function at the same point differ by {moved:.1e}"
@@ -46,6 +46,15 @@ def unstable(work: Work, findings: dict[Pair, Finding]) -> None:
                 work.notes.append(
                     f"two runs differ by {max(moved, gap):.1e}, which is rounding: sums are taken in varying order"
                 )
+
+
+def _apart(values: Reals) -> tuple[float, float]:
+    """How far the last row is from the first, and how large that is, at most."""
+    gap = scale = 0.0
+    for part in blocks(values.shape[1]):
+        gap = max(gap, float(np.max(np.abs(values[-1, part] - values[0, part]))))
+        scale = max(scale, float(np.max(np.abs(values[0, part]))))
+    return gap, scale
 
 
 def _differs(work: Work, a: int, x: int, reason: str) -> Finding:
@@ -63,16 +72,13 @@ def nonlinear(work: Work, findings: dict[Pair, Finding]) -> None:
         for x, values in enumerate(cotangents.tried):
             if (a, x) in findings or values is None or not values.size:
                 continue
-            expected = cotangents.combined @ values[:c]
-            terms = np.abs(cotangents.combined) @ np.abs(values[:c])
-            scale = _scale(work, x)
-            gap = np.abs(values[c] - expected) * scale
-            entry: int | None = int(np.argmax(gap))
             eps = work.gradient_eps
+            gap, own = _departure(cotangents.combined, values, _scale(work, x))
             # A gradient that is truly zero is rounding alone, of the size of what was cancelled on the way to it.
-            own = float(np.max(np.maximum(terms, np.abs(values[c])) * scale))
             cancelled = 1e3 * eps * (_magnitude(work, a) + float(np.max(work.reach(a))))
-            if gap[entry] > max(np.sqrt(eps) * own, cancelled) and gap[entry] > 1e3 * eps * _swing(work, a, x):
+            if gap > max(np.sqrt(eps) * own, cancelled) and gap > 1e3 * eps * _swing(work, a, x):
+                expected = cotangents.combined @ values[:c]
+                terms = np.abs(cotangents.combined) @ np.abs(values[:c])
                 entry = _least_explained(work, a, x, np.abs(values[c] - expected))
                 if entry is None:
                     continue
@@ -87,6 +93,18 @@ def nonlinear(work: Work, findings: dict[Pair, Finding]) -> None:
                     "what linearity asks for is another value",
                     hint="the upstream gradient is ignored, or used other than as a factor",
                 )  # fmt: skip
+
+
+def _departure(factors: Reals, values: Reals, scale: Reals | float) -> tuple[float, float]:
+    """How far the last row is from the combination of the others, and the size of what is combined, at most."""
+    gap = own = 0.0
+    for part in blocks(values.shape[1]):
+        rows, last = values[:-1, part], values[-1, part]
+        unit = scale if isinstance(scale, float) else scale[part]
+        terms = np.maximum(np.abs(factors) @ np.abs(rows), np.abs(last))
+        gap = max(gap, float(np.max(np.abs(last - factors @ rows) * unit)))
+        own = max(own, float(np.max(terms * unit)))
+    return gap, own
 
 
 def _least_explained(work: Work, a: int, x: int, gaps: Reals) -> int | None:
@@ -164,10 +182,16 @@ def _is_plainly_rounding(work: Work, a: int, x: int) -> bool:
     native, wide = work.cotangents[a].native[x].value, work.cotangents[a].wide[x].value
     if located is None or not located[0].large or native is None or wide is None or not wide.size:
         return False
-    gap = np.abs(native[0] - wide[0])
-    cancelled = 64 * eps_of(work.dtype(x)) * (_magnitude(work, a) + float(np.max(work.reach(a)))) / _scale(work, x)
-    kept = np.maximum(_PLAIN_ENTRY * np.maximum(np.abs(wide[0]), entries.rms(wide[0])), cancelled)
-    return bool(np.all(gap <= kept) and np.linalg.norm(gap) <= np.linalg.norm(np.maximum(_PLAIN * wide[0], cancelled)))
+    cancelled = 64 * eps_of(work.dtype(x)) * (_magnitude(work, a) + float(np.max(work.reach(a))))
+    typical, scales = entries.rms(wide[0]), located[0].scales[located[1]]
+    apart = allowed = 0.0
+    for part in blocks(wide.shape[1]):
+        gap, size, unit = np.abs(native[0, part] - wide[0, part]), np.abs(wide[0, part]), cancelled / scales[part]
+        if not np.all(gap <= np.maximum(_PLAIN_ENTRY * np.maximum(size, typical), unit)):
+            return False
+        apart += float(np.sum(np.square(gap)))
+        allowed += float(np.sum(np.square(np.maximum(_PLAIN * size, unit))))
+    return apart <= allowed
 
 
 def _gap(work: Work, a: int, x: int) -> tuple[Reals, Reals]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import contextlib
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -13,7 +14,7 @@ from gradcheck._check.work import Work, eps_of
 from gradcheck._derivatives.analytic import Gradient, analytic
 from gradcheck._derivatives.point import Reals, as_reals, from_reals
 from gradcheck._graph.evaluate import RUN_ERRORS
-from gradcheck._graph.rounding import with_rounding
+from gradcheck._graph.rounding import SEED, with_rounding
 
 _RUNS = 6
 _FACTOR = 3.0  # times the largest scatter among the runs
@@ -68,21 +69,23 @@ def _scatter(work: Work, a: int, weights: Reals, runs: Sequence[list[Gradient]])
 
 
 def rounded_runs(
-    work: Work, a: int, weights: Reals, seeds: Iterable[int], *, unit: float | None = None, constants: bool = False
+    work: Work, a: int, weights: Reals, seeds: Sequence[int], *, unit: float | None = None, constants: bool = False
 ) -> list[list[Gradient]]:
     """Gradients of the twin with random rounding, one run per seed; runs that cannot be made are left out.
 
     Rounding may change a number that decides a shape, such as the limit of a floating range. Arguments as of
     `gradcheck._graph.rounding.with_rounding`.
     """
+    rounding = partial(with_rounding, unit=unit, constants=constants)
+    if not work.point.program(wide=True).functions:
+        moved = {SEED: np.repeat(np.array(seeds, np.int32), len(weights))}
+        key = ("rounded at random", unit, constants)
+        with contextlib.suppress(*RUN_ERRORS):
+            return _several(work, a, weights, len(seeds), moved=moved, rounding=(key, partial(rounding, seed=None)))
     runs = []
     for seed in seeds:
-        rounding = partial(with_rounding, seed=seed, unit=unit, constants=constants)
-        try:
-            found = analytic(work.point, a, weights, work.shapes[a], wide=True, rounding=rounding)
-        except RUN_ERRORS:
-            continue
-        runs.append(found)
+        with contextlib.suppress(*RUN_ERRORS):
+            runs += _several(work, a, weights, 1, rounding=(None, partial(rounding, seed=seed)))
     return runs
 
 
@@ -98,7 +101,12 @@ def nearby_runs(
             factors = 1 + (eps or eps_of(source.dtype.name)) * rng.integers(-2, 3, (count, reals.size))
             near = from_reals(reals * factors, value.shape, value.dtype, lead=1)
             moved[source.argument] = np.repeat(near, len(weights), axis=0)
-    found = analytic(work.point, a, np.tile(weights, (count, 1)), work.shapes[a], wide=True, moved=moved)
+    return _several(work, a, weights, count, moved=moved)
+
+
+def _several(work: Work, a: int, weights: Reals, count: int, **options: Any) -> list[list[Gradient]]:
+    """Gradients of the twin, several runs in one batch; options as of `analytic`."""
+    found = analytic(work.point, a, np.tile(weights, (count, 1)), work.shapes[a], wide=True, **options)
     k = len(weights)
     return [
         [g if g.value is None else replace(g, value=g.value[run * k : run * k + k]) for g in found]

@@ -15,7 +15,7 @@ from gradcheck._derivatives.numeric import Mover
 from gradcheck._derivatives.point import Point, Reals, as_reals
 from gradcheck._graph.program import prune
 from gradcheck._graph.trace import Traced
-from gradcheck._numerics.directions import rademacher
+from gradcheck._numerics.directions import blocks, rademacher
 
 _EPS = {"float16": 2.0**-10, "bfloat16": 2.0**-7, "float32": 2.0**-23, "complex64": 2.0**-23}
 
@@ -100,7 +100,8 @@ class Work:
                 for x, base in zip(one.xs, one.base, strict=True):
                     gradient = self.cotangents[a].wide[x].value
                     if gradient is not None:
-                        total += ((gradient * base) ** 2).sum(axis=1)
+                        for part in blocks(base.size):
+                            total += np.square(gradient[:, part] * base[part]).sum(axis=1)
             self.reaches[a] = np.sqrt(total)
         return self.reaches[a]
 

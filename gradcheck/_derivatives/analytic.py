@@ -26,7 +26,7 @@ class Gradient:
 
 def analytic(
     point: Point, a: int, cotangents: Reals, shapes: Sequence[tuple[int, ...]], *, wide: bool,
-    moved: dict[str, Any] | None = None, rounding: Callable[[Program], Program] | None = None,
+    moved: dict[str, Any] | None = None, rounding: tuple[Any, Callable[[Program], Program]] | None = None,
 ) -> list[Gradient]:  # fmt: skip
     """Gradients of output `a` with respect to every x.
 
@@ -36,7 +36,7 @@ def analytic(
         cotangents: [k, m] reals over the tensors of the output, one after the other.
         shapes: Shapes of those tensors.
         wide: Whether in the float64 twin.
-        rounding: Makes the program round otherwise.
+        rounding: Makes the program round otherwise; with a key, under which that is kept, or None.
         moved: Values per argument, stacked along a first axis of length k, that differ from the base.
 
     Returns:
@@ -49,7 +49,7 @@ def analytic(
         return [Gradient(value=None, fault=fault) for fault in faults]
     runner = point.runner(("gradient", a), wide, wanted, sharing=True)
     if rounding is not None:
-        runner = Runner(rounding(runner.program), alive=point.traced.graph, sharing=True)
+        runner = _rounding_otherwise(point, a, runner, *rounding)
     stacked = dict(zip(output.cotangents, _stack(point, output, cotangents, shapes, wide), strict=True))
     stacked.update(moved or {})
     point.gradients += len(cotangents)
@@ -76,6 +76,16 @@ def analytic(
         else Gradient(value=None, fault=fault)
         for parts, s, fault in zip(output.sliced, point.traced.sources, faults, strict=True)
     ]
+
+
+def _rounding_otherwise(
+    point: Point, a: int, runner: Runner, key: Any, rounding: Callable[[Program], Program]
+) -> Runner:
+    def make() -> Runner:
+        return Runner(rounding(runner.program), alive=point.traced.graph, sharing=True)
+
+    made: Runner = make() if key is None else point.made((key, a), make)
+    return made
 
 
 def _stacked(parts: list[Any]) -> Any:

@@ -17,7 +17,7 @@ from gradcheck._graph.held import HeldProgram
 from gradcheck._graph.moves import DISTANCE, Moving, move_along
 from gradcheck._graph.program import Program
 from gradcheck._graph.rounding import with_rounding, with_rounding_by_value
-from gradcheck._numerics.directions import rademacher
+from gradcheck._numerics.directions import eighths, rademacher
 from gradcheck._numerics.intervals import Derivatives, differentiate
 
 MEMORY_BUDGET = 2**28  # bytes of perturbed inputs and of outputs that one call may hold
@@ -100,6 +100,8 @@ class Mover:
 
     def _anywhere(self, rng: np.random.Generator, places: Collection[int]) -> list[Reals | None]:
         """A random direction in some sources, in units of their scales."""
+        if self.large:
+            return [s * eighths(rng, s.size) / 8 if k in places else None for k, s in enumerate(self.scales)]
         return [
             s * rademacher(rng, s.size) * rng.uniform(0.5, 1.0, s.size) if k in places else None
             for k, s in enumerate(self.scales)
@@ -134,16 +136,23 @@ class Mover:
         """Outputs minus their base values in runs that each round otherwise, [runs, m]."""
         if self._runs is None:
             runs = [np.zeros(self.outputs.size)]
+            one = None if self._runner.program.functions else self._coarsely(None)
             for seed in range(_NOISE_RUNS):
-                coarse = with_rounding(self._runner.program, seed, unit=_COARSER * self.eps)
                 try:
-                    flat = Runner(coarse, alive=self.point.traced.graph).run(self._values)
+                    if one is not None:
+                        flat = one.run([*self._values, np.array(seed, np.int32)])
+                    else:
+                        flat = self._coarsely(seed).run(self._values)
                 except RUN_ERRORS:
                     continue
                 self.point.evaluations += 1
                 runs.append(np.concatenate([as_reals(v) for v in flat]) - self.outputs)
             self._runs = np.stack(runs)
         return self._runs
+
+    def _coarsely(self, seed: int | None) -> Runner:
+        coarse = with_rounding(self._runner.program, seed, unit=_COARSER * self.eps)
+        return Runner(coarse, alive=self.point.traced.graph)
 
     @property
     def _opaque(self) -> bool:

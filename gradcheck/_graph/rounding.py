@@ -19,6 +19,7 @@ from tensorflow.core.framework import types_pb2
 from gradcheck._graph.program import (
     COMPLEX,
     FLOATING,
+    Argument,
     Body,
     Node,
     Program,
@@ -33,6 +34,7 @@ from gradcheck._graph.program import (
 from gradcheck._graph.twin import NARROW
 
 _D, _C, _I, _L = types_pb2.DT_DOUBLE, types_pb2.DT_COMPLEX128, types_pb2.DT_INT32, types_pb2.DT_INT64
+SEED = "rounding_seed"  # name of the argument that holds the seed
 _SCRAMBLE = 0x1E3779B97F4A7C15  # 2^64 / golden ratio, without the sign bit
 _Rounding = Callable[[Node, str, int], tuple[list[Node], str] | None]  # what to add after a result, by its dtype
 _UNITS = {
@@ -63,12 +65,13 @@ def hands_on(op: str) -> bool:
     return op in _EXACT or op.startswith(("TensorList", "Optional", "TensorArray", "ReadVariable"))
 
 
-def with_rounding(program: Program, seed: int, *, unit: float | None = None, constants: bool = False) -> Program:
+def with_rounding(program: Program, seed: int | None, *, unit: float | None = None, constants: bool = False) -> Program:
     """The float64 program rounding at random, anew with every seed.
 
     Args:
         program: In float64; complex results are left alone, but for constants.
-        seed: Two seeds draw different roundings, one seed the same ones.
+        seed: Two seeds draw different roundings, one seed the same ones. None makes the seed the last argument, `SEED`,
+            where the program calls no functions, which would not be given it.
         unit: Unit roundoff for all ops; None for that of the narrow dtype that each op's results have in the function
             of which this is the twin, and none where they are not narrow.
         constants: Round the constants instead of the results of ops; not those of a few bits, such as 0.5 or 3.
@@ -82,7 +85,10 @@ def with_rounding(program: Program, seed: int, *, unit: float | None = None, con
         rest, result = _multiplied(ref, drawn, own * _COARSE.get(node.op, 1.0), dtype)
         return draws + rest, result
 
-    return _with(program, rounding)
+    whole = _with(program, rounding)
+    if seed is None:
+        whole = replace(whole, main=replace(whole.main, args=(*whole.main.args, Argument(SEED, _I))))
+    return whole
 
 
 def with_rounding_by_value(program: Program, unit: float) -> Program:
@@ -147,15 +153,23 @@ def _is_long(node: Node) -> bool:
     return bool(np.any((mantissas != np.rint(mantissas)) & (values != np.rint(values))))
 
 
-def _drawn(ref: str, seed: int, dtype: int) -> tuple[list[Node], str]:
+def _drawn(ref: str, seed: int | None, dtype: int) -> tuple[list[Node], str]:
     """Nodes that draw a number of [-1, 1) for every entry of a tensor."""
     name = _stem(ref)
     shape = make_node("Shape", f"{name}/shape", [ref], T=dtype, out_type=_I)
-    seeds = make_node("Const", f"{name}/seed", beside(ref), dtype=_I)
-    tensor = seeds.attr["value"].tensor
+    own = make_node("Const", f"{name}/own", beside(ref), dtype=_I)
+    tensor = own.attr["value"].tensor
     tensor.dtype = _I
-    tensor.tensor_shape.dim.add(size=2)
-    tensor.int_val.extend([seed, zlib.crc32(name.encode()) % 2**31])
+    tensor.tensor_shape.SetInParent()
+    tensor.int_val.append(zlib.crc32(name.encode()) % 2**31)
+    given: list[Node] = []
+    if seed is not None:
+        given = [copy_node(own)]
+        given[0].name = f"{name}/given"
+        given[0].attr["value"].tensor.int_val[:] = [seed]
+    both = [f"{name}/given:output:0" if given else SEED, f"{own.name}:output:0"]
+    seeds = make_node("Pack", f"{name}/seed", both, T=_I)
+    seeds.attr["N"].i = len(both)
     draw = make_node(
         "StatelessRandomUniform", f"{name}/draw", [f"{shape.name}:output:0", f"{seeds.name}:output:0"],
         dtype=_D, T=_I, Tseed=_I,
@@ -163,7 +177,7 @@ def _drawn(ref: str, seed: int, dtype: int) -> tuple[list[Node], str]:
     two, one = _scalar(f"{name}/two", 2.0, ref), _scalar(f"{name}/one", 1.0, ref)
     doubled = make_node("Mul", f"{name}/doubled", [f"{draw.name}:output:0", f"{two.name}:output:0"], T=_D)
     centred = make_node("Sub", f"{name}/centred", [f"{doubled.name}:z:0", f"{one.name}:output:0"], T=_D)
-    return [shape, seeds, draw, two, one, doubled, centred], f"{centred.name}:z:0"
+    return [shape, own, *given, seeds, draw, two, one, doubled, centred], f"{centred.name}:z:0"
 
 
 def _scrambled(ref: str) -> tuple[list[Node], str]:

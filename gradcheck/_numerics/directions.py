@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -12,12 +12,22 @@ Integers = npt.NDArray[np.int64]
 
 _MOST_PAIRS = 2**26  # entries of a dependence matrix worth looking through
 _MOST_ROWS = 4096
+_BLOCK = 2**15
+_FACTORS = 256  # of at least 0.5: their product is no less than the least normal number
+_LEAST = -5000  # an exponent below all
 
 
 def rademacher(rng: np.random.Generator, shape: int | Sequence[int]) -> Floats:
     """Independent random signs, +1.0 or -1.0."""
     signs: Floats = 2.0 * rng.integers(0, 2, shape).astype(np.float64) - 1.0
     return signs
+
+
+def eighths(rng: np.random.Generator, shape: int | Sequence[int]) -> npt.NDArray[np.int8]:
+    """Independent random numbers among 4, 5, 6 and 7 of either sign; small, for directions in millions of entries."""
+    drawn = rng.integers(0, 8, shape, np.int8)
+    np.subtract(drawn, 7, out=drawn, where=drawn < 4)  # those below are -7 to -4 then
+    return drawn
 
 
 def halves(indices: npt.NDArray[np.integer]) -> tuple[npt.NDArray[np.integer], npt.NDArray[np.integer]]:
@@ -93,12 +103,30 @@ def power_of_two_scale(x: npt.NDArray[np.floating]) -> Floats:
     Typical is the geometric mean of the magnitudes that are neither zero nor infinite nor NaN; 1 if there are none.
     Powers of two keep steps exact.
     """
-    magnitude = np.abs(np.asarray(x, np.float64))
-    usable = np.isfinite(magnitude) & (magnitude > 0)
-    exponents = np.log2(magnitude, where=usable, out=np.full(magnitude.shape, -np.inf))
-    if not usable.any():
-        return np.ones(magnitude.shape)
-    typical = exponents[usable].mean()
+    values = np.asarray(x, np.float64).reshape(-1)
+    exponents = np.empty(values.size, np.int64)
+    count, logarithms = 0, 0.0
+    for part in blocks(values.size):
+        mantissas, powers = np.frexp(np.abs(values[part]))
+        usable = np.isfinite(mantissas) & (mantissas > 0)
+        exponents[part] = np.where(usable, powers - (mantissas < np.sqrt(0.5)), _LEAST)
+        mantissas[~usable] = 1.0
+        powers[~usable] = 0
+        count += int(usable.sum())
+        logarithms += float(powers.sum()) + float(np.log2(_products(mantissas)).sum())
     bounds = np.finfo(np.float64)
-    rounded: Floats = np.clip(np.rint(np.maximum(exponents, typical)), bounds.minexp, bounds.maxexp - 1)
-    return np.exp2(rounded)
+    typical = int(np.rint(logarithms / count)) if count else 0
+    np.clip(exponents, max(typical, bounds.minexp), bounds.maxexp - 1, out=exponents)
+    scales: Floats = ((exponents + (bounds.maxexp - 1)) << bounds.nmant).view(np.float64)
+    return scales.reshape(np.shape(x))
+
+
+def _products(mantissas: Floats) -> Floats:
+    """Products of some hundred numbers of [0.5, 1] each: one logarithm then does for all of them."""
+    whole = mantissas.size // _FACTORS * _FACTORS
+    return np.append(mantissas[:whole].reshape(-1, _FACTORS).prod(axis=1), mantissas[whole:])
+
+
+def blocks(size: int) -> Iterator[slice]:
+    """Parts of a long array that stay in the processor's cache while something is done with them."""
+    return (slice(first, first + _BLOCK) for first in range(0, size, _BLOCK))
