@@ -26,6 +26,7 @@ _CONSTANTS = (
     "rounding of "
     "constants in its own dtype"
 )
+_LOUDER = 8.0  # than the last rounding of the output and the argument samples may be, and nothing be amiss
 _APART = 12  # up to so many xs are moved each on its own; more move all at once first
 Pair = tuple[int, int]
 
@@ -119,7 +120,7 @@ def compare_blocks(work: Work, mover: Mover, blocks: list[list[int]], *, closely
     size = np.sqrt(size)
     magnitude = np.broadcast_to(np.linalg.norm(every * mover.outputs, axis=1), own.shape)
     noise = 0.5 * mover.eps * (magnitude + np.concatenate([work.reach(a) for a in range(len(weights))]))
-    target = worthwhile(size, noise, mover.eps, coarsest=1e-9)
+    target = worthwhile(size, _LOUDER * noise, mover.eps, coarsest=1e-9)
     step: Any = None
     grain: Any = None
     if mover.large:  # samples cost much: no more of them than entries call for, and close, where they tell most
