@@ -20,7 +20,7 @@ _BATCH_BYTES = 2**26  # stacked gradients above this are computed one after the 
 class Gradient:
     """Gradients of one output with respect to one x, for several cotangents."""
 
-    value: Reals | None  # [cotangents, n] as reals; None where TensorFlow gives None
+    value: Reals | None  # [cotangents, n] as reals; float32 ones stay so; None where TensorFlow gives None
     fault: str | None = None  # what is wrong with its shape or dtype
 
 
@@ -126,7 +126,9 @@ def _gradient(parts: list[Any], source: Any, *, wide: bool) -> Gradient:
         return Gradient(
             value=None, fault=f"the gradient has shape {list(found.shape[1:])}, and x has shape {list(shape)}"
         )
-    return Gradient(value=as_reals(found, lead=1))
+    # Millions of float32 entries are not widened in vain.
+    value: Any = found.reshape(len(found), -1) if found.dtype == np.float32 else as_reals(found, lead=1)
+    return Gradient(value=value)
 
 
 def _densify(rows: Any, indices: Any, shape: tuple[int, ...]) -> Reals:

@@ -26,7 +26,7 @@ def rademacher(rng: np.random.Generator, shape: int | Sequence[int]) -> Floats:
 def eighths(rng: np.random.Generator, shape: int | Sequence[int]) -> npt.NDArray[np.int8]:
     """Independent random numbers among 4, 5, 6 and 7 of either sign; small, for directions in millions of entries."""
     drawn = rng.integers(0, 8, shape, np.int8)
-    np.subtract(drawn, 7, out=drawn, where=drawn < 4)  # those below are -7 to -4 then
+    drawn -= (drawn < 4).view(np.int8) * np.int8(7)  # those below are -7 to -4 then
     return drawn
 
 
