@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -88,5 +89,10 @@ def remainders(work: Work, findings: Mapping[tuple[int, int], Finding]) -> Taylo
     left = change - steps * float(entrywise.gradient_of(work, a, x)[0] @ direction)
     return Taylor(
         y=findings[a, x].y, x=findings[a, x].x, steps=tuple(map(float, steps)),
-        change=tuple(map(float, np.abs(change))), remainder=tuple(map(float, np.abs(left))),
+        change=_sizes(change), remainder=_sizes(left),
     )  # fmt: skip
+
+
+def _sizes(values: Reals) -> tuple[float, ...]:
+    # One object for all NaNs: tuples that hold it are equal.
+    return tuple(math.nan if math.isnan(v) else abs(float(v)) for v in values)
