@@ -5,11 +5,9 @@ from __future__ import annotations
 import os
 from typing import Any
 
-import numpy as np
 import tensorflow as tf
 
 from gradcheck._graph.before import fetched_ops, ops_before
-from gradcheck.tensorboard._packing import flat
 from gradcheck.tensorboard._recording import Recording
 from gradcheck.tensorboard._sink import EventFile
 from gradcheck.tensorboard._writer import whole
@@ -74,10 +72,10 @@ class GradientSummaryHook(tf.compat.v1.train.SessionRunHook):  # type: ignore[mi
         self._concerned: dict[frozenset[Any], bool] = {}
 
     def begin(self) -> None:
-        """Add the statistics to the graph."""
+        """Add to the graph what is fetched."""
         with _v1.name_scope("gradcheck"), tf.control_dependencies(None):
-            self._row = self._recording.row(present(self._items))
-            self._values = [flat(tf.convert_to_tensor(v)) for v in self._recording.variables]
+            self._tensors = self._recording.tensors(present(self._items))
+            self._values = self._recording.read()
 
     def after_create_session(self, session: Any, coord: Any) -> None:
         """Go on from the global step."""
@@ -86,7 +84,7 @@ class GradientSummaryHook(tf.compat.v1.train.SessionRunHook):  # type: ignore[mi
             self._step = int(session.run(global_step))
 
     def before_run(self, run_context: Any) -> Any:
-        """Ask for the statistics, in a run that is due and computes the gradients."""
+        """Ask for the gradients, in a run that is due and computes the gradients."""
         self._due = False
         if not self._concerns(run_context.original_args.fetches):
             return None
@@ -95,17 +93,14 @@ class GradientSummaryHook(tf.compat.v1.train.SessionRunHook):  # type: ignore[mi
         if not self._due:
             return None
         self._before = run_context.session.run(self._values)
-        return _v1.train.SessionRunArgs(self._row)
+        return _v1.train.SessionRunArgs(self._tensors)
 
     def after_run(self, run_context: Any, run_values: Any) -> None:
         """Write them."""
         if not self._due:
             return
         after = run_context.session.run(self._values)
-        olds, news = ([_wide(v) for v in values] for values in (self._before, after))
-        moved = [np.linalg.norm(new - old) for new, old in zip(news, olds, strict=True)]
-        sizes = [np.linalg.norm(old) for old in olds]
-        values = [*self._recording.values(run_values.results), *self._recording.ratios(np.array([moved, sizes]))]
+        values = [*self._recording.values(run_values.results), *self._recording.ratios([*self._before, *after])]
         self._file.write(self._step - 1, values)
 
     def end(self, session: Any) -> None:
@@ -118,7 +113,3 @@ class GradientSummaryHook(tf.compat.v1.train.SessionRunHook):  # type: ignore[mi
             tensors = [g.values if isinstance(g, tf.IndexedSlices) else g for g in present(self._items)]
             self._concerned[ops] = {t.op for t in tensors} <= ops_before(ops)
         return self._concerned[ops]
-
-
-def _wide(values: Any) -> Any:
-    return np.asarray(values).astype(np.float64)

@@ -48,6 +48,11 @@ class Format:
         return int((2**self.exponent - 1) << self.mantissa)
 
     @property
+    def unsigned(self) -> int:
+        """All bits but the sign."""
+        return int((1 << (self.exponent + self.mantissa)) - 1)
+
+    @property
     def smallest(self) -> int:
         """The bits of the smallest number that is not subnormal."""
         return int(1 << self.mantissa)
@@ -128,7 +133,7 @@ def _bits(vector: Any) -> Any:
     """The bits of each number without its sign, as int32 or int64: ordered as the magnitudes are."""
     form = FORMATS[vector.dtype]
     bits = tf.bitcast(vector, form.ordered)
-    rest = tf.bitwise.bitwise_and(bits, tf.constant((1 << (form.exponent + form.mantissa)) - 1, bits.dtype))
+    rest = tf.bitwise.bitwise_and(bits, tf.constant(form.unsigned, bits.dtype))
     return tf.cast(rest, tf.int32) if form.ordered == tf.int16 else rest
 
 

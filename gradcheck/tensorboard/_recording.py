@@ -8,16 +8,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
 from gradcheck._graph import structure
 from gradcheck._graph.finite import amounts
+from gradcheck.tensorboard._measuring import measured, norm
 from gradcheck.tensorboard._packing import FORMATS, HEAD, flat, pack
 from gradcheck.tensorboard._pages import layout
 from gradcheck.tensorboard._statistics import Statistics, unpack
-from gradcheck.tensorboard._transport import without_warning
-from gradcheck.tensorboard._values import Scalars, histogram, text
+from gradcheck.tensorboard._values import text
+from gradcheck.tensorboard._wire import histogram, scalar
 
 COUNTS = ("nan", "posinf", "neginf", "zero", "subnormal")
 # The page CUSTOM SCALARS: charts by section, each with the tags that share it.
@@ -111,7 +113,10 @@ def _names(owners: Sequence[Any]) -> list[str]:
 
 
 class Recording:
-    """What is recorded about some gradients: a vector that the graph computes, and the summary values from it.
+    """What is recorded about some gradients: the tensors that leave the graph, and the summary values from them.
+
+    Where the graph runs on the host, the gradients and variables themselves do, without a copy: NumPy looks at them in
+    a third of the time that ops would take. Elsewhere, or where they have to wait, the graph computes a vector.
 
     Args:
         found: Gradients and variables.
@@ -120,8 +125,7 @@ class Recording:
 
     Attributes:
         variables: Those that are known, of a floating or complex dtype.
-        width: How long the vector is.
-        compiled_row, compiled_changes: `row` and `changes`, to be called eagerly.
+        width: How long the vector is that `row` gives.
     """
 
     def __init__(self, found: Sequence[Item], *, histograms: bool, weights: bool) -> None:
@@ -132,32 +136,69 @@ class Recording:
         self._owned = [item.name for item in owned]
         self._without = [item.name for item in found if item.gradient is None]
         self._said = False
-        self._scalar = Scalars()
         self._histograms, self._weights = histograms, weights
         self._dtypes = [_real_dtype(item.gradient) for item in present]
         self._weight_dtypes = [_real_dtype(variable) for variable in self.variables]
         self._split = _width(self._dtypes, histograms)
         self.width = self._split + (_width(self._weight_dtypes, True) if weights else len(owned))
-        self.compiled_row = without_warning(tf.function(self.row, autograph=False, reduce_retracing=True))
-        self.compiled_changes = without_warning(tf.function(self.changes, autograph=False))
+
+    def tensors(self, gradients: Sequence[Any]) -> list[Any]:
+        """The gradients that are not None, in order, then the variables: each as a vector of real numbers."""
+        return [*(flat(g) for g in gradients), *self.read()]
+
+    def read(self) -> list[Any]:
+        """The variables, each as a vector of real numbers."""
+        return [flat(tf.convert_to_tensor(v)) for v in self.variables]
+
+    def values(self, arrays: Sequence[NDArray[Any]]) -> Iterator[Any]:
+        """The summary values of one step, from what `tensors` gave."""
+        count = len(self._names)
+        found = [measured(a, d, self._histograms) for a, d in zip(arrays[:count], self._dtypes, strict=True)]
+        pairs = zip(arrays[count:], self._weight_dtypes, strict=True)
+        if self._weights:
+            return self._values(found, [measured(a, d, True) for a, d in pairs])
+        return self._values(found, [norm(a, d) for a, d in pairs])
 
     def row(self, gradients: Sequence[Any]) -> Any:
-        """The vector: float64 of shape [width]. `gradients` are all that are not None, in order."""
+        """What `values` makes of `tensors`, computed in the graph: a float64 vector."""
         first = pack([flat(g) for g in gradients], self._histograms)
-        values = [flat(tf.convert_to_tensor(v)) for v in self.variables]
+        values = self.read()
         second = pack(values, True) if self._weights else tf.sqrt(amounts(values))
         return tf.ensure_shape(tf.concat([first, second], 0), [self.width])
 
-    def values(self, row: NDArray[Any]) -> Iterator[Any]:
-        """The summary values of one step."""
+    def values_of_row(self, row: NDArray[Any]) -> Iterator[Any]:
+        """The summary values of one step, from what `row` gave."""
         found = list(unpack(row[: self._split], self._dtypes, self._histograms))
+        rest = row[self._split :]
+        return self._values(found, list(unpack(rest, self._weight_dtypes, True)) if self._weights else rest.tolist())
+
+    def ratios(self, arrays: Sequence[NDArray[Any]]) -> Iterator[Any]:
+        """The summary values of the change, from what `read` gave before the update and after it."""
+        pairs = zip(arrays[: len(self._owned)], arrays[len(self._owned) :], self._weight_dtypes, strict=True)
+        with np.errstate(all="ignore"):  # of infinities
+            norms = [(norm(new - old, dtype), norm(old, dtype)) for old, new, dtype in pairs]
+        return self._ratios([moved for moved, _ in norms], [size for _, size in norms])
+
+    def row_of_changes(self, before: Sequence[Any]) -> Any:
+        """The norm of each variable's change since `before`, then the norms before: float64 of shape [2 variables]."""
+        moved = [new - old for new, old in zip(self.read(), before, strict=True)]
+        return tf.sqrt(amounts([*moved, *before]))
+
+    def ratios_of_row(self, row: NDArray[Any]) -> Iterator[Any]:
+        """The summary values of the change, from what `row_of_changes` gave."""
+        return self._ratios(*row.reshape(2, -1).tolist())
+
+    def _ratios(self, moved: Sequence[float], before: Sequence[float]) -> Iterator[Any]:
+        for at, change, size in _with_layers(self._owned, moved, before):
+            if size > 0 or math.isnan(size):  # of a variable that was all zeros there is no ratio
+                yield scalar(f"update_ratio/{at}", change / size)
+
+    def _values(self, found: Sequence[Statistics], weights: Sequence[Any]) -> Iterator[Any]:
         for name, one in zip(self._names, found, strict=True):
             yield from self._of_gradient(name, one)
         yield from self._norms("gradient_norm", "gradients", self._names, [one.norm for one in found])
-        rest = row[self._split :]
-        norms = rest.tolist()
+        norms = weights
         if self._weights:
-            weights = list(unpack(rest, self._weight_dtypes, True))
             norms = [one.norm for one in weights]
             for name, one in zip(self._owned, weights, strict=True):
                 yield from _drawn(f"weights/{name}", one)
@@ -171,31 +212,18 @@ class Recording:
                 "gradients_none", "\n".join(["No gradient arrives at:", "", *(f"- `{n}`" for n in self._without)])
             )
 
-    def changes(self, before: Sequence[Any]) -> Any:
-        """The norm of each variable's change since `before`, then the norms before: float64 of shape [2 variables]."""
-        after = [flat(tf.convert_to_tensor(v)) for v in self.variables]
-        moved = [new - old for new, old in zip(after, before, strict=True)]
-        return tf.sqrt(amounts([*moved, *before]))
-
-    def ratios(self, row: NDArray[Any]) -> Iterator[Any]:
-        """The summary values of the change; of a variable that was all zeros there is no ratio."""
-        moved, before = row.reshape(2, -1).tolist()
-        for at, change, size in _with_layers(self._owned, moved, before):
-            if size > 0 or math.isnan(size):
-                yield self._scalar(f"update_ratio/{at}", change / size)
-
     def _of_gradient(self, name: str, found: Statistics) -> Iterator[Any]:
-        yield self._scalar(f"gradient_largest/{name}", found.largest)
+        yield scalar(f"gradient_largest/{name}", found.largest)
         for kind in COUNTS:
-            yield self._scalar(f"gradient_{kind}/{name}", getattr(found, kind))
+            yield scalar(f"gradient_{kind}/{name}", getattr(found, kind))
         yield from _drawn(f"gradients/{name}", found)
 
     def _norms(self, tag: str, of_all: str, names: Sequence[str], norms: Sequence[float]) -> Iterator[Any]:
         """Norms of variables, of layers, and of all of them."""
-        for name, norm in _with_layers(names, norms):
-            yield self._scalar(f"{tag}/{name}", norm)
+        for name, size in _with_layers(names, norms):
+            yield scalar(f"{tag}/{name}", size)
         if names:
-            yield self._scalar(f"global_norm/{of_all}", _together(norms))
+            yield scalar(f"global_norm/{of_all}", _together(norms))
 
 
 def _drawn(tag: str, found: Statistics) -> Iterator[Any]:

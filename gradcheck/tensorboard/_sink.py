@@ -10,12 +10,12 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 
 import tensorflow as tf
 
-from gradcheck.tensorboard._values import summary
+from gradcheck.tensorboard._wire import Encoded, encoded, event, summary
 
 LOGGER = logging.getLogger("gradcheck")
 LOGGER.addHandler(logging.NullHandler())  # without a handler of the user's, nothing is printed
@@ -74,17 +74,17 @@ class EventFile:
         Raises:
             ValueError: If the writer was closed.
         """
-        content = summary(values)
+        found = [encoded(value) for value in values]
         with self._lock:
             if self._closed:
                 raise ValueError(f"the writer to {self.logdir} was closed; make a new one")
-            if not content.value:
+            if not found:
                 return
             if time.monotonic() < self._pause_ends:
                 self._lost += 1
                 return
             try:
-                self._append(tf.compat.v1.Event(wall_time=time.time(), step=int(step), summary=content))
+                self._append(int(step), found)
             except FAILURES as error:
                 self._drop(error)
             else:
@@ -104,17 +104,15 @@ class EventFile:
                 except FAILURES as error:
                     self._drop(error)
 
-    def _append(self, event: Any) -> None:
+    def _append(self, step: int, values: Sequence[Encoded]) -> None:
+        now = time.time()
         if self._file is None:
             self._described.clear()
             self._file = self._fresh()
-            self._file.write(tf.compat.v1.Event(wall_time=event.wall_time, file_version=_VERSION).SerializeToString())
-        for value in event.summary.value:
-            if value.tag in self._described:  # readers remember it from the first time
-                value.ClearField("metadata")
-        self._file.write(event.SerializeToString())
+            self._file.write(tf.compat.v1.Event(wall_time=now, file_version=_VERSION).SerializeToString())
+        self._file.write(event(now, step, summary(values, self._described)))
         self._file.flush()
-        self._described.update(value.tag for value in event.summary.value)
+        self._described.update([value.tag for value in values])
 
     def _fresh(self) -> Any:
         tf.io.gfile.makedirs(self.logdir)
@@ -156,10 +154,10 @@ class DefaultWriter:
     def write(self, step: int, values: Iterable[Any]) -> None:
         """Hand the values of one step over."""
         content = summary(values)
-        if not content.value:
+        if not content:
             return
         try:
-            tf.summary.experimental.write_raw_pb(content.SerializeToString(), step=int(step))
+            tf.summary.experimental.write_raw_pb(content, step=int(step))
         except FAILURES as error:
             if self._on_error == "raise":
                 raise

@@ -1,7 +1,8 @@
-"""What a packed vector of statistics says about each tensor, and a histogram to draw of it."""
+"""What is known of a tensor: read from a packed vector, and as a histogram to draw."""
 
 from __future__ import annotations
 
+import functools
 import math
 import sys
 from collections.abc import Iterator, Sequence
@@ -9,9 +10,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import tensorflow as tf
 from numpy.typing import NDArray
 
-from gradcheck.tensorboard._packing import FORMATS, HEAD
+from gradcheck.tensorboard._packing import FORMATS, HEAD, Format
 
 _BINADES = 14  # below the largest magnitude that are drawn apart: so a histogram has at most 29 buckets
 
@@ -44,7 +46,7 @@ def unpack(row: NDArray[Any], dtypes: Sequence[Any], histograms: bool) -> Iterat
     heads = row[: len(dtypes) * len(HEAD)].reshape(-1, len(HEAD)).tolist()
     start = len(dtypes) * len(HEAD)
     for dtype, (size, norm, bits, *counts) in zip(dtypes, heads, strict=True):
-        largest = _magnitude(bits, dtype)
+        largest = bits if dtype == tf.float64 else magnitude(int(bits), FORMATS[dtype])
         buckets = None
         if histograms:
             end = start + FORMATS[dtype].bins
@@ -72,45 +74,52 @@ def drawn(bins: NDArray[Any], bias: int, largest: float) -> NDArray[Any]:
     Returns:
         [k, 3], from left to right and without gaps: left edge, right edge, count. Of nothing, one empty bucket.
     """
-    positive, negative = bins.reshape(2, -1)[:, :-1].copy()  # the last field is that of infinities and NaN
-    filled = np.flatnonzero(positive + negative)
-    top = int(filled[-1]) if filled.size else 0
+    fields = bins.reshape(2, -1)[:, :-1]  # the last is that of infinities and NaN
+    top = _top(fields, bias, largest)
     reach = largest if math.isfinite(largest) else sys.float_info.max
-    if top > 1 and reach == math.ldexp(1.0, top - bias):  # the only number up there: the edge of the bucket below
-        for sign in (positive, negative):
-            sign[top - 1] += sign[top]
-        top -= 1
+    only = top > 1 and reach == math.ldexp(1.0, top - bias)  # the one number up there: the edge of the bucket below
+    top -= only
     low = max(top - _BINADES + 1, 1)
-    with np.errstate(over="ignore"):  # the upper edge of the last power of two of float64
-        edges = np.minimum(np.ldexp(1.0, np.arange(low, top + 2) - bias), reach)
-    up, down = positive[low : top + 1], negative[low : top + 1]
-    count = len(up)
-    middle = [
-        -edges[0] if negative[1:].any() else 0.0,
-        edges[0] if positive[1:].any() else 0.0,
-        (positive[:low] + negative[:low]).sum(),
-    ]
-    table = np.empty([2 * count + 1, 3])
-    below, above = table[:count][::-1], table[count + 1 :]  # both from the middle outwards
-    below[:, 0], below[:, 1], below[:, 2] = -edges[1:], -edges[:-1], down
-    table[count] = middle
-    above[:, 0], above[:, 1], above[:, 2] = edges[:-1], edges[1:], up
-    inside = np.flatnonzero(table[:, 2])
-    if not inside.size:
-        return np.zeros([1, 3])
-    return table[inside[0] : inside[-1] + 1]
+    table = _empty(low - bias, top - bias).copy()
+    count = len(table) // 2
+    table[count + 1 :, 2], table[:count, 2] = fields[0, low : top + 1], fields[1, low : top + 1][::-1]
+    table[count, 2] = fields[:, :low].sum()
+    if only:
+        table[-1, 2] += fields[0, top + 1]
+        table[0, 2] += fields[1, top + 1]
+    table[0, 0], table[-1, 1] = max(table[0, 0], -reach), min(table[-1, 1], reach)
+    middle = table[count]
+    if not fields[1, 1:].any():
+        middle[0] = 0.0
+    if not fields[0, 1:].any():
+        middle[1] = 0.0
+    inside = table[:, 2].nonzero()[0]
+    return table[inside[0] : inside[-1] + 1] if inside.size else np.zeros([1, 3])
 
 
-def _magnitude(bits: float, dtype: Any) -> float:
-    """The number with these bits; float64 stands for itself."""
-    form = FORMATS[dtype]
-    if form.mantissa == 52:
-        return bits
-    whole = int(bits)
-    if whole > form.infinity:
+def magnitude(bits: int, form: Format) -> float:
+    """The number with these bits, without its sign."""
+    if bits > form.infinity:
         return math.nan
-    if whole == form.infinity:
+    if bits == form.infinity:
         return math.inf
-    field, rest = divmod(whole, form.smallest)
+    field, rest = divmod(bits, form.smallest)
     significand = rest + form.smallest if field else rest
     return math.ldexp(significand, max(field, 1) - form.bias - form.mantissa)
+
+
+def _top(fields: NDArray[Any], bias: int, largest: float) -> int:
+    """The field of the largest finite magnitude; 0 where all are subnormal."""
+    if math.isfinite(largest):
+        return max(math.frexp(largest)[1] - 1 + bias, 0) if largest else 0
+    filled = np.flatnonzero(fields.any(axis=0))
+    return int(filled[-1]) if filled.size else 0
+
+
+@functools.cache
+def _empty(low: int, top: int) -> NDArray[Any]:
+    """Buckets without numbers in them: of both signs, from 2^low to 2^(top+1), and one between."""
+    with np.errstate(over="ignore"):  # the end of the last of float64
+        edges = np.ldexp(1.0, np.arange(low, top + 2))
+    edges = np.concatenate([-edges[::-1], edges])
+    return np.stack([edges[:-1], edges[1:], np.zeros(len(edges) - 1)], axis=1)

@@ -1,4 +1,4 @@
-"""The ways of a vector out of a graph: a call of Python while the graph runs, or a variable that is read afterwards.
+"""The ways of numbers out of a graph: a call of Python while the graph runs, or a variable that is read afterwards.
 
 What recording needs of TensorFlow that TensorFlow does not promise is here.
 """
@@ -6,7 +6,7 @@ What recording needs of TensorFlow that TensorFlow does not promise is here.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -20,12 +20,15 @@ _LOGGER = logging.getLogger("gradcheck")
 _KEPT = 32  # vectors that wait in a variable
 _HEAD = ("number", "step")  # before each of them
 
-Arrived = Callable[[int, NDArray[Any]], None]
-
 
 def compiled_by_xla() -> bool:
     """Whether the graph that is being built is for XLA, from which nothing can be said to Python."""
     return bool(control_flow_util.GraphOrParentsInXlaContext(tf.compat.v1.get_default_graph()))
+
+
+def runs_on_the_host() -> bool:
+    """Whether Python can see the tensors of the graph that is being built where they are, when it runs."""
+    return not compiled_by_xla() and not tf.config.list_logical_devices("GPU")
 
 
 def replicas() -> int:
@@ -65,13 +68,13 @@ def as_default(writer: Any) -> AbstractContextManager[Any]:
     return scope
 
 
-def called(arrived: Arrived, step: Any, row: Any) -> None:
-    """Have Python called with a vector each time the graph runs."""
+def called(arrived: Callable[[int, Sequence[NDArray[Any]]], None], step: Any, tensors: Sequence[Any]) -> None:
+    """Have Python called with tensors each time the graph runs; they are not copied."""
 
-    def tell(number: Any, values: Any) -> None:
-        arrived(int(number), values)
+    def tell(number: Any, *arrays: Any) -> None:
+        arrived(int(number), arrays)
 
-    tf.numpy_function(tell, [step, row], [])
+    tf.numpy_function(tell, [step, *tensors], [])
 
 
 class Mailbox:
@@ -82,7 +85,7 @@ class Mailbox:
         arrived: Gets each with its step.
     """
 
-    def __init__(self, width: int, arrived: Arrived) -> None:
+    def __init__(self, width: int, arrived: Callable[[int, NDArray[Any]], None]) -> None:
         self._arrived = arrived
         self._taken = 0
         with tf.init_scope(), tf.device("CPU:0"):  # not tf.Variable, which only a first trace may make

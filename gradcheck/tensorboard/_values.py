@@ -8,7 +8,6 @@ Source: TensorBoard, "summary.proto" and the metadata.py of its plugins scalar, 
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -23,7 +22,7 @@ SummaryMetadata = tf.compat.v1.SummaryMetadata
 SCALARS, HISTOGRAMS, TEXTS, IMAGES = "scalars", "histograms", "text", "images"
 _SCALAR_CLASS, _TENSOR_CLASS, _BLOB_CLASS = 1, 2, 3  # DataClass in summary.proto
 _CLASSES = {SCALARS: _SCALAR_CLASS, HISTOGRAMS: _TENSOR_CLASS, TEXTS: _TENSOR_CLASS, IMAGES: _BLOB_CLASS}
-_ABOUT = {
+ABOUT = {
     plugin: SummaryMetadata(plugin_data=SummaryMetadata.PluginData(plugin_name=plugin), data_class=data_class)
     for plugin, data_class in _CLASSES.items()
 }
@@ -34,22 +33,6 @@ _PNG = b"\x89PNG\r\n\x1a\n"
 def scalar(tag: str, value: float) -> Any:
     """A number on the page SCALARS; kept in float32, as TensorBoard does."""
     return _value(tag, SCALARS, TensorProto(dtype=tf.float32.as_datatype_enum, tensor_shape=_SCALAR, float_val=[value]))
-
-
-class Scalars:
-    """Scalars whose tags recur: each is made once, and gets another number."""
-
-    def __init__(self) -> None:
-        self._made: dict[str, tuple[Any, Any]] = {}
-
-    def __call__(self, tag: str, value: float) -> Any:
-        """What `scalar` gives, until the next call with that tag."""
-        if tag not in self._made:
-            made = scalar(tag, value)
-            self._made[tag] = made, made.tensor.float_val
-        made, numbers = self._made[tag]
-        numbers[0] = value
-        return made
 
 
 def text(tag: str, markdown: str) -> Any:
@@ -90,10 +73,5 @@ def histogram(tag: str, buckets: NDArray[Any]) -> Any:
     return _value(tag, HISTOGRAMS, proto)
 
 
-def summary(values: Iterable[Any]) -> Any:
-    """The `Summary` of one step; its `SerializeToString` is what `tf.summary.experimental.write_raw_pb` takes."""
-    return Summary(value=values)
-
-
 def _value(tag: str, plugin: str, tensor: Any) -> Any:
-    return Summary.Value(tag=tag, tensor=tensor, metadata=_ABOUT[plugin])
+    return Summary.Value(tag=tag, tensor=tensor, metadata=ABOUT[plugin])

@@ -9,11 +9,9 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import tensorflow as tf
-from numpy.typing import NDArray
 
 from gradcheck._graph.evaluate import unconverted
 from gradcheck._report.trip import TripReport
-from gradcheck.tensorboard._packing import flat
 from gradcheck.tensorboard._recording import Item, Recording, items
 from gradcheck.tensorboard._reports import Report, report_values, trip_values
 from gradcheck.tensorboard._sink import DefaultWriter, EventFile, Sink
@@ -24,9 +22,12 @@ from gradcheck.tensorboard._transport import (
     compiled_by_xla,
     default_writer,
     replicas,
+    runs_on_the_host,
     speaks_for_all,
     variants,
 )
+
+Values = Callable[[Any], Iterable[Any]]  # of what has left a graph
 
 
 class SummaryWriter:
@@ -122,7 +123,7 @@ class SummaryWriter:
         self.flush()
         recording = self._recording(found)
         present = [item.gradient for item in found if item.gradient is not None]
-        self._sink.write(int(number), recording.values(recording.compiled_row(present).numpy()))
+        self._sink.write(int(number), recording.values([t.numpy() for t in recording.tensors(present)]))
         return self._eager_update(int(number), recording)
 
     def record(self, step: Callable[..., Any], *, first_step: int = 0) -> Callable[..., Any]:
@@ -192,11 +193,10 @@ class SummaryWriter:
                 mailbox.forget()
         try:
             yield
+            for mailbox in self._taken if recorded else ():
+                mailbox.empty()
         finally:
             self._chosen = outer
-        if recorded:
-            for mailbox in self._taken:
-                mailbox.empty()
 
     def _recording(self, found: Sequence[Item]) -> Recording:
         key = tuple((i.name, None if i.gradient is None else i.gradient.dtype, id(i.variable)) for i in found)
@@ -206,9 +206,9 @@ class SummaryWriter:
 
     @contextmanager
     def _eager_update(self, step: int, recording: Recording) -> Iterator[None]:
-        before = [flat(v.read_value()) for v in recording.variables]
+        before = [t.numpy() for t in recording.read()]
         yield
-        self._sink.write(step, recording.ratios(recording.compiled_changes(before).numpy()))
+        self._sink.write(step, recording.ratios([*before, *(t.numpy() for t in recording.read())]))
 
     def _in_graph(self, step: Any, found: Sequence[Item]) -> AbstractContextManager[Any]:
         if not isinstance(tf.compat.v1.get_default_graph(), tf.__internal__.FuncGraph):
@@ -229,38 +229,51 @@ class SummaryWriter:
         def where_due(then: Callable[[], Any], otherwise: Callable[[], Any]) -> Any:
             return then() if unconditional else tf.cond(due, then, otherwise)
 
-        def send(row: Any, width: int, values: Callable[[NDArray[Any]], Iterable[Any]]) -> None:
-            deliver = self._way_out(width, values)
-            where_due(lambda: deliver(step, row()), lambda: None)
+        def send(tensors: Callable[[], Sequence[Any]], values: Values) -> None:
+            arrived = self._arrival(values)
+            where_due(lambda: called(arrived, step, tensors()), lambda: None)
 
-        send(lambda: recording.row(present), recording.width, recording.values)
+        def leave(row: Callable[[], Any], width: int, values: Values) -> None:
+            if not compiled_by_xla():
+                send(lambda: [row()], lambda arrays: values(*arrays))
+                return
+            mailbox = Mailbox(width, self._arrival(values))
+            (self._taken if self._chosen else self._waiting).append(mailbox)
+            where_due(lambda: mailbox.put(step, row()), lambda: None)
+
+        by_host = runs_on_the_host()
+        if by_host:
+            send(lambda: recording.tensors(present), recording.values)
+        else:
+            leave(lambda: recording.row(present), recording.width, recording.values_of_row)
 
         @contextmanager
         def update() -> Iterator[None]:
-            count = len(recording.variables)
             before = where_due(
-                lambda: [flat(v.read_value()) for v in recording.variables],
-                lambda: [tf.zeros([0], v.dtype.base_dtype.real_dtype) for v in recording.variables],
+                recording.read, lambda: [tf.zeros([0], v.dtype.base_dtype.real_dtype) for v in recording.variables]
             )
             yield
-            send(lambda: recording.changes(before), 2 * count, recording.ratios)
+            if by_host:
+                send(lambda: [*before, *recording.read()], recording.ratios)
+            else:
+                width = 2 * len(recording.variables)
+                leave(lambda: recording.row_of_changes(before), width, recording.ratios_of_row)
 
         return update()
 
-    def _way_out(self, width: int, values: Callable[[NDArray[Any]], Iterable[Any]]) -> Callable[[Any, Any], None]:
-        """What sends a vector out of the graph that is being built."""
+    def _arrival(self, values: Values) -> Callable[[int, Any], None]:
+        """What takes in what has left the graph that is being built."""
         writer = default_writer() if isinstance(self._sink, DefaultWriter) else None
+        chosen = self._chosen
 
-        def arrived(step: int, row: NDArray[Any]) -> None:
+        def arrived(step: int, found: Any) -> None:
+            if chosen and not self._chosen:  # a function within a step that is not recorded
+                return
             if not self._closed:  # a step that outlives the writer goes on
                 with as_default(writer):  # Python is called in another thread
-                    self._sink.write(step, values(row))
+                    self._sink.write(step, values(found))
 
-        if not self._chosen and not compiled_by_xla():
-            return lambda step, row: called(arrived, step, row)
-        mailbox = Mailbox(width, arrived)
-        (self._taken if self._chosen else self._waiting).append(mailbox)
-        return mailbox.put
+        return arrived
 
 
 class RecordedStep:

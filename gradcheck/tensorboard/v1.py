@@ -8,7 +8,7 @@ from typing import Any
 import tensorflow as tf
 
 from gradcheck.tensorboard._recording import Item, Recording, items
-from gradcheck.tensorboard._values import summary
+from gradcheck.tensorboard._wire import summary
 
 __all__ = ["gradient_summaries"]
 
@@ -58,12 +58,11 @@ def gradient_summaries(
     found = graph_items(gradients, variables)
     recording = Recording(found, histograms=histograms, weights=weights)
 
-    def serialized(row: Any) -> bytes:
-        content: bytes = summary(recording.values(row)).SerializeToString()
-        return content
+    def serialized(*arrays: Any) -> bytes:
+        return summary(recording.values(arrays))
 
     with tf.name_scope(name):
-        tensor = tf.numpy_function(serialized, [recording.row(present(found))], tf.string, name="summary")
+        tensor = tf.numpy_function(serialized, recording.tensors(present(found)), tf.string, name="summary")
         tensor.set_shape([])
     for key in [tf.compat.v1.GraphKeys.SUMMARIES] if collections is None else collections:
         tf.compat.v1.add_to_collection(key, tensor)

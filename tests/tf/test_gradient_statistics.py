@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from gradcheck.tensorboard._measuring import measured, norm
 from gradcheck.tensorboard._packing import flat, pack
 from gradcheck.tensorboard._statistics import drawn, unpack
 
@@ -85,14 +86,18 @@ def _found(way, histograms, cases):
 
 
 @pytest.mark.parametrize(
-    "cases", [pytest.param((*CASES,), id="all", marks=pytest.mark.slow), pytest.param(CALM, id="calm")]
-)
-@pytest.mark.parametrize(
-    ("way", "histograms"),
-    [("graph", True), *(pytest.param(*more, marks=pytest.mark.slow) for more in (("graph", False), ("xla", True)))],
+    ("way", "histograms", "cases"),
+    [
+        ("graph", True, CALM),
+        *(
+            pytest.param(*more, marks=pytest.mark.slow)
+            for more in (("graph", False, CALM), ("graph", True, CASES), ("xla", True, CASES))
+        ),
+    ],
+    ids=["graph calm", "graph calm, no histograms", "graph", "xla"],
 )
 def test_statistics_are_those_of_numpy(way, histograms, cases):
-    for name, one in _found(way, histograms, cases):
+    for name, one in _found(way, histograms, [*cases]):
         _is_as_by_numpy(name, one, histograms)
 
 
@@ -101,6 +106,36 @@ def test_statistics_are_those_of_numpy(way, histograms, cases):
 def test_statistics_of_one_tensor_alone_are_those_of_numpy(name, histograms):
     for _, one in _found("eager", histograms, [name]):
         _is_as_by_numpy(name, one, histograms)
+
+
+@pytest.mark.parametrize("histogram", [True, False])
+def test_statistics_on_the_host_are_those_of_numpy(histogram):
+    """In Python, and in the thread in which TensorFlow calls Python, which may take subnormal numbers for zero."""
+    dtypes = [value.dtype.real_dtype for value in CASES.values()]
+    vectors = [flat(value) for value in CASES.values()]
+    found = []
+
+    def look(*arrays):
+        pairs = zip(arrays, dtypes, strict=True)
+        found.extend((measured(array, dtype, histogram), norm(array, dtype)) for array, dtype in pairs)
+
+    look(*(vector.numpy() for vector in vectors))
+    tf.function(lambda: tf.numpy_function(look, vectors, []) and None)()
+    for name, (one, size) in zip([*CASES, *CASES], found, strict=True):
+        _is_as_by_numpy(name, one, histogram)
+        assert size == pytest.approx(one.norm, rel=1e-6, abs=0, nan_ok=True), name
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e3], ids=["below 2", "above 2"])
+def test_many_numbers_are_counted_as_few(scale):
+    many = np.tile(NORMAL, 700)[:-1] * np.float32(scale)
+    few = measured(many[: len(NORMAL)], tf.float32, True)
+    one = measured(many, tf.float32, True)
+    expected = few.buckets[:, 2] * 700
+    assert (one.buckets[:, :2] == few.buckets[:, :2]).all()
+    assert sorted(expected - one.buckets[:, 2])[-2:] == [0, 1]
+    assert (one.zero, one.size) == (700 * few.zero, 700 * few.size - 1)
+    assert one.norm == pytest.approx(np.linalg.norm(many.astype(np.float64)), rel=1e-6)
 
 
 def _is_as_by_numpy(name, one, histograms):

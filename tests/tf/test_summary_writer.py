@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import math
 from collections import Counter
 
 import numpy as np
@@ -132,7 +133,7 @@ def test_nothing_is_left_of_recording_in_the_steps_between(way, tmp_path):
         return Counter(op.type for op in function.get_concrete_function(tf.constant(1.0)).graph.get_operations())
 
     assert ops(step._off) == ops(plain)
-    assert "DenseBincount" in ops(step._on)
+    assert ("DenseBincount" if way == "xla" else "PyFunc") in ops(step._on)
     assert step._off.experimental_get_tracing_count() == step._on.experimental_get_tracing_count() == 1
     writer.close()
     assert read_events(tmp_path).scalars["gradient_norm/w"].steps == (0,)
@@ -194,6 +195,18 @@ def test_weights_are_drawn_too_if_asked(tmp_path):
     assert sorted(found.histograms) == ["weights/idle", "weights/net/bias", "weights/net/kernel", "weights/w"]
     assert found.scalars["weight_norm/net/kernel"].values == (5.0,)
     assert found.scalars["gradient_subnormal/w"].values == (0.0,)
+
+
+@pytest.mark.parametrize("way", ["eager", "graph"])
+def test_weights_that_are_not_finite_are_recorded_as_such(way, tmp_path):
+    trained = Trained()
+    trained.w.assign([math.inf, 1.0])
+    with SummaryWriter(tmp_path) as writer:
+        WAYS[way](trained.train(writer.gradients))(tf.constant(1.0))
+    scalars = read_events(tmp_path).scalars
+    assert scalars["weight_norm/w"].values == (math.inf,)
+    assert math.isnan(scalars["update_ratio/w"].values[0])
+    assert scalars["gradient_posinf/w"].values == (1,)
 
 
 W = tf.Variable([1.0, 2.0], name="w")
@@ -297,7 +310,6 @@ def test_recording_changes_no_state_of_random_generators(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seconds", [0.05, 0.3])
-def test_what_was_recorded_before_a_kill_is_read(seconds, tmp_path):
-    last, ours, theirs = steps_of_a_killed_writer(tmp_path, seconds)
+def test_what_was_recorded_before_a_kill_is_read(tmp_path):
+    last, ours, theirs = steps_of_a_killed_writer(tmp_path, 0.2)
     assert ours[: last + 1] == theirs[: last + 1] == tuple(range(last + 1))

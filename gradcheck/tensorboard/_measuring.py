@@ -1,0 +1,117 @@
+"""Statistics of tensors in the host's memory, by passes of NumPy over pieces that stay in the processor's cache.
+
+That takes a third of the time that the same passes take as ops of TensorFlow. Everything is counted by the bits, as in
+a graph: the thread in which TensorFlow calls Python may take subnormal numbers for zero.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gradcheck.tensorboard._packing import FORMATS, Format
+from gradcheck.tensorboard._statistics import Statistics, drawn, magnitude
+
+_PIECE = 1 << 16  # numbers that a cache holds
+_BLOCK = 1 << 20  # numbers whose bins are counted at once: what is made of them stays small
+_MANY = 1 << 18  # numbers for which counting by pairs, in a table of 65,536, is worth its while
+_SMALL, _LARGE = 1e-15, 1e15  # largest magnitudes outside: squares of single precision may be lost
+
+
+def measured(vector: NDArray[Any], dtype: Any, histogram: bool) -> Statistics:
+    """What there is to know of a vector of real numbers of a TensorFlow dtype."""
+    form = FORMATS[dtype]
+    bits = vector.view(form.bits.as_numpy_dtype)
+    mask = bits.dtype.type(form.unsigned)
+    room = np.empty(min(_PIECE, len(bits)), bits.dtype)
+    squares, top, low, zero = [], 0, 0, 0
+    with np.errstate(all="ignore"):
+        for start in range(0, len(bits), _PIECE):
+            sizes = np.bitwise_and(bits[start : start + _PIECE], mask, out=room[: len(bits) - start])
+            top = max(top, int(sizes.max()))
+            small = np.count_nonzero(sizes < form.smallest)
+            if small:
+                low += small
+                zero += np.count_nonzero(sizes == 0)
+            squares.append(_squares(vector[start : start + _PIECE]))
+    nan = posinf = neginf = 0
+    if top >= form.infinity:
+        sizes = _sizes(vector, form)
+        nan = int(np.count_nonzero(sizes > form.infinity))
+        posinf = int(np.count_nonzero(bits == form.infinity))
+        neginf = int(np.count_nonzero(sizes == form.infinity)) - posinf
+    largest = magnitude(top, form)
+    buckets = None
+    if histogram:
+        blocks = (bits[start : start + _BLOCK] for start in range(0, len(bits), _BLOCK))
+        bins = sum((_bins(block, form, top) for block in blocks), np.zeros(form.bins, np.intp))
+        buckets = drawn(bins, form.bias, largest)
+    return Statistics(
+        size=len(bits), norm=_norm(vector, largest, form, squares), largest=largest, zero=zero, subnormal=low - zero,
+        nan=nan, posinf=posinf, neginf=neginf, buckets=buckets,
+    )  # fmt: skip
+
+
+def norm(vector: NDArray[Any], dtype: Any) -> float:
+    """The root of the sum of squares, which neither overflows nor underflows."""
+    form = FORMATS[dtype]
+    with np.errstate(all="ignore"):
+        squares = [_squares(vector[start : start + _PIECE]) for start in range(0, len(vector), _PIECE)]
+    root = math.sqrt(sum(squares))
+    if _SMALL < root < _LARGE:
+        return root
+    return _norm(vector, magnitude(int(_sizes(vector, form).max(initial=0)), form), form, squares)
+
+
+def _norm(vector: NDArray[Any], largest: float, form: Format, squares: Sequence[float]) -> float:
+    if not 0 < largest < math.inf:
+        return largest  # 0, infinite or NaN
+    if _SMALL < largest < _LARGE:
+        return math.sqrt(sum(squares))
+    sizes = _sizes(vector, form)
+    units = sizes.astype(np.float64)  # of the smallest subnormal number
+    least = 1 - form.bias - form.mantissa
+    if largest < math.ldexp(1.0, 1 - form.bias):
+        return math.ldexp(math.sqrt(_squares(units)), least)
+    with np.errstate(all="ignore"):
+        wide = np.where(sizes < form.smallest, units * 2.0**least, np.abs(vector.astype(np.float64)))
+        return largest * math.sqrt(_squares(wide / largest))
+
+
+def _squares(vector: NDArray[Any]) -> float:
+    """The sum of the squares as they are."""
+    if vector.dtype.itemsize < 4:
+        vector = vector.astype(np.float32)
+    return float(np.dot(vector, vector))
+
+
+def _sizes(vector: NDArray[Any], form: Format) -> NDArray[Any]:
+    """The bits of each number without its sign: ordered as the magnitudes are."""
+    sizes: NDArray[Any] = vector.view(form.bits.as_numpy_dtype) & form.unsigned
+    return sizes
+
+
+def _bins(bits: NDArray[Any], form: Format, top: int) -> NDArray[Any]:
+    """How many numbers each combination of sign and exponent has; `top` are the bits of the largest magnitude.
+
+    Single precision below 2 leaves the highest bit of the exponent unused: sign and exponent are a byte, and two
+    numbers at once are counted by a pair of bytes.
+    """
+    keys = bits >> bits.dtype.type(form.mantissa)
+    if form.mantissa != 23 or top >> 30 or len(keys) < _MANY:
+        return np.bincount(keys.astype(np.intp), minlength=form.bins)
+    short = keys[: len(keys) // 2 * 2].astype(np.uint16)
+    short -= (short >> 1) & 128  # the sign, from bit 8 to bit 7
+    pairs = short.view(np.uint32)
+    pairs |= pairs >> 8
+    pairs &= 0xFFFF
+    table = np.bincount(pairs, minlength=1 << 16).reshape(256, 256)
+    found = np.zeros([2, 256], np.intp)
+    found[:, :128] = (table.sum(0) + table.sum(1)).reshape(2, 128)
+    bins = found.reshape(-1)
+    bins[keys[len(short) :]] += 1
+    return bins
