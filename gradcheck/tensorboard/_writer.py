@@ -14,7 +14,7 @@ from gradcheck._graph.evaluate import unconverted
 from gradcheck._report.trip import TripReport
 from gradcheck.tensorboard._recording import Item, Recording, items
 from gradcheck.tensorboard._reports import Report, report_values, trip_values
-from gradcheck.tensorboard._sink import DefaultWriter, EventFile, Sink
+from gradcheck.tensorboard._sink import FAILURES, DefaultWriter, EventFile, Sink
 from gradcheck.tensorboard._transport import (
     Mailbox,
     as_default,
@@ -80,6 +80,7 @@ class SummaryWriter:
         self._waiting: list[Mailbox] = []  # of compiled functions, until the writer is flushed
         self._taken: list[Mailbox] = []  # of steps that the host chooses, until the step has run
         self._closed = False
+        self._failure: Exception | None = None  # to write what a chosen step recorded
         self._chosen: bool | None = None  # by the host, for the step that runs or is traced
 
     def __enter__(self) -> SummaryWriter:
@@ -195,6 +196,9 @@ class SummaryWriter:
             yield
             for mailbox in self._taken if recorded else ():
                 mailbox.empty()
+            failure, self._failure = self._failure, None
+            if failure is not None:
+                raise failure
         finally:
             self._chosen = outer
 
@@ -269,9 +273,15 @@ class SummaryWriter:
         def arrived(step: int, found: Any) -> None:
             if chosen and not self._chosen:  # a function within a step that is not recorded
                 return
-            if not self._closed:  # a step that outlives the writer goes on
+            if self._closed:  # a step that outlives the writer goes on
+                return
+            try:
                 with as_default(writer):  # Python is called in another thread
                     self._sink.write(step, values(found))
+            except FAILURES as error:
+                if not chosen:
+                    raise
+                self._failure = error  # after the step, and as it is: a graph would make another error of it
 
         return arrived
 

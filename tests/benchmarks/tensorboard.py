@@ -83,6 +83,7 @@ def _steps(blocks: int, seed: int) -> list[tuple[Any, ...]]:
             "histograms, every 10th": tenth.record(_step(seed, tenth.gradients)[0]),
             "scalars only": scalars.record(_step(seed, scalars.gradients)[0]),
             "off-steps": off.record(_step(seed, off.gradients)[0], first_step=1),
+            "handed to Python": _step(seed, _handed_over)[0],
             "histograms and updates": updates.record(_step(seed, updates.gradients, within=True)[0]),
             "tf.summary.histogram": _with_tf_summary(seed, writer, directory),
         }
@@ -117,6 +118,11 @@ def _step(seed: int, record: Any, within: bool = False) -> tuple[Any, tuple[Any,
         return loss
 
     return step, (tf.random.stateless_normal(shape, (seed, 1)), tf.random.stateless_normal([shape[0], 10], (seed, 2)))
+
+
+def _handed_over(step: Any, gradients: Any, variables: Any) -> None:
+    """What recording cannot cost less than, however it is done in Python: it gets the gradients, and does nothing."""
+    tf.numpy_function(lambda *arrays: None, list(gradients), [])
 
 
 def _with_tf_summary(seed: int, writer: Any, directory: str) -> Any:

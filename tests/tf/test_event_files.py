@@ -305,7 +305,7 @@ def test_tensorboard_understands_layout_and_hparams(written):
 
 
 def python(script, *arguments, timeout=300):
-    environment = {**os.environ, "PYTHONPATH": ROOT, "TF_CPP_MIN_LOG_LEVEL": "3"}
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT}/tests/tf", "TF_CPP_MIN_LOG_LEVEL": "3"}
     return subprocess.run(
         [sys.executable, "-c", textwrap.dedent(script), *map(str, arguments)],
         capture_output=True, text=True, check=False, timeout=timeout, env=environment,
@@ -424,7 +424,9 @@ def test_both_readers_read_all_steps_of_a_killed_writer(tmp_path):
 
 
 FULL = """
-    import logging, os, resource, signal, sys
+    import logging, os, resource, signal, sys, tempfile
+    import numpy as np
+    import test_gradient_callback as t
     from gradcheck.tensorboard import _sink, read_events
     from gradcheck.tensorboard._sink import EventFile
     from gradcheck.tensorboard._values import scalar, text
@@ -432,6 +434,9 @@ FULL = """
     def limit(size):
         "Writes beyond it fail, as on a full disk."
         resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+
+    def weights_of(logdir, **options):
+        return t._fit(t._model(), [t.GradientSummaryCallback(logdir, every=1, metrics=False, **options)], epochs=2)
 
     logdir = sys.argv[1]
     logging.basicConfig(format="%(message)s", stream=sys.stdout)
@@ -449,15 +454,43 @@ FULL = """
     print(len(found.notes))
     os.remove(os.path.join(logdir, min(os.listdir(logdir))))
     print(*read_events(logdir).scalars["loss"].steps)
+
+    _sink._PAUSE = 60.0
+    plain = t._fit(t._model(), epochs=2)
+    limit(30_000)
+    filled = weights_of(logdir + "/full")
+    limit(resource.RLIM_INFINITY)
+    train = read_events(logdir + "/full").runs["train"]
+    steps = train.scalars["gradient_norm/net/hidden/kernel"].steps
+    print(0 < len(steps) < 14, steps == tuple(range(len(steps))), len(train.notes))
+    shut = tempfile.mkdtemp()  # where others than the owner may come
+    os.chmod(shut, 0o555)
+    if os.geteuid() == 0:
+        os.seteuid(65534)  # what root may do tells nothing
+    closed = weights_of(shut)
+    try:
+        weights_of(shut, on_error="raise")
+    except Exception as error:
+        print("raised", type(error).__name__)
+    os.seteuid(os.getuid())
+    os.rmdir(shut)
+    for one, other, third in zip(plain, filled, closed, strict=True):
+        np.testing.assert_array_equal(one, other)
+        np.testing.assert_array_equal(one, third)
 """
 
 
 @pytest.mark.slow
-def test_a_full_disk_is_said_once_and_writing_goes_on_in_a_fresh_file(tmp_path):
+def test_a_full_disk_and_a_directory_that_is_closed_are_said_once_and_stop_no_training(tmp_path):
     ran = python(FULL, tmp_path)
     assert ran.returncode == 0, ran.stderr[-2000:]
-    said, again, steps, notes, afresh = ran.stdout.splitlines()
+    said, again, steps, notes, afresh, full, recorded, closed, raised = ran.stdout.splitlines()
     assert said.startswith(f"cannot write to {tmp_path}: ")
     assert said.endswith("; training goes on without")
     assert again == f"writing to {tmp_path} again; steps lost: 5"
     assert (steps, notes, afresh) == ("0 1 2 8 9", "1", "8 9")
+    assert full.startswith(f"cannot write to {tmp_path}/full/train: ")
+    assert recorded == "True True 1"
+    assert closed.startswith("cannot write to ")
+    assert "Permission denied" in closed
+    assert raised == "raised PermissionDeniedError"

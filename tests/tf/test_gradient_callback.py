@@ -201,6 +201,31 @@ def test_misuse_is_said(error, match, options):
         GradientSummaryCallback(**{"logdir": "logs", **options})
 
 
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # of Keras, with NumPy 2
+@pytest.mark.parametrize("first", [True, False], ids=["before the others", "after the others"])
+def test_the_order_of_callbacks_does_not_matter(first, tmp_path, recorded):
+    *_, without, events = recorded
+    ours = GradientSummaryCallback(tmp_path / "ours", every=3, metrics=False)
+    theirs = [
+        keras.callbacks.TensorBoard(str(tmp_path / "theirs"), histogram_freq=1, update_freq=1),
+        keras.callbacks.ModelCheckpoint(str(tmp_path / "{epoch}.keras")),
+        keras.callbacks.EarlyStopping("loss", min_delta=1e9),
+    ]
+    model = _model()
+    weights = _fit(model, [ours, *theirs] if first else [*theirs, ours], epochs=9, validation_data=(X, Y))
+    saved = keras.models.load_model(str(tmp_path / "2.keras"))
+    assert theirs[-1].stopped_epoch == 1
+    for one, other, third in zip(weights, without, saved.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+        np.testing.assert_array_equal(one, third)
+    tag = f"gradient_norm/{KERNEL}"
+    assert read_events(tmp_path / "ours").runs["train"].scalars[tag].values == events.runs["train"].scalars[tag].values
+    assert read_events(tmp_path / "theirs").runs["validation"].scalars["epoch_loss"].steps == (0, 1)
+    assert "apply" not in model.optimizer.__dict__
+    assert model.train_function.__module__.startswith("keras")
+
+
 def test_fit_goes_on_where_the_disk_fails(tmp_path, caplog):
     (tmp_path / "file").write_text("no directory")
     model = _model()

@@ -287,6 +287,8 @@ def test_a_training_goes_on_where_nothing_can_be_written(way, tmp_path, caplog):
     raising = SummaryWriter(tmp_path / "file" / "logs", on_error="raise")
     with pytest.raises(tf.errors.OpError):
         WAYS[way](trained.train(raising.gradients))(tf.constant(1.0))
+    with pytest.raises(tf.errors.FailedPreconditionError):
+        raising.record(WAYS[way](trained.train(raising.gradients)))(tf.constant(1.0))
 
 
 def test_two_writers_on_one_directory_do_not_disturb_each_other(tmp_path):
