@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -19,9 +20,10 @@ from gradcheck.tensorboard._packing import FORMATS, HEAD, flat, pack
 from gradcheck.tensorboard._pages import layout
 from gradcheck.tensorboard._statistics import Statistics, unpack
 from gradcheck.tensorboard._values import text
-from gradcheck.tensorboard._wire import histogram, scalar
+from gradcheck.tensorboard._wire import Sheet, histogram, scalar
 
-COUNTS = ("nan", "posinf", "neginf", "zero", "subnormal")
+KINDS = ("largest", "nan", "posinf", "neginf", "zero", "subnormal")  # of a gradient, beside its norm
+_numbers = attrgetter(*KINDS)
 # The page CUSTOM SCALARS: charts by section, each with the tags that share it.
 PAGE: Mapping[str, Mapping[str, Sequence[str]]] = {
     "Gradients": {
@@ -136,6 +138,10 @@ class Recording:
         self._owned = [item.name for item in owned]
         self._without = [item.name for item in found if item.gradient is None]
         self._said = False
+        self._layers, self._owned_layers = _layers(self._names), _layers(self._owned)
+        kinds = [f"gradient_{kind}/{name}" for name in self._names for kind in KINDS]
+        norms = _norm_tags("gradient_norm", "gradients", self._names, self._layers)
+        self._sheet = Sheet([*kinds, *norms, *_norm_tags("weight_norm", "weights", self._owned, self._owned_layers)])
         self._histograms, self._weights = histograms, weights
         self._dtypes = [_real_dtype(item.gradient) for item in present]
         self._weight_dtypes = [_real_dtype(variable) for variable in self.variables]
@@ -189,20 +195,21 @@ class Recording:
         return self._ratios(*row.reshape(2, -1).tolist())
 
     def _ratios(self, moved: Sequence[float], before: Sequence[float]) -> Iterator[Any]:
-        for at, change, size in _with_layers(self._owned, moved, before):
+        names = [*self._owned, *self._owned_layers]
+        columns = (_with_layers(column, self._owned_layers) for column in (moved, before))
+        for name, change, size in zip(names, *columns, strict=True):
             if size > 0 or math.isnan(size):  # of a variable that was all zeros there is no ratio
-                yield scalar(f"update_ratio/{at}", change / size)
+                yield scalar(f"update_ratio/{name}", change / size)
 
     def _values(self, found: Sequence[Statistics], weights: Sequence[Any]) -> Iterator[Any]:
+        norms = [one.norm for one in weights] if self._weights else weights
+        numbers = [number for one in found for number in _numbers(one)]
+        numbers += _all_norms([one.norm for one in found], self._layers) + _all_norms(norms, self._owned_layers)
+        yield self._sheet.filled(numbers)
         for name, one in zip(self._names, found, strict=True):
-            yield from self._of_gradient(name, one)
-        yield from self._norms("gradient_norm", "gradients", self._names, [one.norm for one in found])
-        norms = weights
-        if self._weights:
-            norms = [one.norm for one in weights]
-            for name, one in zip(self._owned, weights, strict=True):
-                yield from _drawn(f"weights/{name}", one)
-        yield from self._norms("weight_norm", "weights", self._owned, norms)
+            yield from _drawn(f"gradients/{name}", one)
+        for name, one in zip(self._owned, weights, strict=True) if self._weights else ():
+            yield from _drawn(f"weights/{name}", one)
         if self._said:
             return
         self._said = True
@@ -212,35 +219,34 @@ class Recording:
                 "gradients_none", "\n".join(["No gradient arrives at:", "", *(f"- `{n}`" for n in self._without)])
             )
 
-    def _of_gradient(self, name: str, found: Statistics) -> Iterator[Any]:
-        yield scalar(f"gradient_largest/{name}", found.largest)
-        for kind in COUNTS:
-            yield scalar(f"gradient_{kind}/{name}", getattr(found, kind))
-        yield from _drawn(f"gradients/{name}", found)
-
-    def _norms(self, tag: str, of_all: str, names: Sequence[str], norms: Sequence[float]) -> Iterator[Any]:
-        """Norms of variables, of layers, and of all of them."""
-        for name, size in _with_layers(names, norms):
-            yield scalar(f"{tag}/{name}", size)
-        if names:
-            yield scalar(f"global_norm/{of_all}", _together(norms))
-
 
 def _drawn(tag: str, found: Statistics) -> Iterator[Any]:
     if found.buckets is not None:
         yield histogram(tag, found.buckets)
 
 
-def _with_layers(names: Sequence[str], *columns: Sequence[float]) -> Iterator[tuple[Any, ...]]:
-    """Each name with its norms, then each layer, the names' part before the last "/", with those of its variables."""
+def _layers(names: Sequence[str]) -> dict[str, list[int]]:
+    """The positions of each layer's variables; a layer is the part of a name before the last "/"."""
     layers: dict[str, list[int]] = {}
     for k, name in enumerate(names):
-        yield name, *(column[k] for column in columns)
         layer, _, rest = name.rpartition("/")
         if layer and rest and layer not in names:
             layers.setdefault(layer, []).append(k)
-    for layer, rows in layers.items():
-        yield layer, *(_together([column[k] for k in rows]) for column in columns)
+    return layers
+
+
+def _norm_tags(tag: str, of_all: str, names: Sequence[str], layers: Mapping[str, Any]) -> list[str]:
+    """The tags of what `_all_norms` gives."""
+    return [*(f"{tag}/{name}" for name in (*names, *layers)), f"global_norm/{of_all}"] if names else []
+
+
+def _all_norms(norms: Sequence[float], layers: Mapping[str, Sequence[int]]) -> list[float]:
+    """The norms of variables, of layers, and of all of them."""
+    return [*_with_layers(norms, layers), _together(norms)] if norms else []
+
+
+def _with_layers(norms: Sequence[float], layers: Mapping[str, Sequence[int]]) -> list[float]:
+    return [*norms, *(_together([norms[k] for k in rows]) for rows in layers.values())]
 
 
 def _together(norms: Sequence[float]) -> float:

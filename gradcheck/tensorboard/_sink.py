@@ -10,7 +10,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from typing import Any, Protocol
 
 import tensorflow as tf
@@ -62,7 +62,7 @@ class EventFile:
         self._on_error = checked_on_error(on_error)
         self._lock = threading.RLock()
         self._file: Any = None
-        self._described: set[str] = set()  # tags whose metadata the file holds
+        self._described: set[Hashable] = set()  # whose metadata the file holds
         self._pause_ends = 0.0
         self._failed = False
         self._lost = 0
@@ -112,7 +112,7 @@ class EventFile:
             self._file.write(tf.compat.v1.Event(wall_time=now, file_version=_VERSION).SerializeToString())
         self._file.write(event(now, step, summary(values, self._described)))
         self._file.flush()
-        self._described.update([value.tag for value in values])
+        self._described.update([value.key for value in values])
 
     def _fresh(self) -> Any:
         tf.io.gfile.makedirs(self.logdir)

@@ -6,9 +6,7 @@ Source: Protocol Buffers, "Encoding"; the fields' numbers: "summary.proto", "ten
 from __future__ import annotations
 
 import functools
-import math
-import struct
-from collections.abc import Container, Iterable
+from collections.abc import Container, Hashable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,21 +17,49 @@ from tensorflow.core.framework.tensor_pb2 import TensorProto
 from gradcheck.tensorboard._values import ABOUT, HISTOGRAMS, SCALARS, Summary
 
 _VALUE, _TENSOR, _FLOATS, _CONTENT, _SUMMARY = 1, 8, 5, 4, 5  # of Summary, Value, TensorProto twice, and Event
-_SINGLE = struct.Struct("<f")
+_SINGLE = 4  # bytes of a float32
 
 
 class Encoded(NamedTuple):
-    """A summary value.
+    """Values of a summary.
 
     Attributes:
-        tag: Its name.
-        body: The value, without metadata.
-        about: The metadata, which readers remember from a tag's first value.
+        key: What they are known by: a tag, or a `Sheet`.
+        later: The values, without metadata.
+        first: The same with metadata, which readers remember from a tag's first value.
     """
 
-    tag: str
-    body: bytes
-    about: bytes
+    key: Hashable
+    later: bytes
+    first: bytes
+
+
+class Sheet:
+    """Scalars under tags that recur together: their bytes, with a hole for each number."""
+
+    def __init__(self, tags: Sequence[str]) -> None:
+        self._forms = []
+        for about in (b"", _about(SCALARS)):
+            values = [_of_value(_scalar_head(tag) + bytes(_SINGLE), about) for tag in tags]
+            self._forms.append(_form(values, len(about)))
+
+    def filled(self, numbers: Sequence[float]) -> Encoded:
+        """The scalars with these numbers, in float32, as TensorBoard keeps them."""
+        with np.errstate(over="ignore"):
+            singles = np.array(numbers, np.float64).astype("<f4").view(np.uint8)
+        contents = []
+        for form, holes in self._forms:
+            content = form.copy()
+            content[holes] = singles
+            contents.append(content.tobytes())
+        return Encoded(self, *contents)
+
+
+def _form(values: Sequence[bytes], behind: int) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Values as one array of bytes, and where in it their numbers lie: `behind` bytes before the end of each."""
+    ends = np.cumsum([len(value) for value in values], dtype=np.intp) - behind
+    holes = ends[:, None] + np.arange(-_SINGLE, 0)
+    return np.frombuffer(b"".join(values), np.uint8), holes.reshape(-1)
 
 
 def encoded(value: Any) -> Encoded:
@@ -43,24 +69,21 @@ def encoded(value: Any) -> Encoded:
     body = Summary.Value()
     body.CopyFrom(value)
     body.ClearField("metadata")
-    about = Summary.Value(metadata=value.metadata) if value.HasField("metadata") else Summary.Value()
-    return Encoded(value.tag, body.SerializeToString(), about.SerializeToString())
+    return Encoded(value.tag, _of_value(body.SerializeToString()), _of_value(value.SerializeToString()))
 
 
 @functools.lru_cache(4096)
 def _scalar_head(tag: str) -> bytes:
     proto = TensorProto(dtype=tf.float32.as_datatype_enum)  # without a shape, which is that of a scalar
-    tensor = proto.SerializeToString() + _field(_FLOATS, bytes(_SINGLE.size))
-    return (_named(tag) + _field(_TENSOR, tensor))[: -_SINGLE.size]
+    tensor = proto.SerializeToString() + _field(_FLOATS, bytes(_SINGLE))
+    return (_named(tag) + _field(_TENSOR, tensor))[:-_SINGLE]
 
 
 def scalar(tag: str, number: float) -> Encoded:
     """A number on the page SCALARS, in float32."""
-    try:
-        single = _SINGLE.pack(number)
-    except OverflowError:
-        single = _SINGLE.pack(math.copysign(math.inf, number))
-    return Encoded(tag, _scalar_head(tag) + single, _about(SCALARS))
+    with np.errstate(over="ignore"):
+        body = _scalar_head(tag) + np.float64(number).astype("<f4").tobytes()
+    return Encoded(tag, _of_value(body), _of_value(body, _about(SCALARS)))
 
 
 def histogram(tag: str, buckets: NDArray[Any]) -> Encoded:
@@ -69,18 +92,23 @@ def histogram(tag: str, buckets: NDArray[Any]) -> Encoded:
         single = buckets.astype(np.float32)
     table = single if (single == buckets).all() else buckets
     tensor = _table_head(table.dtype, len(table)) + _field(_CONTENT, table.tobytes())
-    return Encoded(tag, _named(tag) + _field(_TENSOR, tensor), _about(HISTOGRAMS))
+    body = _named(tag) + _field(_TENSOR, tensor)
+    return Encoded(tag, _of_value(body), _of_value(body, _about(HISTOGRAMS)))
 
 
-def summary(values: Iterable[Any], described: Container[str] = ()) -> bytes:
-    """A `Summary`, without metadata for the tags that are described."""
-    return b"".join([_field(_VALUE, v.body if v.tag in described else v.body + v.about) for v in map(encoded, values)])
+def summary(values: Iterable[Any], described: Container[Hashable] = ()) -> bytes:
+    """A `Summary`, without metadata where that is described."""
+    return b"".join([v.later if v.key in described else v.first for v in map(encoded, values)])
 
 
 def event(wall_time: float, step: int, content: bytes) -> bytes:
     """An `Event` with a summary."""
     head: bytes = tf.compat.v1.Event(wall_time=wall_time, step=step).SerializeToString()
     return head + _field(_SUMMARY, content)
+
+
+def _of_value(body: bytes, about: bytes = b"") -> bytes:
+    return _field(_VALUE, body + about)
 
 
 def _field(number: int, payload: bytes) -> bytes:

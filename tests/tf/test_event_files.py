@@ -418,9 +418,9 @@ KILLED = """
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
 def test_both_readers_read_all_steps_of_a_killed_writer(tmp_path):
-    ran = python(KILLED, tmp_path, 50)
+    ran = python(KILLED, tmp_path, 15)  # 50 training processes are killed by the benchmark
     assert ran.returncode == 0, ran.stderr[-2000:]
-    assert ran.stdout.startswith("50 killed, ")
+    assert ran.stdout.startswith("15 killed, ")
 
 
 FULL = """

@@ -85,15 +85,10 @@ def _found(way, histograms, cases):
     yield from zip(cases, unpack(row, [v.dtype.real_dtype for v in values], histograms), strict=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("way", "histograms", "cases"),
-    [
-        ("graph", True, CALM),
-        *(
-            pytest.param(*more, marks=pytest.mark.slow)
-            for more in (("graph", False, CALM), ("graph", True, CASES), ("xla", True, CASES))
-        ),
-    ],
+    [("graph", True, CALM), ("graph", False, CALM), ("graph", True, CASES), ("xla", True, CASES)],
     ids=["graph calm", "graph calm, no histograms", "graph", "xla"],
 )
 def test_statistics_are_those_of_numpy(way, histograms, cases):

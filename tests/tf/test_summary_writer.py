@@ -197,6 +197,15 @@ def test_weights_are_drawn_too_if_asked(tmp_path):
     assert found.scalars["gradient_subnormal/w"].values == (0.0,)
 
 
+def test_where_no_gradient_arrives_that_is_said(tmp_path):
+    with SummaryWriter(tmp_path) as writer:
+        for step in range(2):
+            writer.gradients(step, [None], ["x"])
+    found = read_events(tmp_path)
+    assert found.texts["gradients_none"].values == ("No gradient arrives at:\n\n- `x`",)
+    assert (found.scalars, found.notes) == ({}, ())
+
+
 @pytest.mark.parametrize("way", ["eager", "graph"])
 def test_weights_that_are_not_finite_are_recorded_as_such(way, tmp_path):
     trained = Trained()
