@@ -197,6 +197,29 @@ def test_weights_are_drawn_too_if_asked(tmp_path):
     assert found.scalars["gradient_subnormal/w"].values == (0.0,)
 
 
+@pytest.mark.parametrize("weights", [False, True])
+def test_what_a_graph_computes_itself_is_what_numpy_finds(weights, tmp_path, monkeypatch):
+    """With a GPU, the graph makes the statistics, and Python is called with them."""
+    found = []
+    for on_host in (True, False):
+        monkeypatch.setattr("gradcheck.tensorboard._writer.runs_on_the_host", lambda on_host=on_host: on_host)
+        trained, logdir = Trained(), tmp_path / str(on_host)
+        with SummaryWriter(logdir, weights=weights) as writer:
+            step = writer.record(tf.function(trained.train(writer.gradients)))
+            for _ in range(2):
+                step(tf.constant(1.0))
+        events = read_events(logdir)
+        found.append((
+            {tag: series.values for tag, series in events.scalars.items()},
+            {tag: [table.tolist() for table in series.values] for tag, series in events.histograms.items()},
+        ))  # fmt: skip
+    assert "DenseBincount" in {
+        op.type for op in step._on.get_concrete_function(tf.constant(1.0)).graph.get_operations()
+    }
+    assert found[0] == found[1]
+    assert any(tag.startswith("update_ratio/") for tag in found[0][0])
+
+
 def test_where_no_gradient_arrives_that_is_said(tmp_path):
     with SummaryWriter(tmp_path) as writer:
         for step in range(2):
