@@ -7,7 +7,7 @@ a graph: the thread in which TensorFlow calls Python may take subnormal numbers 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -28,22 +28,23 @@ def measured(vector: NDArray[Any], dtype: Any, histogram: bool) -> Statistics:
     bits = vector.view(form.bits.as_numpy_dtype)
     mask = bits.dtype.type(form.unsigned)
     room = np.empty(min(_PIECE, len(bits)), bits.dtype)
-    squares, top, low, zero = [], 0, 0, 0
+    squares, top = [], 0
+    low = zero = nan = posinf = infinite = 0
     with np.errstate(all="ignore"):
         for start in range(0, len(bits), _PIECE):
-            sizes = np.bitwise_and(bits[start : start + _PIECE], mask, out=room[: len(bits) - start])
-            top = max(top, int(sizes.max()))
-            small = np.count_nonzero(sizes < form.smallest)
+            piece = bits[start : start + _PIECE]
+            sizes = np.bitwise_and(piece, mask, out=room[: len(piece)])
+            highest = int(sizes.max())
+            top = max(top, highest)
+            if highest >= form.infinity:
+                nan += int(np.count_nonzero(sizes > form.infinity))
+                posinf += int(np.count_nonzero(piece == form.infinity))
+                infinite += int(np.count_nonzero(sizes == form.infinity))
+            small = int(np.count_nonzero(sizes < form.smallest))
             if small:
                 low += small
-                zero += np.count_nonzero(sizes == 0)
+                zero += int(np.count_nonzero(sizes == 0))
             squares.append(_squares(vector[start : start + _PIECE]))
-    nan = posinf = neginf = 0
-    if top >= form.infinity:
-        sizes = _sizes(vector, form)
-        nan = int(np.count_nonzero(sizes > form.infinity))
-        posinf = int(np.count_nonzero(bits == form.infinity))
-        neginf = int(np.count_nonzero(sizes == form.infinity)) - posinf
     largest = magnitude(top, form)
     buckets = None
     if histogram:
@@ -51,8 +52,8 @@ def measured(vector: NDArray[Any], dtype: Any, histogram: bool) -> Statistics:
         bins = sum((_bins(block, form, top) for block in blocks), np.zeros(form.bins, np.intp))
         buckets = drawn(bins, form.bias, largest)
     return Statistics(
-        size=len(bits), norm=_norm(vector, largest, form, squares), largest=largest, zero=zero, subnormal=low - zero,
-        nan=nan, posinf=posinf, neginf=neginf, buckets=buckets,
+        size=len(bits), norm=_norm(vector, top, form, squares), largest=largest, zero=zero, subnormal=low - zero,
+        nan=nan, posinf=posinf, neginf=infinite - posinf, buckets=buckets,
     )  # fmt: skip
 
 
@@ -60,26 +61,38 @@ def norm(vector: NDArray[Any], dtype: Any) -> float:
     """The root of the sum of squares, which neither overflows nor underflows."""
     form = FORMATS[dtype]
     with np.errstate(all="ignore"):
-        squares = [_squares(vector[start : start + _PIECE]) for start in range(0, len(vector), _PIECE)]
+        squares = [_squares(piece) for piece in _pieces(vector)]
     root = math.sqrt(sum(squares))
     if _SMALL < root < _LARGE:
         return root
-    return _norm(vector, magnitude(int(_sizes(vector, form).max(initial=0)), form), form, squares)
+    top = max((int(_sizes(piece, form).max()) for piece in _pieces(vector)), default=0)
+    return _norm(vector, top, form, squares)
 
 
-def _norm(vector: NDArray[Any], largest: float, form: Format, squares: Sequence[float]) -> float:
-    if not 0 < largest < math.inf:
-        return largest  # 0, infinite or NaN
+def _norm(vector: NDArray[Any], top: int, form: Format, squares: Sequence[float]) -> float:
+    """The norm, where `top` are the bits of the largest magnitude."""
+    largest = magnitude(top, form)
+    if top == 0 or top >= form.infinity:
+        return largest
     if _SMALL < largest < _LARGE:
         return math.sqrt(sum(squares))
-    sizes = _sizes(vector, form)
-    units = sizes.astype(np.float64)  # of the smallest subnormal number
-    least = 1 - form.bias - form.mantissa
-    if largest < math.ldexp(1.0, 1 - form.bias):
-        return math.ldexp(math.sqrt(_squares(units)), least)
+    least = 1 - form.bias - form.mantissa  # the exponent of the smallest subnormal number
+    if top < form.smallest:
+        units = (_sizes(piece, form).astype(np.float64) for piece in _pieces(vector))
+        return math.ldexp(math.sqrt(sum(map(_squares, units))), least)
+    unit = math.ldexp(1 / largest, least)
     with np.errstate(all="ignore"):
-        wide = np.where(sizes < form.smallest, units * 2.0**least, np.abs(vector.astype(np.float64)))
-        return largest * math.sqrt(_squares(wide / largest))
+        return largest * math.sqrt(sum(_squares(_scaled(piece, form, largest, unit)) for piece in _pieces(vector)))
+
+
+def _scaled(piece: NDArray[Any], form: Format, largest: float, unit: float) -> NDArray[Any]:
+    """Magnitudes by the largest; subnormal ones in their units, for as numbers they may be taken for zero."""
+    sizes = _sizes(piece, form)
+    return np.where(sizes < form.smallest, sizes * unit, np.abs(piece.astype(np.float64)) / largest)
+
+
+def _pieces(vector: NDArray[Any]) -> Iterator[NDArray[Any]]:
+    return (vector[start : start + _PIECE] for start in range(0, len(vector), _PIECE))
 
 
 def _squares(vector: NDArray[Any]) -> float:
