@@ -114,21 +114,17 @@ def _bins(bits: NDArray[Any], form: Format, top: int) -> NDArray[Any]:
     Single precision below 2 leaves the highest bit of the exponent unused: sign and exponent are a byte, and two
     numbers at once are counted by a pair of bytes.
     """
-    shift = bits.dtype.type(form.mantissa)
-    if form.mantissa != 23 or top >> 30 or len(bits) < _MANY:
-        return np.bincount((bits >> shift).astype(np.intp), minlength=form.bins)
-    even = len(bits) // 2 * 2
-    pairs = np.empty(even // 2, np.intp)
-    for start in range(0, even, _PIECE):
-        keys = (bits[start : min(start + _PIECE, even)] >> shift).astype(np.uint16)
-        keys -= (keys >> 1) & 128  # the sign, from bit 8 to bit 7
-        both = keys.view(np.uint32)
-        both |= both >> 8
-        both &= 0xFFFF
-        pairs[start // 2 : start // 2 + len(both)] = both
+    keys = bits >> bits.dtype.type(form.mantissa)
+    if form.mantissa != 23 or top >> 30 or len(keys) < _MANY:
+        return np.bincount(keys.astype(np.intp), minlength=form.bins)
+    short = keys[: len(keys) // 2 * 2].astype(np.uint16)
+    short -= (short >> 1) & 128  # the sign, from bit 8 to bit 7
+    pairs = short.view(np.uint32)
+    pairs |= pairs >> 8
+    pairs &= 0xFFFF
     table = np.bincount(pairs, minlength=1 << 16).reshape(256, 256)
     found = np.zeros([2, 256], np.intp)
     found[:, :128] = (table.sum(0) + table.sum(1)).reshape(2, 128)
     bins = found.reshape(-1)
-    bins[bits[even:] >> shift] += 1
+    bins[keys[len(short) :]] += 1
     return bins
