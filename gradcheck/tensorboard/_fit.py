@@ -14,7 +14,7 @@ from tensorflow.python.ops.resource_variable_ops import ResourceVariable
 from gradcheck._graph.evaluate import unconverted
 from gradcheck.tensorboard._sink import EventFile
 from gradcheck.tensorboard._transport import speaks_for_all
-from gradcheck.tensorboard._values import scalar
+from gradcheck.tensorboard._wire import scalar
 from gradcheck.tensorboard._writer import SummaryWriter
 
 _ENDS = (StopIteration, tf.errors.OutOfRangeError)  # of the data, which `fit` expects

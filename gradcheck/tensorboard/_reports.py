@@ -25,7 +25,8 @@ from gradcheck._report.trip import TripReport
 from gradcheck.tensorboard._pages import hparams
 from gradcheck.tensorboard._pictures import draw_map, plotted
 from gradcheck.tensorboard._sink import EventFile
-from gradcheck.tensorboard._values import image, scalar, text
+from gradcheck.tensorboard._values import image, text
+from gradcheck.tensorboard._wire import scalar
 
 Report = GradientReport | NonfiniteReport | OptimizerReport | PrecisionReport | TripReport
 

@@ -1,4 +1,4 @@
-"""What TensorBoard shows, as summary values: scalars, histograms, texts and images.
+"""What TensorBoard shows, as summary values: the plugins that draw them, texts and images.
 
 TensorFlow's own `tf.summary.scalar` and its siblings need the tensorboard package since TensorFlow 2.21; a value is no
 more than a tensor with the name of the page that draws it, and that needs nothing.
@@ -10,10 +10,7 @@ from __future__ import annotations
 import struct
 from typing import Any
 
-import numpy as np
 import tensorflow as tf
-from numpy.typing import NDArray
-from tensorflow.core.framework.tensor_pb2 import TensorProto
 
 Summary = tf.compat.v1.Summary
 SummaryMetadata = tf.compat.v1.SummaryMetadata
@@ -26,13 +23,7 @@ ABOUT = {
     plugin: SummaryMetadata(plugin_data=SummaryMetadata.PluginData(plugin_name=plugin), data_class=data_class)
     for plugin, data_class in _CLASSES.items()
 }
-_SCALAR = tf.TensorShape([]).as_proto()
 _PNG = b"\x89PNG\r\n\x1a\n"
-
-
-def scalar(tag: str, value: float) -> Any:
-    """A number on the page SCALARS; kept in float32, as TensorBoard does."""
-    return _value(tag, SCALARS, TensorProto(dtype=tf.float32.as_datatype_enum, tensor_shape=_SCALAR, float_val=[value]))
 
 
 def text(tag: str, markdown: str) -> Any:
@@ -50,27 +41,6 @@ def image(tag: str, png: bytes) -> Any:
         raise ValueError(f"png must hold a PNG picture; got {len(png)} bytes that begin with {png[:8]!r}")
     width, height = struct.unpack(">II", png[16:24])
     return _value(tag, IMAGES, tf.make_tensor_proto([str(width).encode(), str(height).encode(), png], tf.string))
-
-
-def histogram(tag: str, buckets: NDArray[Any]) -> Any:
-    """A histogram on the pages HISTOGRAMS and DISTRIBUTIONS.
-
-    Args:
-        tag: Its name.
-        buckets: [k, 3]: left edge, right edge and count of each, from left to right; finite, for else the page does
-            not draw.
-
-    Raises:
-        ValueError: If `buckets` has another shape or holds NaN or infinities.
-    """
-    table = np.asarray(buckets, np.float64)
-    if table.ndim != 2 or table.shape[1] != 3:
-        raise ValueError(f"buckets must have the shape [k, 3]; got {list(table.shape)}")
-    if not np.isfinite(table).all():
-        raise ValueError(f"buckets must be finite; got NaN or infinity in {tag!r}")
-    shape = tf.TensorShape(table.shape).as_proto()
-    proto = TensorProto(dtype=tf.float64.as_datatype_enum, tensor_shape=shape, tensor_content=table.tobytes())
-    return _value(tag, HISTOGRAMS, proto)
 
 
 def _value(tag: str, plugin: str, tensor: Any) -> Any:
