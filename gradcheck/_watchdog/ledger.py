@@ -173,6 +173,8 @@ class Ledger:
             report = self._followed_by("undecided" if callable(asked) else asked, report)
             if dumped is not None:
                 report = dumped(report)
+            elif self.policy.dump_dir is not None:
+                report = replace(report, notes=(*report.notes, f"no bundle was written: {report.name} sees no batch"))
             if callable(asked):
                 chosen = asked(report)
                 action = "skip" if chosen is None else require_action(chosen, "or None, from a callable action")

@@ -13,15 +13,13 @@ from gradcheck._errors import GraphUnavailable
 from gradcheck._graph.before import fetched_ops, ops_before
 from gradcheck._graph.evaluate import RUN_ERRORS
 from gradcheck._graph.fetched import of_tensors
-from gradcheck._graph.finite import COUNTED, census, flags
-from gradcheck._report.nonfinite import Range
+from gradcheck._graph.finite import COUNTED, amounts, census, flags
 from gradcheck._watchdog.again import Again, again_of, first_line
-from gradcheck._watchdog.looked import static_shape
+from gradcheck._watchdog.looked import Looked
 
 _STARTS = ("VarHandleOp", "VariableV2", "Variable", "Const", "ReadVariableOp", "Placeholder", "Identity")
 _HOLDERS = ("VarHandleOp", "VariableV2", "Variable", "Const")
 _HANDLES = (tf.resource, tf.variant)
-_NEW = COUNTED.index("new")
 _DRAWN = "what is drawn within a loop or a condition was drawn anew to find the op"
 
 
@@ -34,17 +32,20 @@ class SessionWatch:
     nothing fails.
 
     Args:
-        named: Names and tensors.
+        named: Names and tensors; losses first.
+        losses: How many they are.
 
     Attributes:
+        looked: What is tested.
+        amounts: To be fetched: the sum of the squares of each tensor.
         counts: To be fetched: a census of each tensor.
         drawn: To be fetched: what the run took from iterators, queues and random ops, by the names of tensors; empty
             where all is finite.
     """
 
-    def __init__(self, named: Sequence[tuple[str, Any]]) -> None:
-        self._names = [name for name, _ in named]
+    def __init__(self, named: Sequence[tuple[str, Any]], losses: int) -> None:
         self._tensors = [t.values if isinstance(t, tf.IndexedSlices) else t for _, t in named]
+        self.looked = Looked("session.run", tuple(name for name, _ in named), tuple(self._tensors), losses)
         self._graph = self._tensors[0].graph
         self._concerned: dict[frozenset[Any], bool] = {}
         before = ops_before(t.op for t in self._tensors)
@@ -53,6 +54,7 @@ class SessionWatch:
         drawn = [t for op in takers if _can_be_fetched(op) for t in op.outputs if t.dtype not in _HANDLES]
         self._unrepeated = not all(map(_can_be_fetched, takers))
         with self._graph.as_default(), tf.compat.v1.name_scope("gradcheck"), tf.control_dependencies(None):
+            self.amounts = amounts(self._tensors)
             finite = tf.reduce_all(flags(self._tensors))
             none = tf.zeros([len(self._tensors), len(COUNTED)], tf.int64)
             self.counts = tf.cond(finite, lambda: none, lambda: tf.stack([census(t) for t in self._tensors]))
@@ -73,21 +75,10 @@ class SessionWatch:
             self._concerned[ops] = not tested.isdisjoint(ops_before(ops))
         return self._concerned[ops]
 
-    def found(self, counts: Any) -> tuple[Range, ...]:
-        """What was not finite, by the counts of one run."""
-        return tuple(
-            Range(
-                name=name, dtype=tensor.dtype.name, shape=static_shape(tensor),
-                nan=int(row[0]), posinf=int(row[1]), neginf=int(row[2]),
-            )
-            for name, tensor, row in zip(self._names, self._tensors, counts, strict=True)
-            if row[_NEW]
-        )  # fmt: skip
-
     def again(self, session: Any, feed_dict: Mapping[Any, Any] | None, drawn: Mapping[str, Any]) -> Again:
         """Find the op, on what a run was fed and what it drew; nothing of it has been written."""
         try:
-            rerun = of_tensors(self._tensors, self._names, session, {**(feed_dict or {}), **drawn})
+            rerun = of_tensors(self._tensors, self.looked.names, session, {**(feed_dict or {}), **drawn})
         except (GraphUnavailable, *RUN_ERRORS) as error:
             return Again(notes=(f"the op is not named: {first_line(error)}",))
         found = again_of(rerun)

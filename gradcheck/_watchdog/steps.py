@@ -30,10 +30,18 @@ class WatchedStep:
 
     Attributes:
         __wrapped__: The step itself.
+        watchdog: The `Watchdog`, with `report`, `history`, `steps` and `trips`.
     """
 
-    def __init__(self, step: Callable[..., Any], ledger: Ledger, variables: Callable[[], Sequence[Any]] | None) -> None:
+    def __init__(
+        self,
+        step: Callable[..., Any],
+        ledger: Ledger,
+        variables: Callable[[], Sequence[Any]] | None,
+        watchdog: Any = None,
+    ) -> None:
         self.__wrapped__ = step
+        self.watchdog = watchdog
         self.__name__ = name_of(step)
         self._ledger = ledger
         self._given = variables

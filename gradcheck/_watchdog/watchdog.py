@@ -236,7 +236,7 @@ class Watchdog:
         """
         if not callable(step):
             raise TypeError(f"step must be callable, got {type(step).__name__}; write wd.watch(train_step)")
-        return WatchedStep(step, self._ledger, None if variables is None else lambda: variables)
+        return WatchedStep(step, self._ledger, None if variables is None else lambda: variables, self)
 
     def fit(self, model: Any) -> WatchedModel:
         """A scope in which a Keras model trains under this watchdog; `gradcheck.watch(model)` in one line.

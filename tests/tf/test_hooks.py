@@ -50,6 +50,10 @@ def test_a_step_that_trips_writes_nothing(graph, bad):
         session.run(training.train, {training.x: bad})
         assert training.state(session) == before
         assert hook.report.step == 2
+        assert [s.number for s in hook.report.history] == [1, 2]
+        first = hook.report.history[0]
+        assert first.outputs[0][1] == pytest.approx(1 + np.sqrt(2))
+        assert [(g.name, g.norm) for g in first.layers] == [("w", pytest.approx(np.sqrt(0.25 + 0.5)))]
         session.run(training.train, {training.x: X})
         assert training.state(session) != before
         assert session.run(training.step) == 2

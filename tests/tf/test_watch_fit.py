@@ -5,6 +5,7 @@ import errno
 import gc
 import json
 import os
+import resource
 import subprocess
 import sys
 import weakref
@@ -400,6 +401,55 @@ def test_a_full_disk_is_said_and_training_goes_on(tmp_path, monkeypatch):
     assert set(failed) == set(writes)
     assert state(watched) == state(plain)
     assert not list((tmp_path / "dumps").glob("*"))
+
+
+@pytest.fixture
+def no_room(tmp_path):
+    """A directory where the system itself refuses to write more than 8 kB to a file."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (8192, hard))
+    yield tmp_path / "dumps"
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_where_the_system_refuses_to_write_every_way_of_training_goes_on_and_says_so(no_room):
+    def loss_of(w, x):
+        return tf.reduce_sum(tf.sqrt(w * x))
+
+    w, options, reports = tf.Variable([1.0, 4.0]), {"action": "skip", "dump_dir": no_room}, []
+
+    @tf.function
+    def step(x):
+        with tf.GradientTape() as tape:
+            loss = loss_of(w, x)
+        w.assign_sub(0.1 * tape.gradient(loss, w))
+
+    with gradcheck.watch(step, **options) as watched:
+        for x in ([1.0, 1.0], [0.0, 1.0], [1.0, 1.0]):
+            watched(tf.constant(x))
+    reports.append(watched.watchdog.report)
+    with tf.Graph().as_default():
+        fed = tf.compat.v1.placeholder(tf.float32, [2])
+        v = tf.compat.v1.get_variable("v", initializer=[1.0, 4.0])
+        optimizer = tf.compat.v1.train.GradientDescentOptimizer(0.1)
+        gradients = optimizer.compute_gradients(loss_of(v, fed), [v])
+        train = optimizer.apply_gradients(gradients)
+        hook = gradcheck.hooks.NonfiniteHook([g for g, _ in gradients], **options)
+        with tf.compat.v1.train.MonitoredSession(hooks=[hook]) as session:
+            for x in ([1.0, 1.0], [0.0, 1.0], [1.0, 1.0]):
+                session.run(train, {fed: x})
+            trained = session.run(v)
+    np.testing.assert_allclose(trained, w, rtol=1e-6)
+    reports.append(hook.report)
+    model = small_model()
+    with gradcheck.watch(model, **options) as watchdog:
+        fit(model, BAD)
+    assert watchdog.steps == 4
+    reports.append(watchdog.report)
+    assert [report.nonfinite.op_type for report in reports] == ["SqrtGrad", "SqrtGrad", "Placeholder"]
+    for report in reports:
+        assert any("no bundle was written" in n and "File too large" in n for n in report.notes), report
+    assert not list(no_room.iterdir())
 
 
 def test_a_dump_that_cannot_be_written_is_said_and_training_goes_on(tmp_path):
