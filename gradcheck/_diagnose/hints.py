@@ -13,12 +13,11 @@ from gradcheck._diagnose.births import Birth
 from gradcheck._diagnose.cause import LOST, OVERFLOW
 from gradcheck._diagnose.entries import at
 from gradcheck._diagnose.ranges import first_nonfinite, wide_array
-from gradcheck._diagnose.surroundings import Surroundings, of_forward, of_visit
+from gradcheck._diagnose.surroundings import ADDED, Surroundings, of_forward, of_visit
 from gradcheck._graph.rerun import Rerun
 from gradcheck._results import Place
 
 _SQUARES = ("Square", "L2Loss", "SquaredDifference")
-_ADDED = ("AddV2", "Add")
 _DIVISIONS = ("RealDiv", "Div", "Xdivy")
 
 
@@ -111,7 +110,14 @@ def _logarithm(case: _Case) -> str | None:
         return "log of a softmax that became 0: tf.nn.log_softmax(logits) needs no softmax before it"
     if made is not None and made.op == "Sigmoid":
         return "log of a sigmoid that became 0: tf.math.log_sigmoid(x), or a loss that takes logits"
-    if made is not None and made.op == "Sum" and any(around.makers(made, "Exp")):
+    exponentials = list(around.makers(made, "Exp")) if made is not None and made.op == "Sum" else []
+    if (
+        exponentials
+        and not case.dtype.is_complex
+        and _were_infinite(around.input_value(exponentials[0], 0), case.dtype)
+    ):
+        return "a sum of exponentials of -inf throughout has no logarithm: leave out what is masked altogether"
+    if exponentials:
         return "log of a sum of exponentials: tf.reduce_logsumexp(x) computes it without leaving the range of the dtype"
     if case.gradient or case.cause == LOST:
         return None
@@ -127,6 +133,12 @@ def _logarithm(case: _Case) -> str | None:
     return "log of 0: tf.math.log(tf.maximum(x, 1e-12)) bounds it; if the 0 itself is wrong, look at what made it"
 
 
+def _were_infinite(powers: Any, dtype: Any) -> bool:
+    """Whether powers that are too low for the exponential were -inf already."""
+    low = np.asarray([]) if powers is None else powers[powers < -np.log(float(dtype.max))]
+    return bool(low.size and np.all(np.isneginf(low)))
+
+
 def _one_plus(case: _Case) -> str | None:
     """The logarithm of 1 + x, as the op or as what it takes, where 1 + x was rounded to 1, or to 0."""
     around = case.around
@@ -134,7 +146,7 @@ def _one_plus(case: _Case) -> str | None:
         return None
     for log in [around.node, *around.makers(around.node, "Log")]:
         made = around.maker(log, 0)
-        if log.op != "Log" or made is None or not _adds_one(around, made):
+        if log.op != "Log" or made is None or not around.adds_one(made):
             continue
         if any(around.makers(made, "Sigmoid")):
             return "log(1 - sigmoid(x)) is tf.math.log_sigmoid(-x)"
@@ -143,12 +155,6 @@ def _one_plus(case: _Case) -> str | None:
         if log is not around.node:
             return "1 + x lost x: tf.math.log1p(x) (for 1 - x: tf.math.log1p(-x)) keeps it"
     return None
-
-
-def _adds_one(around: Surroundings, node: Any) -> bool:
-    if node.op in _ADDED:
-        return around.is_one(node, 0) or around.is_one(node, 1)
-    return node.op == "Sub" and around.is_one(node, 0)
 
 
 def _other_is_zero(case: _Case, product: Any) -> bool:
@@ -175,8 +181,8 @@ def _exponential(case: _Case) -> str | None:
         return "an exponential divided by the sum of exponentials: tf.nn.softmax(x) does not overflow"
     if around.taken_by(node, "Log1p"):
         return "log(1 + exp(x)): tf.math.softplus(x) does not overflow"
-    one_more = around.taken_by(node, *_ADDED)
-    if one_more is not None and _adds_one(around, one_more):
+    one_more = around.taken_by(node, *ADDED)
+    if one_more is not None and around.adds_one(one_more):
         if around.taken_by(one_more, "Log"):
             return "log(1 + exp(x)): tf.math.softplus(x) does not overflow"
         if around.taken_by(one_more, "Reciprocal", *_DIVISIONS):
@@ -235,7 +241,14 @@ def _division(case: _Case) -> str | None:
         return None
     around, node = case.around, case.around.node
     made = around.maker(node, 1 if case.op in _DIVISIONS else 0)
-    if made is not None and made.op == "Sum" and any(around.makers(made, "Exp")):
+    exponentials = list(around.makers(made, "Exp")) if made is not None and made.op == "Sum" else []
+    if (
+        exponentials
+        and not case.dtype.is_complex
+        and _were_infinite(around.input_value(exponentials[0], 0), case.dtype)
+    ):
+        return "a sum of exponentials of -inf throughout has no logarithm: leave out what is masked altogether"
+    if exponentials:
         return "a sum of exponentials that became 0: tf.nn.softmax(x) subtracts the largest first"
     if made is not None and made.op == "Sqrt":
         inner = around.maker(made, 0)

@@ -1,5 +1,6 @@
 """A bundle is whole or absent, gives the same report in another process, and never runs code of its own."""
 
+import io
 import json
 import os
 import shutil
@@ -8,6 +9,7 @@ import subprocess
 import sys
 import textwrap
 import time
+import zipfile
 from pathlib import Path
 
 import keras
@@ -307,6 +309,38 @@ def test_a_pickle_is_not_loaded(bundle, tmp_path):
     with pytest.raises(BundleDamaged, match=r"batch\.npz: cannot be read as arrays: Object arrays cannot be loaded"):
         read_bundle(bundle)
     assert not (tmp_path / "sprung").exists()
+
+
+def claiming(shape):
+    """An .npy file that holds 24 bytes, and says that it holds more."""
+    file = io.BytesIO()
+    np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": shape})
+    return file.getvalue() + bytes(24)
+
+
+@pytest.mark.parametrize(
+    ("member", "compression", "says"),
+    [(claiming((2**40, 2**10)), zipfile.ZIP_STORED, "Unable to allocate"),
+     (claiming((2, 4)), zipfile.ZIP_STORED, "cannot be read as arrays"),
+     (b"no array", zipfile.ZIP_STORED, "expected float32, found no array"),
+     (claiming((10**7,)) + bytes(4 * 10**7), zipfile.ZIP_DEFLATED, "it is compressed")],
+    ids=["too large", "cut", "no array", "bomb"],
+)  # fmt: skip
+def test_an_archive_that_claims_too_much_is_told(bundle, member, compression, says):
+    names = np.load(bundle / "batch.npz").files
+    with zipfile.ZipFile(bundle / "batch.npz", "w", compression) as archive:
+        for name in names:
+            archive.writestr(f"{name}.npy", member)
+    reseal(bundle)
+    with pytest.raises(BundleDamaged, match=says):
+        read_bundle(bundle)
+
+
+def test_a_manifest_that_is_no_file_is_not_waited_for(bundle):
+    (bundle / "manifest.json").unlink()
+    os.mkfifo(bundle / "manifest.json")
+    with pytest.raises(BundleDamaged, match="manifest.json: missing"):
+        read_bundle(bundle)
 
 
 def hostile(op, inputs, **attributes):
