@@ -121,6 +121,11 @@ def all_masked(z):
     return tf.reduce_logsumexp(tf.where(z > 5.0, z, -np.inf), axis=1)  # here
 
 
+def all_masked_softmax(z):
+    e = tf.exp(tf.where(z > 5.0, z, -np.inf))
+    return e / tf.reduce_sum(e, 1, keepdims=True)  # here
+
+
 def own_softmax(z):
     e = tf.exp(z)  # here
     return e / tf.reduce_sum(e)
@@ -416,6 +421,7 @@ FAULTS = [
     Fault("logsumexp by hand, float32", log_sum_exp, [x(0.0, 100.0)], "Exp", "overflow", r"reduce_logsumexp"),
     Fault("logsumexp from below", log_sum_exp_below, [x(-120.0, -110.0)], "Log", "lost precision", r"reduce_logsumexp"),
     Fault("logsumexp of nothing", all_masked, [x([6.0, 1.0], [1.0, 2.0])], "Log", "singularity", r"what is masked"),
+    Fault("softmax of nothing", all_masked_softmax, [x([6.0], [1.0])], "RealDiv", "singularity", r"what is masked"),
     Fault("softmax by hand", own_softmax, [x(0.0, 100.0)], "Exp", "overflow", r"tf\.nn\.softmax", kind="+Inf"),
     Fault("softmax from below", own_softmax_below, [x(-120.0, -110.0)], "RealDiv", "lost precision", r"nn\.softmax"),
     Fault("softplus by hand", own_softplus, [x(100.0)], "Exp", "overflow", r"softplus"),

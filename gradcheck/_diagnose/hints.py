@@ -18,6 +18,7 @@ from gradcheck._graph.rerun import Rerun
 from gradcheck._results import Place
 
 _SQUARES = ("Square", "L2Loss", "SquaredDifference")
+_ALL_MASKED = "a row that is -inf throughout adds up to 0: leave out what is masked altogether"
 _DIVISIONS = ("RealDiv", "Div", "Xdivy")
 
 
@@ -111,12 +112,8 @@ def _logarithm(case: _Case) -> str | None:
     if made is not None and made.op == "Sigmoid":
         return "log of a sigmoid that became 0: tf.math.log_sigmoid(x), or a loss that takes logits"
     exponentials = list(around.makers(made, "Exp")) if made is not None and made.op == "Sum" else []
-    if (
-        exponentials
-        and not case.dtype.is_complex
-        and _were_infinite(around.input_value(exponentials[0], 0), case.dtype)
-    ):
-        return "a sum of exponentials of -inf throughout has no logarithm: leave out what is masked altogether"
+    if exponentials and _is_all_masked(case, exponentials[0]):
+        return _ALL_MASKED
     if exponentials:
         return "log of a sum of exponentials: tf.reduce_logsumexp(x) computes it without leaving the range of the dtype"
     if case.gradient or case.cause == LOST:
@@ -133,9 +130,12 @@ def _logarithm(case: _Case) -> str | None:
     return "log of 0: tf.math.log(tf.maximum(x, 1e-12)) bounds it; if the 0 itself is wrong, look at what made it"
 
 
-def _were_infinite(powers: Any, dtype: Any) -> bool:
+def _is_all_masked(case: _Case, exponential: Any) -> bool:
     """Whether powers that are too low for the exponential were -inf already."""
-    low = np.asarray([]) if powers is None else powers[powers < -np.log(float(dtype.max))]
+    powers = case.around.input_value(exponential, 0)
+    if powers is None or case.dtype.is_complex:
+        return False
+    low = powers[powers < -np.log(float(case.dtype.max))]
     return bool(low.size and np.all(np.isneginf(low)))
 
 
@@ -242,12 +242,8 @@ def _division(case: _Case) -> str | None:
     around, node = case.around, case.around.node
     made = around.maker(node, 1 if case.op in _DIVISIONS else 0)
     exponentials = list(around.makers(made, "Exp")) if made is not None and made.op == "Sum" else []
-    if (
-        exponentials
-        and not case.dtype.is_complex
-        and _were_infinite(around.input_value(exponentials[0], 0), case.dtype)
-    ):
-        return "a sum of exponentials of -inf throughout has no logarithm: leave out what is masked altogether"
+    if exponentials and _is_all_masked(case, exponentials[0]):
+        return _ALL_MASKED
     if exponentials:
         return "a sum of exponentials that became 0: tf.nn.softmax(x) subtracts the largest first"
     if made is not None and made.op == "Sqrt":

@@ -339,7 +339,7 @@ def test_an_archive_that_claims_too_much_is_told(bundle, member, compression, sa
 def test_a_manifest_that_is_no_file_is_not_waited_for(bundle):
     (bundle / "manifest.json").unlink()
     os.mkfifo(bundle / "manifest.json")
-    with pytest.raises(BundleDamaged, match="manifest.json: missing"):
+    with pytest.raises(BundleDamaged, match=r"manifest\.json: missing"):
         read_bundle(bundle)
 
 
