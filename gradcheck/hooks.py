@@ -21,8 +21,8 @@ class NonfiniteHook(tf.compat.v1.train.SessionRunHook):  # type: ignore[misc]  #
     """Watches tensors of a training graph: where one is NaN or infinite, the step writes nothing.
 
     The updates of that step do not run, so that weights, slots and the global step stay, and a checkpoint that is
-    saved then holds a good state. An op that waits for an update, such as a fetch under
-    `tf.control_dependencies([train_op])`, has no value in such a step; fetch the train op itself.
+    saved then holds a good state. What waits for an update, as under `tf.control_dependencies([train_op])`, goes on
+    without it. Only what an assignment to a variable without a resource gives has no value in such a step.
 
     Args:
         loss: A tensor or a list of tensors, of any shape.

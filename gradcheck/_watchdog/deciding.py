@@ -29,17 +29,18 @@ def decided(ledger: Ledger, looked: Looked, gradients: Sequence[Any] | None) -> 
     waits = ledger.policy.action == "raise"  # what raises needs no zeros
     replicas = tf.distribute.get_replica_context()
     several = replicas is not None and replicas.num_replicas_in_sync > 1
-    replica = tf.get_static_value(replicas.replica_id_in_sync_group) if several else 0
+    known = tf.get_static_value(replicas.replica_id_in_sync_group) if several else 0
+    replica = -1 if known is None else int(known)
     counting: Counting = ledger.shared("counting", partial(Counting, ledger))
-    number = counting.number(-1 if replica is None else replica)
+    number = counting.number(replica)
     may_go_on = number > 0
 
     def going_on() -> list[Any]:
         return [tf.constant(True), *([] if waits else map(tf.identity, flat))]
 
-    def judging(counts: Any, tell: Any) -> list[Any]:
+    def judging(counts: Any, tell: Telling | None) -> list[Any]:
         def tripping() -> list[Any]:
-            told = [] if tell is None else [tf.py_function(tell, [number, counts], [])]
+            told = [] if tell is None else [tell.within_graph(number, counts)]
             with tf.control_dependencies(told):
                 return [tf.constant(False), *([] if waits else map(tf.zeros_like, flat))]
 
@@ -50,7 +51,7 @@ def decided(ledger: Ledger, looked: Looked, gradients: Sequence[Any] | None) -> 
         tell, kept = None, list[Any]()
         if replica == 0:  # the first one tells for all
             ring = counting.ring(looked, together)
-            tell, kept = _telling(ledger, looked, ring), ring.keep(number, together)
+            tell, kept = Telling(ledger, looked, ring), ring.keep(number, together)
         with tf.control_dependencies(kept):
             sound = together.finite & may_go_on
         if not several:
@@ -102,21 +103,28 @@ def branch(condition: Any, then: Callable[[], list[Any]], otherwise: Callable[[]
     return found
 
 
-def _telling(ledger: Ledger, looked: Looked, ring: Ring) -> Callable[[Any, Any], None]:
-    """What Python does on a trip, or in a step behind a stop.
+class Telling:
+    """What Python does on a trip, or in a step behind a stop."""
 
-    Raises:
-        NonfiniteTrip: As the policy says, or where training was told to stop.
-    """
+    def __init__(self, ledger: Ledger, looked: Looked, ring: Ring) -> None:
+        self._ledger = ledger
+        self._looked = looked
+        self._ring = ring
+        self._token = ""
 
-    def tell(number: Any, counts: Any) -> None:
-        if ledger.running:  # the step around decides
+    def within_graph(self, number: Any, counts: Any) -> Any:
+        """The op that calls Python."""
+        called = tf.py_function(self._tell, [number, counts], [])
+        self._token = called.get_attr("token").decode()
+        return called
+
+    def _tell(self, number: Any, counts: Any) -> None:
+        ledger = self._ledger
+        if ledger.is_running(self._token):  # the step around decides
             return
         at = int(number)
         if at < 0:
             ledger.require_going_on()
-        steps = [describe for _, describe in ring.steps(at)]
+        steps = [describe for _, describe in self._ring.steps(at)]
         ledger.catch_up(at, steps[:-1])
-        ledger.trip(looked.trip(at, looked.found(counts.numpy())), steps[-1])
-
-    return tell
+        ledger.trip(self._looked.trip(at, self._looked.found(counts.numpy())), steps[-1])

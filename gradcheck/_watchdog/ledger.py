@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, Protocol
@@ -49,7 +49,7 @@ class Ledger:
     def __init__(self, policy: Policy) -> None:
         self.policy = policy
         self.lock = threading.RLock()
-        self.running = 0  # watched steps that run just now
+        self._running: Counter[str] = Counter()  # Python functions in the graphs of watched steps that run just now
         self._sink = None if policy.logdir is None else EventFile(policy.logdir)
         self._early = EarlyWarnings() if policy.early_warnings else None
         self._shared: dict[Any, Waiting] = {}
@@ -122,15 +122,19 @@ class Ledger:
             self._history = deque(described, maxlen=KEPT)
 
     @contextmanager
-    def step_running(self) -> Iterator[None]:
-        """A scope in which a watched step runs."""
+    def step_running(self, called: Collection[str]) -> Iterator[None]:
+        """A scope in which a watched step runs whose graph calls Python functions of some tokens."""
         with self.lock:
-            self.running += 1
+            self._running.update(called)
         try:
             yield
         finally:
             with self.lock:
-                self.running -= 1
+                self._running.subtract(called)
+
+    def is_running(self, token: str) -> bool:
+        """Whether a watched step runs whose graph calls a Python function."""
+        return self._running[token] > 0
 
     @property
     def locates(self) -> bool:

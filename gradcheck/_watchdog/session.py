@@ -29,7 +29,7 @@ class SessionWatch:
     Built before the graph is finalized. An op that writes is gated if it comes behind the tested tensors, as the
     updates of an optimizer and the global step do, or if it depends on a batch that they depend on, as moving averages
     do, and they do not wait for it. A gated op that is not to run is dead, in the sense of TensorFlow 1's executor:
-    nothing fails.
+    nothing fails, and what waits for it goes on.
 
     Args:
         named: Names and tensors; losses first.
@@ -49,7 +49,7 @@ class SessionWatch:
         self._graph = self._tensors[0].graph
         self._concerned: dict[frozenset[Any], bool] = {}
         before = ops_before(t.op for t in self._tensors)
-        gated = list(_writes_to_gate(self._graph, self._tensors, before))
+        gated = set(_writes_to_gate(self._graph, self._tensors, before))
         takers = [op for op in before if _takes_a_batch(op)]
         drawn = [t for op in takers if _can_be_fetched(op) for t in op.outputs if t.dtype not in _HANDLES]
         self._unrepeated = not all(map(_can_be_fetched, takers))
@@ -62,10 +62,11 @@ class SessionWatch:
             self.drawn = {
                 t.name: tf.cond(finite, partial(tf.zeros, [0], t.dtype), partial(tf.identity, t)) for t in drawn
             }
-            _, alive = tf.raw_ops.Switch(data=tf.constant(True), pred=finite)
+            skipped, alive = tf.raw_ops.Switch(data=tf.constant(True), pred=finite)
             gate = tf.identity(alive).op
-        for op in gated:
-            op._add_control_input(gate)
+            for op in gated:
+                op._add_control_input(gate)
+                _let_go_on(op, [c for c in op._control_outputs if c not in gated], skipped, alive)
 
     def concerns(self, fetches: Any) -> bool:
         """Whether what a run asks for depends on what is tested."""
@@ -113,6 +114,20 @@ class SessionStates:
     def restore(self, session: Any) -> None:
         """Give back what was kept."""
         session.run(self._write, dict(zip(self._given, self._kept or (), strict=True)))
+
+
+def _let_go_on(op: Any, waiting: Sequence[Any], skipped: Any, alive: Any) -> None:
+    """Let what waits for a gated op wait until it has run or been skipped."""
+    waiting = [c for c in waiting if c._get_control_flow_context() is None]
+    if not waiting:
+        return
+    with tf.control_dependencies([op]):
+        ran = tf.identity(alive)
+    done = tf.raw_ops.Merge(inputs=[skipped, ran]).output.op
+    for each in waiting:
+        others = [c for c in each.control_inputs if c is not op]
+        each._remove_all_control_inputs()
+        each._add_control_inputs([*others, done])
 
 
 def _descendants(ops: Iterable[Any]) -> set[Any]:
