@@ -84,21 +84,6 @@ def test_a_bundle_gives_the_same_report(written):
     assert "numpy" in json.loads((path / "rng.json").read_text())
 
 
-@pytest.mark.slow
-def test_the_same_report_comes_from_a_fresh_process(written):
-    path, _, report = written
-    done = subprocess.run(
-        [sys.executable, "-m", "gradcheck", "replay", str(path)],
-        check=False,
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        timeout=100,
-    )
-    assert done.returncode == 1, done.stderr
-    assert done.stdout == f"{report}\nthe same report as when it was written\n"
-
-
 def test_values_of_all_dtypes_come_back(tmp_path):
     counter = tf.Variable(7, dtype=tf.int64)
     half = tf.Variable([1.5, 2.5], dtype=tf.bfloat16)
@@ -220,40 +205,45 @@ def test_a_disk_that_is_full_leaves_nothing(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_a_process_that_is_killed_leaves_whole_bundles_or_none(tmp_path):
+def test_a_process_that_is_killed_leaves_whole_bundles_or_none_and_a_fresh_one_replays(written, tmp_path):
     program = textwrap.dedent(
         """
         import os, sys
         import tensorflow as tf
+        from gradcheck import cli
         from gradcheck._bundle.writing import write_bundle
         from tests.tf.test_bundles import tripped
 
-        for _ in sys.stdin:  # TensorFlow is imported once; nothing of it has run where the process is forked
+        for line in sys.stdin:  # TensorFlow is imported once; nothing of it has run where the process is forked
             child = os.fork()
+            if not child and line != "write\\n":
+                os._exit(10 + cli.main(["replay", line.strip()]))
             if not child:
                 v = tf.Variable(tf.zeros([500_000]))
                 rerun, report = tripped(tf.function(lambda x: tf.math.log(x * v)), tf.constant(1.0))
                 print(os.getpid(), flush=True)
                 while True:
                     write_bundle(sys.argv[1], rerun, report, max_bundles=10_000, max_bytes=2**40)
-            os.waitpid(child, 0)
-            print("killed", flush=True)
+            print(os.waitpid(child, 0)[1], flush=True)
         """
     )
     rng = np.random.default_rng(0)
     command = [sys.executable, "-W", "ignore", "-c", program, str(tmp_path)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT, bufsize=0) as run:
         for round_ in range(10):
-            run.stdin.write(b"again\n")
+            run.stdin.write(b"write\n")
             child = int(run.stdout.readline())
             time.sleep(rng.uniform(0.02, 0.3))
             os.kill(child, signal.SIGKILL)
-            assert run.stdout.readline() == b"killed\n"
+            assert int(run.stdout.readline()) == signal.SIGKILL
             bundles = [path for path in tmp_path.iterdir() if path.name.startswith("trip-")]
             for path in bundles:
                 assert replay(path)[1].op_type == "Log"
                 shutil.rmtree(path)
             assert round_ or bundles
+        path, _, report = written
+        said, _ = run.communicate(f"{path}\n".encode())
+    assert said.decode() == f"{report}\nthe same report as when it was written\n{11 << 8}\n"
     rerun, report = tripped(tf.function(tf.math.log), tf.zeros([10]))
     final = write_bundle(tmp_path, rerun, report)
     assert list(tmp_path.iterdir()) == [final]

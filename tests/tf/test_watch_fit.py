@@ -220,12 +220,15 @@ def test_no_graph_of_a_step_is_kept():
     assert [graph() for graph in graphs] == [None] * 3
 
 
-_MANY = """
+_TWO_DEVICES = """
 import gc, resource
-import tensorflow as tf
+import numpy as np, tensorflow as tf
+cpu = tf.config.list_physical_devices("CPU")[0]
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+import keras, gradcheck
 from gradcheck import Watchdog
 
-def round():
+def watch_once():
     v = tf.Variable(tf.zeros([100, 100]))
 
     @tf.function
@@ -237,31 +240,11 @@ def round():
 
 used = []
 for k in range(200):
-    round()
+    watch_once()
     if k in (60, 199):
         gc.collect()
         used.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 assert used[1] - used[0] < 15_000, f"{used} KiB"
-print("done")
-"""
-
-
-def _in_a_process(code):
-    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=280)
-    assert ran.stdout.endswith("done\n"), ran.stderr[-2000:]
-
-
-@pytest.mark.slow
-def test_two_hundred_watches_keep_memory_constant():
-    _in_a_process(_MANY)
-
-
-_TWO_DEVICES = """
-import numpy as np, tensorflow as tf
-cpu = tf.config.list_physical_devices("CPU")[0]
-tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-import keras, gradcheck
-from gradcheck import Watchdog
 
 rng = np.random.default_rng(0)
 x, y = rng.normal(size=(32, 4)).astype("float32"), rng.normal(size=(32, 2)).astype("float32")
@@ -358,14 +341,26 @@ assert held() == before
 found = dog.report.nonfinite
 assert (found.op_type, found.cause, found.forward.op_type) == ("SqrtGrad", "singularity", "Sqrt"), found
 assert "replica_1" in found.op
+
+dog = Watchdog("stop")
+applying = step_with(lambda grads, loss: dog.apply(optimizer, grads, [w], loss=loss))
+applying(one_bad)
+assert dog.stopped and held() == before
+try:
+    applying(good)
+    raise AssertionError("a step behind a stop")
+except tf.errors.OpError as error:
+    assert "training stops" in str(error)
+assert held() == before
 print("done")
 """
 
 
 @pytest.mark.slow
-def test_two_replicas_decide_alike():
+def test_two_hundred_watches_keep_memory_constant_and_two_replicas_decide_alike():
     """In a process of its own, since devices are split before TensorFlow starts."""
-    _in_a_process(_TWO_DEVICES)
+    ran = subprocess.run([sys.executable, "-c", _TWO_DEVICES], capture_output=True, text=True, check=False, timeout=280)
+    assert ran.stdout.endswith("done\n"), ran.stderr[-2000:]
 
 
 def test_a_trip_is_dumped_where_asked(tmp_path):
