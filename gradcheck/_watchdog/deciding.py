@@ -125,6 +125,8 @@ class Telling:
         at = int(number)
         if at < 0:
             ledger.require_going_on()
-        steps = [describe for _, describe in self._ring.steps(at)]
-        ledger.catch_up(at, steps[:-1])
-        ledger.trip(self._looked.trip(at, self._looked.found(counts.numpy())), steps[-1])
+        steps = dict(self._ring.steps(at))
+        # In other threads more steps may have run meanwhile than are kept.
+        own = steps.pop(at, partial(self._looked.step, at, [float("nan")] * len(self._looked.names)))
+        ledger.catch_up(at, list(steps.values()))
+        ledger.trip(self._looked.trip(at, self._looked.found(counts.numpy())), own)

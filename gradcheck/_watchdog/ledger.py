@@ -118,7 +118,7 @@ class Ledger:
         with self.lock:
             if self.last is None or number > self.last.step + self.policy.every:
                 self.in_a_row = 0
-            self.steps = number
+            self.steps = max(self.steps, number)
             self._history = deque(described, maxlen=KEPT)
 
     @contextmanager

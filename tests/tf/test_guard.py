@@ -157,6 +157,20 @@ def test_within_a_watched_step_in_python():
     assert (watchdog.steps, watchdog.trips) == (1, 1)
 
 
+def test_a_guard_tells_its_trip_also_while_another_watched_step_runs():
+    """As in another thread."""
+    watchdog = Watchdog(action="skip")
+    guarded = tf.function(lambda x: watchdog.guard([x]))
+
+    @tf.function
+    def step(x):
+        tf.py_function(lambda: guarded(BAD), [], [])
+        return tf.reduce_sum(x)
+
+    watchdog.watch(step)(GOOD)
+    assert (watchdog.trips, watchdog.report.name) == (1, "guard")
+
+
 HOW = {
     "eager": lambda f: f,
     "function": tf.function,
