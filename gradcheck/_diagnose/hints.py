@@ -271,7 +271,7 @@ def _power(case: _Case) -> str | None:
     return "a power below 1 has an infinite slope at 0, one below 0 is infinite there: tf.pow(x + epsilon, p)"
 
 
-def _arc(case: _Case) -> str | None:
+def _edges(case: _Case) -> str | None:
     if case.op in ("Acos", "Asin"):
         bound = "1 - 1e-6" if case.gradient else "1.0"
         return f"{case.op.lower()} beyond [-1, 1]" + (
@@ -281,6 +281,14 @@ def _arc(case: _Case) -> str | None:
         )
     if case.op == "Atanh":
         return "atanh at or beyond 1: tf.clip_by_value(x, -1 + 1e-6, 1 - 1e-6) first"
+    if case.op == "Acosh":
+        return "acosh below 1" + (
+            " or at it, where the slope is infinite: tf.maximum(x, 1 + 1e-6) first"
+            if case.gradient
+            else ": tf.maximum(x, 1.0) first, if it is below by rounding only"
+        )
+    if case.op == "Log1p":
+        return "log1p at or below -1: tf.maximum(x, -1 + 1e-6) bounds it; if the -1 is wrong, look at what made it"
     return None
 
 
@@ -342,6 +350,6 @@ def _lost(case: _Case) -> str | None:
 
 
 _RULES: tuple[Callable[[_Case], str | None], ...] = (
-    _double_where, _meant_infinities, _one_plus, _logarithm, _exponential, _root, _division, _power, _arc, _empty_mean,
-    _not_definite, _python, _overflow, _lost,
+    _double_where, _meant_infinities, _one_plus, _logarithm, _exponential, _root, _division, _power, _edges,
+    _empty_mean, _not_definite, _python, _overflow, _lost,
 )  # fmt: skip
