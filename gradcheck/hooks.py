@@ -8,7 +8,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from gradcheck._report.trip import Step, TripReport
+from gradcheck._report.trip import TripReport
 from gradcheck._watchdog.ledger import Ledger
 from gradcheck._watchdog.policy import policy
 from gradcheck._watchdog.session import SessionStates, SessionWatch
@@ -21,8 +21,8 @@ class NonfiniteHook(tf.compat.v1.train.SessionRunHook):  # type: ignore[misc]  #
     """Watches tensors of a training graph: where one is NaN or infinite, the step writes nothing.
 
     The updates of that step do not run, so that weights, slots and the global step stay, and a checkpoint that is
-    saved then holds a good state. An op that waits for an update, such as a fetch under
-    `tf.control_dependencies([train_op])`, has no value in such a step; fetch the train op itself.
+    saved then holds a good state. What waits for an update, as under `tf.control_dependencies([train_op])`, goes on
+    without it. Only what an assignment to a variable without a resource gives has no value in such a step.
 
     Args:
         loss: A tensor or a list of tensors, of any shape.
@@ -75,7 +75,8 @@ class NonfiniteHook(tf.compat.v1.train.SessionRunHook):  # type: ignore[misc]  #
                 early_warnings=False,
             )
         )  # fmt: skip
-        self._named = [*_losses(loss), *_gradients(gradients)]
+        losses = _losses(loss)
+        self._named, self._losses = [*losses, *_gradients(gradients)], len(losses)
         self._watch: SessionWatch | None = None
         self._states: SessionStates | None = None
         self._number = 0
@@ -87,7 +88,7 @@ class NonfiniteHook(tf.compat.v1.train.SessionRunHook):  # type: ignore[misc]  #
 
     def begin(self) -> None:
         """Add the test to the graph."""
-        self._watch = SessionWatch(self._named)
+        self._watch = SessionWatch(self._named, self._losses)
         if self._ledger.policy.may_roll_back:
             self._states = SessionStates(tf.compat.v1.get_default_graph())
 
@@ -100,16 +101,16 @@ class NonfiniteHook(tf.compat.v1.train.SessionRunHook):  # type: ignore[misc]  #
             return None
         if self._states is not None:
             self._states.keep(run_context.session, self._ledger.policy.snapshot_every)
-        return tf.compat.v1.train.SessionRunArgs([self._watch.counts, self._watch.drawn])
+        return tf.compat.v1.train.SessionRunArgs([self._watch.amounts, self._watch.counts, self._watch.drawn])
 
     def after_run(self, run_context: Any, run_values: Any) -> None:
         """See what it said."""
         watch = self._watch
         if run_values.results is None or watch is None:
             return
-        counts, drawn = run_values.results
-        step = partial(Step, number=self._number)
-        found = watch.found(counts)
+        amounts, counts, drawn = run_values.results
+        step = partial(watch.looked.step, self._number, amounts)
+        found = watch.looked.found(counts)
         if not found:
             self._ledger.healthy(step)
             if self._states is not None:
@@ -117,8 +118,8 @@ class NonfiniteHook(tf.compat.v1.train.SessionRunHook):  # type: ignore[misc]  #
             return
         again = watch.again(run_context.session, run_context.original_args.feed_dict, drawn)
         report = TripReport(
-            name="session.run", step=self._number, action="raise", found=found, nonfinite=again.nonfinite,
-            notes=again.notes,
+            name=watch.looked.caller, step=self._number, action="raise", found=found,
+            nonfinite=again.nonfinite, notes=again.notes,
         )  # fmt: skip
         report = self._ledger.trip(report, step, partial(again.dumped, self._ledger.policy.dump_dir))
         if report.action == "stop":

@@ -117,6 +117,23 @@ def log_sum_exp_below(z):
     return tf.math.log(total)  # here
 
 
+def log_one_plus_far_below(z):
+    return tf.math.log1p(z)  # here
+
+
+def hyperbolic_distance(z):
+    return tf.math.acosh(z)  # here
+
+
+def all_masked(z):
+    return tf.reduce_logsumexp(tf.where(z > 5.0, z, -np.inf), axis=1)  # here
+
+
+def all_masked_softmax(z):
+    e = tf.exp(tf.where(z > 5.0, z, -np.inf))
+    return e / tf.reduce_sum(e, 1, keepdims=True)  # here
+
+
 def own_softmax(z):
     e = tf.exp(z)  # here
     return e / tf.reduce_sum(e)
@@ -411,6 +428,10 @@ FAULTS = [
     Fault("logsumexp by hand", log_sum_exp, [x(0.0, 1000.0, dtype=tf.float64)], "Exp", "overflow", r"reduce_logsumexp"),
     Fault("logsumexp by hand, float32", log_sum_exp, [x(0.0, 100.0)], "Exp", "overflow", r"reduce_logsumexp"),
     Fault("logsumexp from below", log_sum_exp_below, [x(-120.0, -110.0)], "Log", "lost precision", r"reduce_logsumexp"),
+    Fault("logsumexp of nothing", all_masked, [x([6.0, 1.0], [1.0, 2.0])], "Log", "singularity", r"what is masked"),
+    Fault("log1p of -1", log_one_plus_far_below, [x(0.5, -1.0)], "Log1p", "singularity", r"log1p at or below"),
+    Fault("acosh below 1", hyperbolic_distance, [x(0.5, 2.0)], "Acosh", "singularity", r"tf\.maximum\(x, 1\.0\)"),
+    Fault("softmax of nothing", all_masked_softmax, [x([6.0], [1.0])], "RealDiv", "singularity", r"what is masked"),
     Fault("softmax by hand", own_softmax, [x(0.0, 100.0)], "Exp", "overflow", r"tf\.nn\.softmax", kind="+Inf"),
     Fault("softmax from below", own_softmax_below, [x(-120.0, -110.0)], "RealDiv", "lost precision", r"nn\.softmax"),
     Fault("softplus by hand", own_softplus, [x(100.0)], "Exp", "overflow", r"softplus"),

@@ -43,14 +43,26 @@ def load_arrays(path: Path, dtypes: Mapping[str, str]) -> dict[str, Any]:
         BundleDamaged: If the file is no .npz, holds other names or dtypes, or anything that only a pickle could give.
     """
     try:
+        _require_plain(path)
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             if sorted(archive.files) != sorted(dtypes):
                 raise BundleDamaged(f"{path.name}: expected {len(dtypes)} arrays, found {len(archive.files)} others")
             return {name: _to_tensor(archive[name], dtype, f"{path.name}: {name}") for name, dtype in dtypes.items()}
-    except (ValueError, KeyError, EOFError, OSError, zipfile.BadZipFile, NotImplementedError) as error:
+    except (ValueError, KeyError, EOFError, OSError, MemoryError, zipfile.BadZipFile, NotImplementedError) as error:
         if isinstance(error, BundleDamaged):
             raise
         raise BundleDamaged(f"{path.name}: cannot be read as arrays: {_first_line(error)}") from error
+
+
+def _require_plain(path: Path) -> None:
+    """Refuse an archive that would take more room than its file does."""
+    with zipfile.ZipFile(path) as archive:
+        members = archive.infolist()
+    if (
+        any(m.compress_type != zipfile.ZIP_STORED for m in members)
+        or sum(m.file_size for m in members) > path.stat().st_size
+    ):
+        raise BundleDamaged(f"{path.name}: cannot be read as arrays: it is compressed, which none is that was written")
 
 
 def _to_tensor(array: Any, dtype: str, name: str) -> Any:
@@ -58,6 +70,8 @@ def _to_tensor(array: Any, dtype: str, name: str) -> Any:
         wanted = tf.as_dtype(dtype)
     except TypeError as error:
         raise BundleDamaged(f"{name}: there is no dtype {dtype!r}") from error
+    if not isinstance(array, np.ndarray):
+        raise BundleDamaged(f"{name}: expected {dtype}, found no array")
     with eagerly():
         if array.dtype.kind in _NATIVE and array.dtype == wanted.as_numpy_dtype:
             return tf.convert_to_tensor(array)

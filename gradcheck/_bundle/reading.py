@@ -104,7 +104,14 @@ def _stored_origin(known: Mapping[str, Origin], name: str, op_type: str) -> Orig
     return known.get(name, plain)
 
 
+_LONGEST = 64 * 2**20  # bytes of a JSON file
+
+
 def _json(path: Path) -> Any:
+    if path.is_symlink() or not path.is_file():
+        raise BundleDamaged(f"{path.name}: missing")
+    if path.stat().st_size > _LONGEST:
+        raise BundleDamaged(f"{path.name}: cannot be read: it is longer than {_LONGEST} bytes")
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:

@@ -13,12 +13,12 @@ from gradcheck._diagnose.births import Birth
 from gradcheck._diagnose.cause import LOST, OVERFLOW
 from gradcheck._diagnose.entries import at
 from gradcheck._diagnose.ranges import first_nonfinite, wide_array
-from gradcheck._diagnose.surroundings import Surroundings, of_forward, of_visit
+from gradcheck._diagnose.surroundings import ADDED, Surroundings, of_forward, of_visit
 from gradcheck._graph.rerun import Rerun
 from gradcheck._results import Place
 
 _SQUARES = ("Square", "L2Loss", "SquaredDifference")
-_ADDED = ("AddV2", "Add")
+_ALL_MASKED = "a row that is -inf throughout adds up to 0: leave out what is masked altogether"
 _DIVISIONS = ("RealDiv", "Div", "Xdivy")
 
 
@@ -111,7 +111,10 @@ def _logarithm(case: _Case) -> str | None:
         return "log of a softmax that became 0: tf.nn.log_softmax(logits) needs no softmax before it"
     if made is not None and made.op == "Sigmoid":
         return "log of a sigmoid that became 0: tf.math.log_sigmoid(x), or a loss that takes logits"
-    if made is not None and made.op == "Sum" and any(around.makers(made, "Exp")):
+    exponentials = list(around.makers(made, "Exp")) if made is not None and made.op == "Sum" else []
+    if exponentials and _is_all_masked(case, exponentials[0]):
+        return _ALL_MASKED
+    if exponentials:
         return "log of a sum of exponentials: tf.reduce_logsumexp(x) computes it without leaving the range of the dtype"
     if case.gradient or case.cause == LOST:
         return None
@@ -127,6 +130,15 @@ def _logarithm(case: _Case) -> str | None:
     return "log of 0: tf.math.log(tf.maximum(x, 1e-12)) bounds it; if the 0 itself is wrong, look at what made it"
 
 
+def _is_all_masked(case: _Case, exponential: Any) -> bool:
+    """Whether powers that are too low for the exponential were -inf already."""
+    powers = case.around.input_value(exponential, 0)
+    if powers is None or case.dtype.is_complex:
+        return False
+    low = powers[powers < -np.log(float(case.dtype.max))]
+    return bool(low.size and np.all(np.isneginf(low)))
+
+
 def _one_plus(case: _Case) -> str | None:
     """The logarithm of 1 + x, as the op or as what it takes, where 1 + x was rounded to 1, or to 0."""
     around = case.around
@@ -134,7 +146,7 @@ def _one_plus(case: _Case) -> str | None:
         return None
     for log in [around.node, *around.makers(around.node, "Log")]:
         made = around.maker(log, 0)
-        if log.op != "Log" or made is None or not _adds_one(around, made):
+        if log.op != "Log" or made is None or not around.adds_one(made):
             continue
         if any(around.makers(made, "Sigmoid")):
             return "log(1 - sigmoid(x)) is tf.math.log_sigmoid(-x)"
@@ -143,12 +155,6 @@ def _one_plus(case: _Case) -> str | None:
         if log is not around.node:
             return "1 + x lost x: tf.math.log1p(x) (for 1 - x: tf.math.log1p(-x)) keeps it"
     return None
-
-
-def _adds_one(around: Surroundings, node: Any) -> bool:
-    if node.op in _ADDED:
-        return around.is_one(node, 0) or around.is_one(node, 1)
-    return node.op == "Sub" and around.is_one(node, 0)
 
 
 def _other_is_zero(case: _Case, product: Any) -> bool:
@@ -175,8 +181,8 @@ def _exponential(case: _Case) -> str | None:
         return "an exponential divided by the sum of exponentials: tf.nn.softmax(x) does not overflow"
     if around.taken_by(node, "Log1p"):
         return "log(1 + exp(x)): tf.math.softplus(x) does not overflow"
-    one_more = around.taken_by(node, *_ADDED)
-    if one_more is not None and _adds_one(around, one_more):
+    one_more = around.taken_by(node, *ADDED)
+    if one_more is not None and around.adds_one(one_more):
         if around.taken_by(one_more, "Log"):
             return "log(1 + exp(x)): tf.math.softplus(x) does not overflow"
         if around.taken_by(one_more, "Reciprocal", *_DIVISIONS):
@@ -235,7 +241,10 @@ def _division(case: _Case) -> str | None:
         return None
     around, node = case.around, case.around.node
     made = around.maker(node, 1 if case.op in _DIVISIONS else 0)
-    if made is not None and made.op == "Sum" and any(around.makers(made, "Exp")):
+    exponentials = list(around.makers(made, "Exp")) if made is not None and made.op == "Sum" else []
+    if exponentials and _is_all_masked(case, exponentials[0]):
+        return _ALL_MASKED
+    if exponentials:
         return "a sum of exponentials that became 0: tf.nn.softmax(x) subtracts the largest first"
     if made is not None and made.op == "Sqrt":
         inner = around.maker(made, 0)
@@ -262,7 +271,7 @@ def _power(case: _Case) -> str | None:
     return "a power below 1 has an infinite slope at 0, one below 0 is infinite there: tf.pow(x + epsilon, p)"
 
 
-def _arc(case: _Case) -> str | None:
+def _edges(case: _Case) -> str | None:
     if case.op in ("Acos", "Asin"):
         bound = "1 - 1e-6" if case.gradient else "1.0"
         return f"{case.op.lower()} beyond [-1, 1]" + (
@@ -272,6 +281,14 @@ def _arc(case: _Case) -> str | None:
         )
     if case.op == "Atanh":
         return "atanh at or beyond 1: tf.clip_by_value(x, -1 + 1e-6, 1 - 1e-6) first"
+    if case.op == "Acosh":
+        return "acosh below 1" + (
+            " or at it, where the slope is infinite: tf.maximum(x, 1 + 1e-6) first"
+            if case.gradient
+            else ": tf.maximum(x, 1.0) first, if it is below by rounding only"
+        )
+    if case.op == "Log1p":
+        return "log1p at or below -1: tf.maximum(x, -1 + 1e-6) bounds it; if the -1 is wrong, look at what made it"
     return None
 
 
@@ -333,6 +350,6 @@ def _lost(case: _Case) -> str | None:
 
 
 _RULES: tuple[Callable[[_Case], str | None], ...] = (
-    _double_where, _meant_infinities, _one_plus, _logarithm, _exponential, _root, _division, _power, _arc, _empty_mean,
-    _not_definite, _python, _overflow, _lost,
+    _double_where, _meant_infinities, _one_plus, _logarithm, _exponential, _root, _division, _power, _edges,
+    _empty_mean, _not_definite, _python, _overflow, _lost,
 )  # fmt: skip

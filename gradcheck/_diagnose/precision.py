@@ -146,15 +146,20 @@ def _hint(kind: str, around: Surroundings) -> str | None:
     if kind == "cancellation":
         if any(around.makers(node, "Cos")) and around.is_one(node, 0):
             return "1 - cos(x) is 2 * tf.sin(x / 2)**2"
+        if any(around.makers(node, "Sigmoid")) and around.is_one(node, 0):
+            return "1 - sigmoid(x) is tf.sigmoid(-x), and its logarithm tf.math.log_sigmoid(-x)"
         if any(around.makers(node, "Exp")) and around.is_one(node, 1):
             return "exp(x) - 1 is tf.math.expm1(x)"
         if len(list(around.makers(node, "Sqrt"))) == 2:
             return "sqrt(a) - sqrt(b) is (a - b) / (sqrt(a) + sqrt(b))"
         if len(list(around.makers(node, "Log"))) == 2:
             return "log(a) - log(b) is tf.math.log1p((a - b) / b)"
-        if any(around.makers(node, "Mean")) and any(around.makers(node, ("Square", "Mul"))):
+        if any(around.makers(node, "Mean")) and any(around.makers(node, ("Square", "Mul", "Pow"))):
             return "the mean of squares minus the square of the mean is tf.math.reduce_variance(x)"
         return "nearly equal numbers are subtracted: rewrite the difference, or compute it in float64"
+    inner = around.maker(node, 0)
+    if kind == "rounding" and node.op == "Log" and inner is not None and around.adds_one(inner):
+        return "1 + x lost x: log(1 + x) is tf.math.log1p(x)"
     return {
         "absorption": "one term is too small to count beside the other: add the small ones first, or in float64",
         "underflow": "too small for the dtype: keep its logarithm, or scale it",

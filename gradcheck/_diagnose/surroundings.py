@@ -19,6 +19,7 @@ from gradcheck._graph.visit import Step, Visit
 _SEEN_THROUGH = frozenset(
     {"Identity", "Cast", "Reshape", "Squeeze", "ExpandDims", "StopGradient", "CheckNumerics", "CheckNumericsV2"}
 )
+ADDED = ("AddV2", "Add")
 _FAR = 6
 # How many ops are run for one value: a hint is not worth more.
 _MOST = 20_000
@@ -88,6 +89,12 @@ class Surroundings:
             return False
         value = self.value(made)
         return value is not None and value.size == 1 and bool(value.reshape(-1)[0] == 1)
+
+    def adds_one(self, node: Node) -> bool:
+        """Whether a node is 1 + x or 1 - x."""
+        if node.op in ADDED:
+            return self.is_one(node, 0) or self.is_one(node, 1)
+        return node.op == "Sub" and self.is_one(node, 0)
 
     def value(self, node: Node, output: int = 0) -> Any:
         """What a node of the same body gave when the program ran (the last time), wide; None if it did not."""

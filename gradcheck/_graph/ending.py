@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import tensorflow as tf
@@ -204,11 +205,20 @@ class Ending:
         return tf.stack(found) if found else self._none()
 
     def _count(self, item: Item, at: Mapping[str, Any]) -> Any:
-        if item.owner is None:
-            return census(at[item.value.ref])
-        if item.owner < len(self.before):  # the writes are done: what the variable holds is new
-            return census(self._now(item, at), at[self.before[item.owner].ref])
-        return census(at[item.value.ref], None if item.kind == "rows" else self._now(item, at))
+        if item.owner is None or (item.kind == "rows" and item.owner >= len(self.before)):
+            given = [at[item.value.ref]]
+        elif item.owner < len(self.before):  # the writes are done: what the variable holds is new
+            given = [self._now(item, at), at[self.before[item.owner].ref]]
+        else:
+            given = [at[item.value.ref], self._now(item, at)]
+        return _traced_census(given[0].dtype, len(given))(*given)
+
+
+@cache
+def _traced_census(dtype: Any, count: int) -> Any:
+    """`census` as one op, traced once for all variables of a dtype, with or without their old values."""
+    with tf.init_scope():
+        return tf.function(census, autograph=False).get_concrete_function(*[tf.TensorSpec(None, dtype)] * count)
 
 
 def _gave(output: Any) -> Any:

@@ -17,7 +17,7 @@ def amounts(tensors: Sequence[Any]) -> Any:
     It is not finite where an entry is not, and also where a finite sum overflows: 1e20 squared is Inf in float32.
     Tensors are floating or complex.
     """
-    return _stacked([_half(t) for t in tensors]) * 2
+    return _stacked([half_amount(t) for t in tensors]) * 2
 
 
 def extents(tensors: Sequence[Any]) -> Any:
@@ -33,9 +33,10 @@ def _stacked(scalars: Sequence[Any]) -> Any:
     return tf.stack([tf.cast(s, tf.float64) for s in scalars]) if scalars else tf.zeros([0], tf.float64)
 
 
-def _half(tensor: Any) -> Any:
+def half_amount(tensor: Any) -> Any:
+    """Half the sum of the squares of a tensor's entries, a scalar of its real dtype, float32 at least."""
     if tensor.dtype.is_complex:
-        return _half(tf.math.real(tensor)) + _half(tf.math.imag(tensor))
+        return half_amount(tf.math.real(tensor)) + half_amount(tf.math.imag(tensor))
     if tensor.dtype in _NARROW:
         tensor = tf.cast(tensor, tf.float32)
     return tf.nn.l2_loss(tensor)  # fused, where a sum of squares writes the squares down

@@ -70,6 +70,7 @@ class Guarded:
         written: Positions, among the inputs of the step, of the handles of variables that it writes to.
         rectifiers: The layers or ops of `Outcome.units`, each with how many units it has.
         kernels: The states of the step's random kernels, whose handles come behind its inputs.
+        called: The tokens of the Python functions that it calls as `tf.py_function`.
     """
 
     def __init__(self, function: Any, *, layers: bool = False, units: bool = False) -> None:
@@ -81,6 +82,8 @@ class Guarded:
         effects = tuple(dict.fromkeys(function.function_def.control_ret.values()))
         program = replace(program, main=replace(program.main, kept=effects))
         compiled = "_XlaMustCompile" in program.main.attributes and program.main.attributes["_XlaMustCompile"].b
+        nodes = [node for body in (program.main, *program.functions.values()) for node in body.nodes]
+        self.called = [node.attr["token"].s.decode() for node in nodes if node.op == "EagerPyFunc"]
         known = program.functions.keys()
         if not compiled:  # XLA draws without a state
             program, self.kernels = with_states(program)

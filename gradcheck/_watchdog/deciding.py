@@ -8,10 +8,11 @@ from typing import Any
 
 import tensorflow as tf
 from tensorflow.core.framework import attr_value_pb2
-from tensorflow.python.ops.resource_variable_ops import ResourceVariable
 
-from gradcheck._graph.finite import COUNTED, amounts, census
-from gradcheck._watchdog.ledger import KEPT, Ledger
+from gradcheck._graph.finite import COUNTED, census
+from gradcheck._graph.together import Together
+from gradcheck._watchdog.counting import Counting, Ring
+from gradcheck._watchdog.ledger import Ledger
 from gradcheck._watchdog.looked import Looked
 
 _NEW = COUNTED.index("new")
@@ -23,46 +24,45 @@ def decided(ledger: Ledger, looked: Looked, gradients: Sequence[Any] | None) -> 
     In one of several replicas all of them decide alike, and the first one speaks for all.
     """
     flat, rebuilt = _values_of(gradients or ())
+    if not looked.tensors:
+        return tf.constant(True) if gradients is None else list(gradients)
     waits = ledger.policy.action == "raise"  # what raises needs no zeros
     replicas = tf.distribute.get_replica_context()
     several = replicas is not None and replicas.num_replicas_in_sync > 1
-    # Only the first replica tells.
-    tell = (
-        _telling(ledger, looked) if not several or tf.get_static_value(replicas.replica_id_in_sync_group) == 0 else None
-    )
-    with tf.init_scope():  # steps are counted in the graph, so that a healthy one need not call Python
-        # Not tf.Variable, which a tf.function lets itself make in its first trace only.
-        count = ResourceVariable(tf.zeros([], tf.int64), trainable=False, name="gradcheck_guarded_steps")
-        zeros = tf.zeros([KEPT, len(looked.tensors)], tf.float64)
-        last = ResourceVariable(zeros, trainable=False, name="gradcheck_norms")
-    ledger.keep(count, last)  # a graph holds its variables weakly
-    number = count.assign_add(1, read_value=True)
+    known = tf.get_static_value(replicas.replica_id_in_sync_group) if several else 0
+    replica = -1 if known is None else int(known)
+    counting: Counting = ledger.shared("counting", partial(Counting, ledger))
+    number = counting.number(replica)
+    may_go_on = number > 0
 
     def going_on() -> list[Any]:
         return [tf.constant(True), *([] if waits else map(tf.identity, flat))]
 
-    def tripping(counts: Any) -> list[Any]:
-        told = [] if tell is None else [tf.py_function(tell, [number, counts, last.read_value()], [])]
-        with tf.control_dependencies(told):
-            return [tf.constant(False), *([] if waits else map(tf.zeros_like, flat))]
+    def judging(counts: Any, tell: Telling | None) -> list[Any]:
+        def tripping() -> list[Any]:
+            told = [] if tell is None else [tell.within_graph(number, counts)]
+            with tf.control_dependencies(told):
+                return [tf.constant(False), *([] if waits else map(tf.zeros_like, flat))]
 
-    def judging(counts: Any) -> list[Any]:
-        sound = tf.reduce_all(tf.equal(counts[:, _NEW], 0))
-        return branch(sound, going_on, lambda: tripping(counts))
+        return branch(tf.reduce_all(tf.equal(counts[:, _NEW], 0)) & may_go_on, going_on, tripping)
 
     def looking() -> list[Any]:
-        sums = amounts(looked.tensors)
-        row = tf.raw_ops.ResourceScatterUpdate(resource=last.handle, indices=number % KEPT, updates=sums)
-        with tf.control_dependencies([row]):
-            finite = tf.reduce_all(tf.math.is_finite(sums))
-        closely = partial(_counts, looked)
+        together = Together(looked.tensors)
+        tell, kept = None, list[Any]()
+        if replica == 0:  # the first one tells for all
+            ring = counting.ring(looked, together)
+            tell, kept = Telling(ledger, looked, ring), ring.keep(number, together)
+        with tf.control_dependencies(kept):
+            sound = together.finite & may_go_on
         if not several:
-            return branch(finite, going_on, lambda: judging(closely()))
-        counts = tf.cond(finite, lambda: tf.zeros([len(looked.tensors), len(COUNTED)], tf.int64), closely)
-        return judging(replicas.all_reduce(tf.distribute.ReduceOp.SUM, counts))
+            return branch(sound, going_on, lambda: judging(_counts(together), tell))
+        none = tf.zeros([len(looked.tensors), len(COUNTED)], tf.int64)
+        counts = tf.cond(sound, lambda: none, lambda: _counts(together))
+        return judging(replicas.all_reduce(tf.distribute.ReduceOp.SUM, counts), tell)
 
     every = ledger.policy.every
-    healthy, *passed = looking() if every == 1 else tf.cond(tf.equal(number % every, 0), looking, going_on)
+    looks = tf.equal(number % every, 0) | ~may_go_on
+    healthy, *passed = looking() if every == 1 else tf.cond(looks, looking, going_on)
     if gradients is None:
         return healthy
     if waits and flat:
@@ -84,8 +84,8 @@ def _values_of(gradients: Sequence[Any]) -> tuple[list[Any], Callable[[Sequence[
     return flat, rebuilt
 
 
-def _counts(looked: Looked) -> Any:
-    return tf.stack([census(t) for t in looked.tensors])
+def _counts(together: Together) -> Any:
+    return tf.stack([census(t) for t in together.apart()])
 
 
 def branch(condition: Any, then: Callable[[], list[Any]], otherwise: Callable[[], list[Any]]) -> list[Any]:
@@ -103,15 +103,30 @@ def branch(condition: Any, then: Callable[[], list[Any]], otherwise: Callable[[]
     return found
 
 
-def _telling(ledger: Ledger, looked: Looked) -> Callable[[Any, Any, Any], None]:
-    """What Python does on a trip."""
+class Telling:
+    """What Python does on a trip, or in a step behind a stop."""
 
-    def tell(number: Any, counts: Any, rows: Any) -> None:
-        if ledger.running:  # the step around decides
+    def __init__(self, ledger: Ledger, looked: Looked, ring: Ring) -> None:
+        self._ledger = ledger
+        self._looked = looked
+        self._ring = ring
+        self._token = ""
+
+    def within_graph(self, number: Any, counts: Any) -> Any:
+        """The op that calls Python."""
+        called = tf.py_function(self._tell, [number, counts], [])
+        self._token = called.get_attr("token").decode()
+        return called
+
+    def _tell(self, number: Any, counts: Any) -> None:
+        ledger = self._ledger
+        if ledger.is_running(self._token):  # the step around decides
             return
-        at, sums = int(number), rows.numpy()
-        before = range(max(1, at - KEPT + 1), at)
-        ledger.catch_up(at, [partial(looked.step, k, sums[k % KEPT]) for k in before])
-        ledger.trip(looked.trip(at, looked.found(counts.numpy())), partial(looked.step, at, sums[at % KEPT]))
-
-    return tell
+        at = int(number)
+        if at < 0:
+            ledger.require_going_on()
+        steps = dict(self._ring.steps(at))
+        # In other threads more steps may have run meanwhile than are kept.
+        own = steps.pop(at, partial(self._looked.step, at, [float("nan")] * len(self._looked.names)))
+        ledger.catch_up(at, list(steps.values()))
+        ledger.trip(self._looked.trip(at, self._looked.found(counts.numpy())), own)

@@ -71,7 +71,8 @@ def _update_and_take_back(healthy: Any, optimizer: Any, grads: Sequence[Any], va
     inner = [structure.variable_of(v) for v in (*optimizer.variables, *variables)]
     here = [v._get() if isinstance(v, tf.distribute.DistributedValues) else v for v in inner]
     before = [read(v.handle) for v in here]
-    optimizer.apply(grads, variables)
+    with tf.control_dependencies([healthy]):  # which may raise
+        optimizer.apply(grads, variables)
 
     def take_back() -> list[Any]:
         for variable, value in zip(here, before, strict=True):

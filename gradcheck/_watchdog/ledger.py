@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, Protocol
@@ -32,6 +32,9 @@ class Waiting(Protocol):
     def forget(self) -> None:
         """Begin anew."""
 
+    def stop(self) -> None:
+        """Hold further steps back."""
+
 
 class Ledger:
     """Counts steps and trips of one watchdog, and keeps the last steps. Threads may share it.
@@ -46,11 +49,10 @@ class Ledger:
     def __init__(self, policy: Policy) -> None:
         self.policy = policy
         self.lock = threading.RLock()
-        self.running = 0  # watched steps that run just now
+        self._running: Counter[str] = Counter()  # Python functions in the graphs of watched steps that run just now
         self._sink = None if policy.logdir is None else EventFile(policy.logdir)
         self._early = EarlyWarnings() if policy.early_warnings else None
-        self._waiting: list[Waiting] = []
-        self._kept: list[Any] = []
+        self._shared: dict[Any, Waiting] = {}
         self.reset()
 
     def reset(self) -> None:
@@ -62,18 +64,15 @@ class Ledger:
             # Steps are described when somebody looks at them: that takes longer than keeping their tensors.
             self._history: deque[Callable[[], Step]] = deque(maxlen=KEPT)
             self._unraised: NonfiniteTrip | None = None
-            for waiting in self._waiting:
+            for waiting in self._shared.values():
                 waiting.forget()
 
-    def wait(self, waiting: Waiting) -> None:
-        """Look into something from now on that cannot tell by itself what it finds."""
+    def shared(self, key: Any, make: Callable[[], Waiting]) -> Any:
+        """What guards in graphs tell, shared by all traces of one of them; made by the first, and looked into since."""
         with self.lock:
-            self._waiting.append(waiting)
-
-    def keep(self, *values: Any) -> None:
-        """Hold on to what only graphs know, which hold it weakly."""
-        with self.lock:
-            self._kept += values
+            if key not in self._shared:
+                self._shared[key] = make()
+            return self._shared[key]
 
     def look(self, *, raises: bool = False) -> None:
         """See what could not be told.
@@ -82,7 +81,7 @@ class Ledger:
             NonfiniteTrip: If that is what follows from it, and `raises`.
         """
         with self.lock:
-            for waiting in self._waiting:
+            for waiting in self._shared.values():
                 try:
                     waiting.look()
                 except NonfiniteTrip as error:
@@ -98,32 +97,44 @@ class Ledger:
         Raises:
             NonfiniteTrip: If training was told to stop.
         """
-        if self._waiting:
+        if self._shared:
             self.look(raises=True)
         with self.lock:
-            if self.stopped and self.last is not None:
-                raise NonfiniteTrip(self.last)
+            self.require_going_on()
             self.steps += 1
             return self.steps
+
+    def require_going_on(self) -> None:
+        """Raise where training was told to stop.
+
+        Raises:
+            NonfiniteTrip: The last trip.
+        """
+        if self.stopped and self.last is not None:
+            raise NonfiniteTrip(self.last)
 
     def catch_up(self, number: int, described: Sequence[Callable[[], Step]]) -> None:
         """Take note of steps that were counted elsewhere, up to the one before `number`."""
         with self.lock:
-            if self.last is None or number != self.last.step + 1:
+            if self.last is None or number > self.last.step + self.policy.every:
                 self.in_a_row = 0
-            self.steps = number
+            self.steps = max(self.steps, number)
             self._history = deque(described, maxlen=KEPT)
 
     @contextmanager
-    def step_running(self) -> Iterator[None]:
-        """A scope in which a watched step runs."""
+    def step_running(self, called: Collection[str]) -> Iterator[None]:
+        """A scope in which a watched step runs whose graph calls Python functions of some tokens."""
         with self.lock:
-            self.running += 1
+            self._running.update(called)
         try:
             yield
         finally:
             with self.lock:
-                self.running -= 1
+                self._running.subtract(called)
+
+    def is_running(self, token: str) -> bool:
+        """Whether a watched step runs whose graph calls a Python function."""
+        return self._running[token] > 0
 
     @property
     def locates(self) -> bool:
@@ -166,12 +177,17 @@ class Ledger:
             report = self._followed_by("undecided" if callable(asked) else asked, report)
             if dumped is not None:
                 report = dumped(report)
+            elif self.policy.dump_dir is not None:
+                report = replace(report, notes=(*report.notes, f"no bundle was written: {report.name} sees no batch"))
             if callable(asked):
                 chosen = asked(report)
                 action = "skip" if chosen is None else require_action(chosen, "or None, from a callable action")
                 report = self._followed_by(action, report)
             self.last = report
             self.stopped = report.action == "stop"
+            if self.stopped:
+                for waiting in self._shared.values():
+                    waiting.stop()
         _log(report)
         if self._sink is not None:
             self._sink.write(report.step, trip_values(report))

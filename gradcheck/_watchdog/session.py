@@ -13,15 +13,13 @@ from gradcheck._errors import GraphUnavailable
 from gradcheck._graph.before import fetched_ops, ops_before
 from gradcheck._graph.evaluate import RUN_ERRORS
 from gradcheck._graph.fetched import of_tensors
-from gradcheck._graph.finite import COUNTED, census, flags
-from gradcheck._report.nonfinite import Range
+from gradcheck._graph.finite import COUNTED, amounts, census, flags
 from gradcheck._watchdog.again import Again, again_of, first_line
-from gradcheck._watchdog.looked import static_shape
+from gradcheck._watchdog.looked import Looked
 
 _STARTS = ("VarHandleOp", "VariableV2", "Variable", "Const", "ReadVariableOp", "Placeholder", "Identity")
 _HOLDERS = ("VarHandleOp", "VariableV2", "Variable", "Const")
 _HANDLES = (tf.resource, tf.variant)
-_NEW = COUNTED.index("new")
 _DRAWN = "what is drawn within a loop or a condition was drawn anew to find the op"
 
 
@@ -31,28 +29,32 @@ class SessionWatch:
     Built before the graph is finalized. An op that writes is gated if it comes behind the tested tensors, as the
     updates of an optimizer and the global step do, or if it depends on a batch that they depend on, as moving averages
     do, and they do not wait for it. A gated op that is not to run is dead, in the sense of TensorFlow 1's executor:
-    nothing fails.
+    nothing fails, and what waits for it goes on.
 
     Args:
-        named: Names and tensors.
+        named: Names and tensors; losses first.
+        losses: How many they are.
 
     Attributes:
+        looked: What is tested.
+        amounts: To be fetched: the sum of the squares of each tensor.
         counts: To be fetched: a census of each tensor.
         drawn: To be fetched: what the run took from iterators, queues and random ops, by the names of tensors; empty
             where all is finite.
     """
 
-    def __init__(self, named: Sequence[tuple[str, Any]]) -> None:
-        self._names = [name for name, _ in named]
+    def __init__(self, named: Sequence[tuple[str, Any]], losses: int) -> None:
         self._tensors = [t.values if isinstance(t, tf.IndexedSlices) else t for _, t in named]
+        self.looked = Looked("session.run", tuple(name for name, _ in named), tuple(self._tensors), losses)
         self._graph = self._tensors[0].graph
         self._concerned: dict[frozenset[Any], bool] = {}
         before = ops_before(t.op for t in self._tensors)
-        gated = list(_writes_to_gate(self._graph, self._tensors, before))
+        gated = set(_writes_to_gate(self._graph, self._tensors, before))
         takers = [op for op in before if _takes_a_batch(op)]
         drawn = [t for op in takers if _can_be_fetched(op) for t in op.outputs if t.dtype not in _HANDLES]
         self._unrepeated = not all(map(_can_be_fetched, takers))
         with self._graph.as_default(), tf.compat.v1.name_scope("gradcheck"), tf.control_dependencies(None):
+            self.amounts = amounts(self._tensors)
             finite = tf.reduce_all(flags(self._tensors))
             none = tf.zeros([len(self._tensors), len(COUNTED)], tf.int64)
             self.counts = tf.cond(finite, lambda: none, lambda: tf.stack([census(t) for t in self._tensors]))
@@ -60,10 +62,11 @@ class SessionWatch:
             self.drawn = {
                 t.name: tf.cond(finite, partial(tf.zeros, [0], t.dtype), partial(tf.identity, t)) for t in drawn
             }
-            _, alive = tf.raw_ops.Switch(data=tf.constant(True), pred=finite)
+            skipped, alive = tf.raw_ops.Switch(data=tf.constant(True), pred=finite)
             gate = tf.identity(alive).op
-        for op in gated:
-            op._add_control_input(gate)
+            for op in gated:
+                op._add_control_input(gate)
+                _let_go_on(op, [c for c in op._control_outputs if c not in gated], skipped, alive)
 
     def concerns(self, fetches: Any) -> bool:
         """Whether what a run asks for depends on what is tested."""
@@ -73,21 +76,10 @@ class SessionWatch:
             self._concerned[ops] = not tested.isdisjoint(ops_before(ops))
         return self._concerned[ops]
 
-    def found(self, counts: Any) -> tuple[Range, ...]:
-        """What was not finite, by the counts of one run."""
-        return tuple(
-            Range(
-                name=name, dtype=tensor.dtype.name, shape=static_shape(tensor),
-                nan=int(row[0]), posinf=int(row[1]), neginf=int(row[2]),
-            )
-            for name, tensor, row in zip(self._names, self._tensors, counts, strict=True)
-            if row[_NEW]
-        )  # fmt: skip
-
     def again(self, session: Any, feed_dict: Mapping[Any, Any] | None, drawn: Mapping[str, Any]) -> Again:
         """Find the op, on what a run was fed and what it drew; nothing of it has been written."""
         try:
-            rerun = of_tensors(self._tensors, self._names, session, {**(feed_dict or {}), **drawn})
+            rerun = of_tensors(self._tensors, self.looked.names, session, {**(feed_dict or {}), **drawn})
         except (GraphUnavailable, *RUN_ERRORS) as error:
             return Again(notes=(f"the op is not named: {first_line(error)}",))
         found = again_of(rerun)
@@ -122,6 +114,20 @@ class SessionStates:
     def restore(self, session: Any) -> None:
         """Give back what was kept."""
         session.run(self._write, dict(zip(self._given, self._kept or (), strict=True)))
+
+
+def _let_go_on(op: Any, waiting: Sequence[Any], skipped: Any, alive: Any) -> None:
+    """Let what waits for a gated op wait until it has run or been skipped."""
+    waiting = [c for c in waiting if c._get_control_flow_context() is None]
+    if not waiting:
+        return
+    with tf.control_dependencies([op]):
+        ran = tf.identity(alive)
+    done = tf.raw_ops.Merge(inputs=[skipped, ran]).output.op
+    for each in waiting:
+        others = [c for c in each.control_inputs if c is not op]
+        each._remove_all_control_inputs()
+        each._add_control_inputs([*others, done])
 
 
 def _descendants(ops: Iterable[Any]) -> set[Any]:

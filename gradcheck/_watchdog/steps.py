@@ -30,10 +30,18 @@ class WatchedStep:
 
     Attributes:
         __wrapped__: The step itself.
+        watchdog: The `Watchdog`, with `report`, `history`, `steps` and `trips`.
     """
 
-    def __init__(self, step: Callable[..., Any], ledger: Ledger, variables: Callable[[], Sequence[Any]] | None) -> None:
+    def __init__(
+        self,
+        step: Callable[..., Any],
+        ledger: Ledger,
+        variables: Callable[[], Sequence[Any]] | None,
+        watchdog: Any = None,
+    ) -> None:
         self.__wrapped__ = step
+        self.watchdog = watchdog
         self.__name__ = name_of(step)
         self._ledger = ledger
         self._given = variables
@@ -68,8 +76,7 @@ class WatchedStep:
         number = self._ledger.begin()
         if number % self._ledger.policy.every:
             return self.__wrapped__(*args, **kwargs)
-        with self._ledger.step_running():
-            seen = self._run(number, args, kwargs)
+        seen = self._run(number, args, kwargs)
         self._settle(number, seen)
         return seen.result
 
@@ -82,7 +89,8 @@ class WatchedStep:
             return self._eager.run(number, args, kwargs)
         traced, inputs = found
         self._keep_good_state(lambda: traced.guarded.handles(inputs))
-        return traced.run(number, inputs)
+        with self._ledger.step_running(traced.guarded.called):
+            return traced.run(number, inputs)
 
     def _settle(self, number: int, seen: Seen) -> None:
         """What follows from a run."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -30,9 +31,9 @@ class Waiting:
             zeros = tf.zeros([len(looked.tensors), 4], tf.int64)
             self._counts = ResourceVariable(zeros, trainable=False, name="gradcheck_counts")
 
-    def decide(self) -> Any:
+    def decide(self, tensors: Sequence[Any]) -> Any:
         """Whether the step may write, in the graph."""
-        policy, tensors = self._ledger.policy, self._looked.tensors
+        policy = self._ledger.policy
         state = self._state.read_value()
         number, held = state[_STEPS] + 1, state[_HELD] > 0
         looks = tf.equal(number % policy.every, 0) & ~held
@@ -67,21 +68,25 @@ class Waiting:
         report = self._looked.trip(number, self._looked.found(self._counts.numpy()))
         kept = ledger.trip(report, lambda: self._looked.step(number, [float("nan")] * len(self._looked.tensors)))
         if kept.action != "stop":
-            self._release()
+            self._hold(False)
 
     def forget(self) -> None:
         """Begin anew, as if no step had been seen."""
         self._seen = 0
         self._state.assign(tf.zeros([5], tf.int64))
 
-    def _release(self) -> None:
+    def stop(self) -> None:
+        """Hold further steps back."""
+        self._hold(True)
+
+    def _hold(self, held: bool) -> None:
         state = self._state.numpy()
-        state[_HELD] = 0
+        state[_HELD] = held
         self._state.assign(state)
 
 
 def decided_silently(ledger: Ledger, looked: Looked) -> Any:
     """Whether all is well, in a graph for XLA."""
-    waiting = Waiting(ledger, looked)
-    ledger.wait(waiting)
-    return waiting.decide()
+    key = ("waiting", looked.caller, looked.names)
+    waiting: Waiting = ledger.shared(key, lambda: Waiting(ledger, looked))
+    return waiting.decide(looked.tensors)

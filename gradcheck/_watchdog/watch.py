@@ -30,7 +30,7 @@ def watch(
     Args:
         model_or_step: A Keras model: `fit` and `train_on_batch` run guarded within the scope, without subclassing, and
             the model is as before behind it; the `with` gives the `Watchdog`. Or a step, as `Watchdog.watch` takes it;
-            the `with` gives the watched step.
+            the `with` gives the watched step, whose `watchdog` has the report.
         action: As for `Watchdog`, and so are the others. "stop" sets the model's `stop_training`.
         every: As there.
         max_skips: As there.

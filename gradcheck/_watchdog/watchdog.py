@@ -125,8 +125,9 @@ class Watchdog:
     ) -> Any:
         """The gradients, where they, the loss and the outputs are finite: one test, to be put before the update.
 
-        Where they are not, "raise" raises before anything is updated; from inside a `tf.function`, TensorFlow wraps
-        what is raised into a `tf.errors.OpError` with the same text. With any other action zeros are returned in
+        Where they are not, "raise" raises before the gradients are handed on; from inside a `tf.function`, TensorFlow
+        wraps what is raised into a `tf.errors.OpError` with the same text, and what does not wait for gradients, such
+        as an optimizer's count of its steps, may be written all the same. With any other action zeros are returned in
         their place: `guard` has returned when the update runs, and cannot hold it back. Zeros leave weights as they
         are under plain gradient descent; an optimizer with momentum, decay or a count of its steps still moves by
         itself. `apply` holds the update back to the last bit, and `watch` the whole step, with what the forward pass
@@ -236,7 +237,7 @@ class Watchdog:
         """
         if not callable(step):
             raise TypeError(f"step must be callable, got {type(step).__name__}; write wd.watch(train_step)")
-        return WatchedStep(step, self._ledger, None if variables is None else lambda: variables)
+        return WatchedStep(step, self._ledger, None if variables is None else lambda: variables, self)
 
     def fit(self, model: Any) -> WatchedModel:
         """A scope in which a Keras model trains under this watchdog; `gradcheck.watch(model)` in one line.

@@ -18,20 +18,23 @@ import gradcheck
 
 from .outcome import Outcome
 from .outcome import text_of as text_of
+from .replays import seconds
 
 BLOCKS, STEPS = 30, 20
 TARGETS = {
     ("mlp", "watch"): 1.05, ("cnn", "watch"): 1.05, ("tiny", "watch"): 1.12, ("mlp", "off-step"): 1.0,
     ("mlp", "guard"): 1.05, ("cnn", "guard"): 1.05, ("tiny", "guard"): 1.12, ("mlp", "fit, watched"): 1.03,
 }  # fmt: skip
+LIMITS = {3: 0.6, 11: 2.0}  # seconds, by the layers of a training of about 150 and 400 ops
 SLACK = 0.02  # of the plain step beside itself
 
 
 def run(*, quick: bool = False, seed: int = 0) -> Outcome:
-    """Three models, each step beside the plain one; then `fit` of the first."""
+    """Three models, each step beside the plain one; `fit` of the first; and replays, as a part of their limits."""
     blocks = 3 if quick else BLOCKS
     rows = [row for name in MODELS for row in _steps(name, blocks, seed)]
     rows += _fits("mlp", 2 if quick else 10, seed)
+    rows += [_replayed(layers, limit, 1 if quick else 5) for layers, limit in LIMITS.items()]
     missed = [f"{r[0]} {r[1]}" for r in rows if r[-1] and r[3] > r[-1] + SLACK]
     return Outcome(
         name="watch",
@@ -154,6 +157,12 @@ def _fits(name: str, blocks: int, seed: int) -> list[tuple[Any, ...]]:
         rows = _paired(name, fits, blocks, 1000 / 50)
         assert watchdog.trips == 0
     return rows
+
+
+def _replayed(layers: int, limit: float, repeats: int) -> tuple[Any, ...]:
+    ops, found = seconds(layers, repeats)
+    median = float(np.median(found))
+    return f"{ops} ops", f"replay within {limit} s", 1000 * median, median / limit, 1.0
 
 
 def _paired(name: str, ways: dict[str, Callable[[], Any]], blocks: int, scale: float) -> list[tuple[Any, ...]]:

@@ -69,6 +69,37 @@ class TestBoth:
         with pytest.raises((NonfiniteTrip, tf.errors.OpError), match="2 steps in a row have tripped"):
             guarded(BAD)
 
+    def test_steps_go_on_being_counted_where_the_function_is_traced_anew(self, run):
+        watchdog = Watchdog(action="skip", every=2, max_skips=1)
+        guarded = run(lambda x: watchdog.guard([x, tf.reduce_sum(x)]))
+        for length in [3, 4, 3, 3, 5, 5]:  # as the last batch of an epoch is shorter
+            guarded(tf.ones([length]))
+        assert watchdog.steps == 6
+        assert [s.number for s in watchdog.history] == [2, 4, 6]
+        assert watchdog.history[1].layers[0].norm == pytest.approx(np.sqrt(3))
+        guarded(GOOD), guarded(BAD)
+        assert watchdog.report.step == 8
+        with pytest.raises((NonfiniteTrip, tf.errors.OpError), match="2 steps in a row have tripped"):
+            guarded(GOOD), guarded(tf.constant([np.nan]))
+
+    def test_behind_a_stop_each_further_step_raises_until_reset(self, run):
+        watchdog, w = Watchdog(action="stop"), tf.Variable(GOOD)
+        step = run(lambda x: w.assign_sub(tf.ones([3]) * tf.reduce_mean(watchdog.guard([x])[0])))
+        step(BAD)
+        assert watchdog.stopped
+        for x in (GOOD, GOOD, tf.constant([1.0])):
+            with pytest.raises((NonfiniteTrip, tf.errors.OpError), match=r"step 1 of guard is not finite: .*stop"):
+                step(x)
+        np.testing.assert_array_equal(w, GOOD)
+        assert (watchdog.steps, watchdog.trips) == (1, 1)
+        watchdog.reset()
+        step(GOOD)
+        np.testing.assert_array_equal(w, GOOD - 2)
+        assert (watchdog.steps, watchdog.trips, watchdog.stopped) == (1, 0, False)
+
+    def test_nothing_to_look_at(self, run):
+        assert run(lambda: Watchdog().guard([None], loss=tf.constant(1)))() == [None]
+
 
 def test_raise_comes_before_the_update():
     w = tf.Variable(GOOD)
@@ -124,6 +155,20 @@ def test_within_a_watched_step_in_python():
     watchdog.watch(step)(BAD)
     np.testing.assert_array_equal(w, [1.0, 1.0, 1.0])
     assert (watchdog.steps, watchdog.trips) == (1, 1)
+
+
+def test_a_guard_tells_its_trip_also_while_another_watched_step_runs():
+    """As in another thread."""
+    watchdog = Watchdog(action="skip")
+    guarded = tf.function(lambda x: watchdog.guard([x]))
+
+    @tf.function
+    def step(x):
+        tf.py_function(lambda: guarded(BAD), [], [])
+        return tf.reduce_sum(x)
+
+    watchdog.watch(step)(GOOD)
+    assert (watchdog.trips, watchdog.report.name) == (1, "guard")
 
 
 HOW = {
@@ -246,6 +291,13 @@ class TestCompiled:
         np.testing.assert_array_equal(guarded(GOOD), np.zeros(3))
         with pytest.raises(NonfiniteTrip, match="2 steps in a row have tripped, more than max_skips=1"):
             watchdog.raise_if_tripped()
+
+    def test_traces_of_one_step_are_held_together(self):
+        watchdog = Watchdog()
+        guarded = self.guarded(watchdog)
+        guarded(GOOD), guarded(tf.constant([np.nan, 1.0]))
+        np.testing.assert_array_equal(guarded(GOOD), np.zeros(3))
+        assert watchdog.report.step == 2
 
     @pytest.mark.parametrize(("action", "after"), [("log", GOOD), ("stop", 0 * GOOD), (lambda report: "log", GOOD)])
     def test_other_actions(self, action, after):

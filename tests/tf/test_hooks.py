@@ -50,9 +50,28 @@ def test_a_step_that_trips_writes_nothing(graph, bad):
         session.run(training.train, {training.x: bad})
         assert training.state(session) == before
         assert hook.report.step == 2
+        assert [s.number for s in hook.report.history] == [1, 2]
+        first = hook.report.history[0]
+        assert first.outputs[0][1] == pytest.approx(1 + np.sqrt(2))
+        assert [(g.name, g.norm) for g in first.layers] == [("w", pytest.approx(np.sqrt(0.25 + 0.5)))]
         session.run(training.train, {training.x: X})
         assert training.state(session) != before
         assert session.run(training.step) == 2
+
+
+def test_what_waits_for_an_update_goes_on_without_it(graph):
+    training = Training(v1.train.MomentumOptimizer(0.1, 0.9))
+    with tf.control_dependencies([training.train]):
+        loss, step = tf.identity(training.loss), training.step + 0
+    hook = gradcheck.hooks.NonfiniteHook(training.loss, training.gradients, action="skip")
+    with v1.train.MonitoredSession(hooks=[hook]) as session:
+        session.run(loss, {training.x: X})
+        before = training.state(session)
+        found = session.run([loss, step, training.train], {training.x: [-1.0, 1.0]})
+        assert np.isnan(found[0])
+        assert found[1] == 1
+        assert training.state(session) == before
+        assert session.run(step, {training.x: X}) == 2
 
 
 def test_without_the_hook_the_same_step_loses_its_weights(graph):

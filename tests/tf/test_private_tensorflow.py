@@ -36,6 +36,7 @@ from gradcheck._graph.provenance import place
 from gradcheck._graph.randomness import FROM_PARAMETERS
 from gradcheck._graph.stateless import STATELESS
 from gradcheck._watchdog.deciding import branch
+from gradcheck._watchdog.session import SessionWatch
 from gradcheck.tensorboard._transport import Mailbox, default_writer, variants, without_warning
 
 v1 = tf.compat.v1
@@ -260,6 +261,18 @@ def test_a_monitored_session_gives_the_one_inside():
         v1.train.create_global_step()
         with v1.train.MonitoredSession() as session:
             assert isinstance(values.raw_session(session), v1.Session)
+
+
+def test_control_edges_of_a_graph_can_be_changed():
+    look = "Operation._add_control_input(s), _remove_all_control_inputs and _control_outputs, in _watchdog/session.py"
+    with purpose("a hook holds back updates", look), tf.Graph().as_default():
+        loss, v = v1.placeholder(tf.float32, []), v1.get_variable("v", [], use_resource=True)
+        write = v.assign(loss, read_value=False)
+        with tf.control_dependencies([write]):
+            after = tf.no_op()
+        SessionWatch([("loss", loss)], 1)
+        assert [op.type for op in write.control_inputs] == ["Identity"]
+        assert [op.type for op in after.control_inputs] == ["Merge"]
 
 
 def test_reference_variables_are_known():

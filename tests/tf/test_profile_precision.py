@@ -38,6 +38,18 @@ def moments(v):
     return tf.reduce_mean(v * v) - tf.square(tf.reduce_mean(v))  # here
 
 
+def moments_by_powers(v):
+    return tf.reduce_mean(v**2) - tf.reduce_mean(v) ** 2  # here
+
+
+def log_of_one_more(a):
+    return tf.math.log(1.0 + a) * 2.0  # here
+
+
+def one_minus_sigmoid(a):
+    return tf.math.log(1.0 - tf.sigmoid(a))  # here
+
+
 def variance_in_a_call():
     @tf.function
     def variance(v):
@@ -77,6 +89,17 @@ LOSSES = [
     ("exp(x) - 1", exp_minus_one, [x(1e-6)], "Sub", "cancellation", "expm1", 4.0),
     ("difference of roots", roots, [x(1e6)], "Sub", "cancellation", "sqrt(a) + sqrt(b)", 4.0),
     ("variance by moments", moments, [x(1000.1, 1000.2, 1000.3)], "Sub", "cancellation", "reduce_variance", 4.0),
+    (
+        "variance by powers",
+        moments_by_powers,
+        [x(1000.1, 1000.2, 1000.3)],
+        "Sub",
+        "cancellation",
+        "reduce_variance",
+        4.0,
+    ),
+    ("log(1 + x)", log_of_one_more, [x(1e-6)], "Log", "rounding", "log1p", 5.0),
+    ("1 - sigmoid(x)", one_minus_sigmoid, [x(14.0)], "Sub", "cancellation", "tf.sigmoid(-x)", 4.0),
     ("inside a call", variance_in_a_call(), [x(1000.1, 1000.2, 1000.3)], "Sub", "cancellation", "reduce_variance", 4.0),
     ("a small term", tf.function(running), [x(0.5, 0.5)], "AddV2", "absorption", "too small to count", 6.9),
     ("too small", tiny, [x(100.0)], "Exp", "underflow", "logarithm", 5.0),

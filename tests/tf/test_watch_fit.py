@@ -5,6 +5,7 @@ import errno
 import gc
 import json
 import os
+import resource
 import subprocess
 import sys
 import weakref
@@ -219,12 +220,15 @@ def test_no_graph_of_a_step_is_kept():
     assert [graph() for graph in graphs] == [None] * 3
 
 
-_MANY = """
+_TWO_DEVICES = """
 import gc, resource
-import tensorflow as tf
+import numpy as np, tensorflow as tf
+cpu = tf.config.list_physical_devices("CPU")[0]
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+import keras, gradcheck
 from gradcheck import Watchdog
 
-def round():
+def watch_once():
     v = tf.Variable(tf.zeros([100, 100]))
 
     @tf.function
@@ -236,31 +240,11 @@ def round():
 
 used = []
 for k in range(200):
-    round()
+    watch_once()
     if k in (60, 199):
         gc.collect()
         used.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 assert used[1] - used[0] < 15_000, f"{used} KiB"
-print("done")
-"""
-
-
-def _in_a_process(code):
-    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=280)
-    assert ran.stdout.endswith("done\n"), ran.stderr[-2000:]
-
-
-@pytest.mark.slow
-def test_two_hundred_watches_keep_memory_constant():
-    _in_a_process(_MANY)
-
-
-_TWO_DEVICES = """
-import numpy as np, tensorflow as tf
-cpu = tf.config.list_physical_devices("CPU")[0]
-tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-import keras, gradcheck
-from gradcheck import Watchdog
 
 rng = np.random.default_rng(0)
 x, y = rng.normal(size=(32, 4)).astype("float32"), rng.normal(size=(32, 2)).astype("float32")
@@ -357,14 +341,26 @@ assert held() == before
 found = dog.report.nonfinite
 assert (found.op_type, found.cause, found.forward.op_type) == ("SqrtGrad", "singularity", "Sqrt"), found
 assert "replica_1" in found.op
+
+dog = Watchdog("stop")
+applying = step_with(lambda grads, loss: dog.apply(optimizer, grads, [w], loss=loss))
+applying(one_bad)
+assert dog.stopped and held() == before
+try:
+    applying(good)
+    raise AssertionError("a step behind a stop")
+except tf.errors.OpError as error:
+    assert "training stops" in str(error)
+assert held() == before
 print("done")
 """
 
 
 @pytest.mark.slow
-def test_two_replicas_decide_alike():
+def test_two_hundred_watches_keep_memory_constant_and_two_replicas_decide_alike():
     """In a process of its own, since devices are split before TensorFlow starts."""
-    _in_a_process(_TWO_DEVICES)
+    ran = subprocess.run([sys.executable, "-c", _TWO_DEVICES], capture_output=True, text=True, check=False, timeout=280)
+    assert ran.stdout.endswith("done\n"), ran.stderr[-2000:]
 
 
 def test_a_trip_is_dumped_where_asked(tmp_path):
@@ -400,6 +396,55 @@ def test_a_full_disk_is_said_and_training_goes_on(tmp_path, monkeypatch):
     assert set(failed) == set(writes)
     assert state(watched) == state(plain)
     assert not list((tmp_path / "dumps").glob("*"))
+
+
+@pytest.fixture
+def no_room(tmp_path):
+    """A directory where the system itself refuses to write more than 8 kB to a file."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (8192, hard))
+    yield tmp_path / "dumps"
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_where_the_system_refuses_to_write_every_way_of_training_goes_on_and_says_so(no_room):
+    def loss_of(w, x):
+        return tf.reduce_sum(tf.sqrt(w * x))
+
+    w, options, reports = tf.Variable([1.0, 4.0]), {"action": "skip", "dump_dir": no_room}, []
+
+    @tf.function
+    def step(x):
+        with tf.GradientTape() as tape:
+            loss = loss_of(w, x)
+        w.assign_sub(0.1 * tape.gradient(loss, w))
+
+    with gradcheck.watch(step, **options) as watched:
+        for x in ([1.0, 1.0], [0.0, 1.0], [1.0, 1.0]):
+            watched(tf.constant(x))
+    reports.append(watched.watchdog.report)
+    with tf.Graph().as_default():
+        fed = tf.compat.v1.placeholder(tf.float32, [2])
+        v = tf.compat.v1.get_variable("v", initializer=[1.0, 4.0])
+        optimizer = tf.compat.v1.train.GradientDescentOptimizer(0.1)
+        gradients = optimizer.compute_gradients(loss_of(v, fed), [v])
+        train = optimizer.apply_gradients(gradients)
+        hook = gradcheck.hooks.NonfiniteHook([g for g, _ in gradients], **options)
+        with tf.compat.v1.train.MonitoredSession(hooks=[hook]) as session:
+            for x in ([1.0, 1.0], [0.0, 1.0], [1.0, 1.0]):
+                session.run(train, {fed: x})
+            trained = session.run(v)
+    np.testing.assert_allclose(trained, w, rtol=1e-6)
+    reports.append(hook.report)
+    model = small_model()
+    with gradcheck.watch(model, **options) as watchdog:
+        fit(model, BAD)
+    assert watchdog.steps == 4
+    reports.append(watchdog.report)
+    assert [report.nonfinite.op_type for report in reports] == ["SqrtGrad", "SqrtGrad", "Placeholder"]
+    for report in reports:
+        assert any("no bundle was written" in n and "File too large" in n for n in report.notes), report
+    assert not list(no_room.iterdir())
 
 
 def test_a_dump_that_cannot_be_written_is_said_and_training_goes_on(tmp_path):
