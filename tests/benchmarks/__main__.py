@@ -10,6 +10,9 @@ import platform
 import sys
 from pathlib import Path
 
+from .outcome import Outcome
+from .page import write
+
 NAMES = (
     "figures",
     "truth",
@@ -25,6 +28,8 @@ NAMES = (
     "tensorboard",
     "farm",
     "peers",
+    "catches",
+    "growth",
 )
 
 
@@ -35,27 +40,33 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--quick", action="store_true", help="a small part of each, in about a minute")
     parser.add_argument("--seed", type=int, default=0, help="of points, data and directions")
     parser.add_argument("--json", metavar="FILE", help="also write what was found")
+    parser.add_argument(
+        "--page", metavar="FILE", help="also write the tables as a page, in place of those of these names"
+    )
     given = parser.parse_args(arguments)
     unknown = [name for name in given.names if name not in NAMES]
     if unknown:
         parser.error(f"no benchmark is called {', '.join(unknown)}; there are {', '.join(NAMES)}")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before TensorFlow is imported
-    outcomes = []
+    found = []
     for name in given.names or NAMES:
         # Relative, so that tests, which have no package above this one, can import it too.
         module = importlib.import_module(f".{name}", __package__)
         outcome = module.run(quick=given.quick, seed=given.seed)
         print(module.text_of(outcome), end="\n\n", flush=True)
-        outcomes.append(outcome)
+        found.append((outcome, str(module.__doc__)))
+        _write(given, found)
+    return 0 if all(outcome.ok for outcome, _ in found) else 1
+
+
+def _write(given: argparse.Namespace, found: list[tuple[Outcome, str]]) -> None:
+    """After each benchmark, so that one that is stopped leaves what was found before."""
     if given.json:
-        found = {
-            "where": _where(),
-            "seed": given.seed,
-            "quick": given.quick,
-            "outcomes": [o.to_dict() for o in outcomes],
-        }
-        Path(given.json).write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    return 0 if all(outcome.ok for outcome in outcomes) else 1
+        outcomes = {"outcomes": [outcome.to_dict() for outcome, _ in found]}
+        text = json.dumps({"where": _where(), "seed": given.seed, "quick": given.quick, **outcomes}, indent=1)
+        Path(given.json).write_text(text + "\n", encoding="utf-8")
+    if given.page:
+        write(Path(given.page), found, {**_where(), "seed": given.seed, "quick": given.quick}, NAMES)
 
 
 def _where() -> dict[str, object]:

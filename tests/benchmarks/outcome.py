@@ -42,11 +42,14 @@ class Outcome:
 
 def text_of(outcome: Outcome) -> str:
     """The table, the failures and the summary."""
-    cells = [outcome.columns, *([_cell(value) for value in row] for row in outcome.rows)]
+    cells = [outcome.columns, *([cell(value) for value in row] for row in outcome.rows)]
     return "\n".join([f"== {outcome.name} ==", *_aligned(cells), *outcome.details, outcome.summary])
 
 
-def _cell(value: Any) -> str:
+def cell(value: Any) -> str:
+    """A value as a table shows it: three digits of a float, yes or NO, nothing for None."""
+    if value is None:
+        return ""
     if isinstance(value, bool):
         return "yes" if value else "NO"
     return f"{value:.3g}" if isinstance(value, float) else str(value)

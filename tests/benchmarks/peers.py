@@ -1,86 +1,60 @@
-"""Other gradient checkers on the same functions: time, evaluations, memory, and what each catches.
+"""Other gradient checkers on the same functions: time, evaluations and memory.
 
-Each library runs in a process of its own, one after the other; `pip install --group peers` brings those that gradcheck
-does not need. One that is not installed is left out and said so.
+Each library runs in a process of its own and is asked in turns. Time decides nothing; what has to hold is that every
+checker finds these right gradients right.
 """
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
-from importlib.util import find_spec
-from pathlib import Path
+from statistics import median
 from typing import Any
 
+from .beside.libraries import OURS, absent, ways
+from .beside.problems import SIZES, problems
 from .outcome import Outcome
 from .outcome import text_of as text_of
 
-ROOT = Path(__file__).parents[2]
-_PEERS = {"tensorflow": "of_tensorflow", "torch": "of_torch", "jax": "of_jax"}
-_OURS = "gradcheck auto"
+WARM = 5
+LONG = 20.0  # seconds after which a check is not repeated
 
 
 def run(*, quick: bool = False, seed: int = 0) -> Outcome:
-    """Five functions at three sizes, then defects of several sizes; with `quick` the small ones and the largest."""
-    speed: list[dict[str, Any]] = []
-    power: list[dict[str, Any]] = []
-    absent = []
-    for library, module in _PEERS.items():
-        if find_spec(library) is None:
-            absent.append(library)
-            continue
-        found = _measured(module, seed, quick=quick)
-        speed += found["speed"]
-        power += found["power"]
-    rows = [_speed_row(row, speed) for row in sorted(speed, key=lambda r: (r["problem"], r["entries"]))]
-    rows += [_power_row(row) for row in sorted(power, key=lambda r: (r["dtype"], r["defect"]))]
-    ours = [row for row in power if row["way"].startswith("gradcheck")]
-    ok = all(row["not_ok"] == (row["tries"] if row["defect"] else 0) for row in ours)
+    """Five functions at three sizes; with `quick` the small ones."""
+    found: dict[tuple[str, str], dict[str, dict[str, Any]]] = {}
+    with ways() as every:
+        for problem in problems(seed, SIZES[:1] if quick else SIZES):
+            asked = {"problem": problem.name, "size": problem.size, "seed": seed}
+            taken = found[problem.name, problem.size] = {way.name: way.ask("time", **asked) for way in every}
+            seconds: dict[str, list[float]] = {}
+            for _ in range(1 if quick else WARM):
+                for way in every:
+                    if taken[way.name]["seconds"] < LONG:
+                        seconds.setdefault(way.name, []).append(way.ask("time", **asked)["seconds"])
+            for name, one in taken.items():
+                one["warm"] = median(seconds.get(name, [one["seconds"]]))
+    rows = [_row(name, way, taken) for (name, _), taken in sorted(found.items()) for way in taken]
+    wrong = [f"{name}, {size}, by {way}" for (name, size), t in found.items() for way in t if not t[way]["ok"]]
     return Outcome(
         name="peers",
-        columns=("function", "by", "cold s", "warm s", "warm, of ours", "evaluations", "MB", "not ok"),
+        columns=("function", "entries", "by", "cold s", "of ours", "warm s", "of ours", "evaluations", "MB"),
         rows=tuple(rows),
-        summary="peers: " + "; ".join(_summary(power)) + f"; left out, not installed: {', '.join(absent) or 'none'}",
-        ok=ok,
-        figures={"speed": speed, "power": power, "absent": absent},
+        summary=f"peers: {_ratios(list(found.values()))}; found wrong: {', '.join(wrong) or 'none'}; {absent()}",
+        ok=not any("gradcheck auto" in w or "gradcheck directional" in w for w in wrong),
+        figures={f"{name}, {size}": taken for (name, size), taken in found.items()},
     )
 
 
-def _measured(module: str, seed: int, *, quick: bool) -> dict[str, Any]:
-    done = subprocess.run(
-        [sys.executable, "-m", f"tests.benchmarks.beside.{module}", str(seed), str(quick)],
-        cwd=ROOT, env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}, capture_output=True, text=True, check=False,
-        timeout=7200,
-    )  # fmt: skip
-    if done.returncode:
-        raise RuntimeError(f"{module}: {done.stderr[-2000:]}")
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return found
+def _row(name: str, way: str, taken: dict[str, dict[str, Any]]) -> tuple[Any, ...]:
+    one, ours = taken[way], taken[OURS]
+    return (name, one["entries"], way, one["seconds"], one["seconds"] / ours["seconds"], one["warm"],
+            one["warm"] / ours["warm"], one["evaluations"], one["megabytes"])  # fmt: skip
 
 
-def _speed_row(row: dict[str, Any], every: list[dict[str, Any]]) -> tuple[Any, ...]:
-    ours = next(r for r in every if (r["problem"], r["size"], r["way"]) == (row["problem"], row["size"], _OURS))
-    return (
-        f"{row['problem']}, {row['entries']} entries", row["way"], row["cold"], row["warm"], row["warm"] / ours["warm"],
-        row["evaluations"], row["megabytes"], "" if row["ok"] else "NOT OK",
-    )  # fmt: skip
-
-
-def _power_row(row: dict[str, Any]) -> tuple[Any, ...]:
-    what = f"1 of 1000 entries wrong by {row['defect']:g}" if row["defect"] else "nothing wrong"
-    return (f"{what}, {row['dtype']}", row["way"], "", "", "", "", "", f"{row['not_ok']} of {row['tries']}")
-
-
-def _summary(power: list[dict[str, Any]]) -> list[str]:
-    found = []
-    for way in dict.fromkeys(row["way"] for row in power):
-        of = [row for row in power if row["way"] == way]
-        caught = [row for row in of if row["defect"]]
-        alarms = [row for row in of if not row["defect"]]
-        found.append(
-            f"{way} {sum(r['not_ok'] for r in caught)} of {sum(r['tries'] for r in caught)} defects, "
-            f"{sum(r['not_ok'] for r in alarms)} false alarms in {sum(r['tries'] for r in alarms)}"
-        )
-    return found
+def _ratios(found: list[dict[str, dict[str, Any]]]) -> str:
+    """Medians over the functions."""
+    said = []
+    for way in found[0]:
+        if way != OURS:
+            cold, warm = (median(t[way][what] / t[OURS][what] for t in found) for what in ("seconds", "warm"))
+            said.append(f"{way} {cold:.2g} cold, {warm:.2g} warm")
+    return f"time of {OURS} is 1 beside {', '.join(said)} (medians)"

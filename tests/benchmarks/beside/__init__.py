@@ -1,1 +1,1 @@
-"""Each library in a process of its own, for the benchmark `peers`."""
+"""Each library in a process of its own that answers requests, for the benchmarks `peers`, `catches` and `growth`."""

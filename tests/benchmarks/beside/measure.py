@@ -1,4 +1,4 @@
-"""What one library's checker does, measured in a process of its own and printed as JSON."""
+"""What one library's checker does, asked for and answered as lines of JSON by a process of its own."""
 
 from __future__ import annotations
 
@@ -8,14 +8,13 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from statistics import median
 from typing import Any, Protocol
 
-from .problems import DEFECTS, KINDS, Ops, Problem, data, kind, problems
+from .planted import data, planted
+from .problems import Ops, problems
+from .seeded import case, inputs_of
 
-_WARM = 3
 _PAGE = 4096
-_LONG = 60.0  # seconds after which a check is not repeated
 
 
 class Peer(Protocol):
@@ -23,56 +22,72 @@ class Peer(Protocol):
 
     ops: Ops
     ways: tuple[str, ...]
+    mended: tuple[str, ...]  # kinds of the seeded set that the library puts right by itself
 
-    def check(self, way: str, fn: Callable[..., Any], inputs: tuple[Any, ...]) -> tuple[bool, int | None]:
+    def check(
+        self, way: str, fn: Callable[..., Any], inputs: tuple[Any, ...], dtype: str, order: int
+    ) -> tuple[bool, int | None]:
         """Whether the gradient was found right, and how often the function was evaluated, where that is known."""
         ...
 
-    def wrong(self, fn: Callable[[Any], Any], entry: int, defect: float) -> Callable[[Any], Any]:
-        """The function with one entry of its gradient wrong."""
-        ...
+
+def serve(peer: Peer) -> None:
+    """Answer requests from standard input, one a line, until it ends."""
+    answers = _Answers(peer)
+    for line in sys.stdin:
+        asked = json.loads(line)
+        print(json.dumps(getattr(answers, asked.pop("do"))(**asked)), flush=True)
 
 
-def measure(peer: Peer) -> None:
-    """Measure as the command line asks, `seed quick`, and print what was found."""
-    seed, quick = int(sys.argv[1]), sys.argv[2] == "True"
-    speed = [
-        {"problem": p.name, "size": p.size, "entries": p.entries, "way": way, **_timed(peer, way, p, quick=quick)}
-        for p in problems(seed, ("small",) if quick else ("small", "medium", "large"))
-        for way in peer.ways
-    ]
-    power = [
-        {"way": way, "dtype": dtype, "defect": defect, **_caught(peer, way, dtype, defect, seed, 1 if quick else 6)}
-        for way in peer.ways
-        for dtype, defects in DEFECTS.items()
-        for defect in (defects if not quick else (defects[0], defects[-1]))
-    ]
-    print(json.dumps({"speed": speed, "power": power}))
+class _Answers:
+    def __init__(self, peer: Peer) -> None:
+        self._peer = peer
+        self._built: dict[tuple[str, str, str], Callable[..., Any]] = {}
 
+    def hello(self) -> dict[str, Any]:
+        """The ways, each used once, so that what a library loads at its first check is in no figure; what is mended."""
+        for way in self._peer.ways:
+            self._peer.check(way, self._peer.ops.tanh, inputs_of("nothing wrong", 1, 0), "float64", 1)
+        return {"ways": self._peer.ways, "mended": self._peer.mended}
 
-def _timed(peer: Peer, way: str, problem: Problem, *, quick: bool) -> dict[str, Any]:
-    fn = problem.build(peer.ops)
-    with Peak() as peak:
-        cold, (ok, evaluations) = _seconds(peer, way, fn, problem.inputs)
-    warm = [_seconds(peer, way, fn, problem.inputs)[0] for _ in range(1 if quick or cold > _LONG / _WARM else _WARM)]
-    return {"ok": ok, "evaluations": evaluations, "cold": cold, "warm": median(warm), "megabytes": peak.megabytes}
+    def time(self, way: str, problem: str, size: str, seed: int) -> dict[str, Any]:
+        """Of one check; the first of a problem is cold, its function new, later ones use the same function."""
+        (asked,) = (p for p in problems(seed, (size,)) if p.name == problem)
+        key = (way, problem, size)
+        fn = self._built.setdefault(key, asked.build(self._peer.ops))
+        return {"entries": asked.entries, **self._timed(way, fn, asked.inputs, "float64")}
 
+    def grow(self, way: str, entries: int, seed: int) -> dict[str, Any]:
+        """A sum of x tanh(x) over so many entries."""
+        import numpy as np
 
-def _seconds(peer: Peer, way: str, fn: Callable[..., Any], inputs: tuple[Any, ...]) -> tuple[float, Any]:
-    started = time.perf_counter()
-    found = peer.check(way, fn, inputs)
-    return time.perf_counter() - started, found
+        ops = self._peer.ops
+        x = np.random.default_rng(seed).normal(size=entries)
+        return self._timed(way, lambda x: ops.sum(ops.tanh(x) * x), (x,), "float64")
 
+    def seeded(self, way: str, kind: str, entries: int, dtype: str, seed: int) -> dict[str, Any]:
+        """Whether a case of the seeded set is found wrong."""
+        asked = case(kind)
+        return self._judged(way, asked.build(self._peer.ops, entries, dtype), inputs_of(kind, entries, seed), dtype,
+                            asked.order)  # fmt: skip
 
-def _caught(peer: Peer, way: str, dtype: str, defect: float, seed: int, rounds: int) -> dict[str, int]:
-    tries = found = 0
-    for k in range(rounds):
-        for name in KINDS:
-            x, entry = data(seed + k, dtype)
-            subject = peer.wrong(kind(peer.ops, name), entry, defect)
-            tries += 1
-            found += not peer.check(way, subject, (x,))[0]
-    return {"tries": tries, "not_ok": found}
+    def planted(self, way: str, function: str, defect: float, dtype: str, seed: int) -> dict[str, Any]:
+        """Whether one entry of a thousand, too large by `defect` of itself, is found."""
+        x, entry = data(seed)
+        return self._judged(way, planted(self._peer.ops, function, entry, defect), (x,), dtype, 1)
+
+    def _judged(self, way: str, fn: Callable[..., Any], inputs: tuple[Any, ...], dtype: str, order: int) -> Any:
+        try:
+            return {"ok": self._peer.check(way, fn, inputs, dtype, order)[0], "error": None}
+        except Exception as error:
+            return {"ok": False, "error": f"{type(error).__name__}: {error}"[:200]}
+
+    def _timed(self, way: str, fn: Callable[..., Any], inputs: tuple[Any, ...], dtype: str) -> dict[str, Any]:
+        with Peak() as peak:
+            started = time.perf_counter()
+            ok, evaluations = self._peer.check(way, fn, inputs, dtype, 1)
+            seconds = time.perf_counter() - started
+        return {"ok": ok, "evaluations": evaluations, "seconds": seconds, "megabytes": peak.megabytes}
 
 
 class Peak:

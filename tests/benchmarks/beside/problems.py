@@ -8,27 +8,32 @@ from typing import Any, Protocol
 
 import numpy as np
 
-ENTRIES = 1000
 SIZES = ("small", "medium", "large")
-KINDS = ("square", "weighted softmax", "matmul and tanh", "chain", "mean of exp")
-# One entry of a gradient is too large by so much of itself; 0 is a right gradient, in which a finding is a false alarm.
-DEFECTS = {"float64": (0.0, 1e-8, 1e-6, 1e-4, 1e-2), "float32": (0.0, 1e-5, 1e-4, 1e-3, 1e-2)}
 
 
 class Ops(Protocol):
     """What a library is asked for; arrays are its own."""
 
-    def array(self, values: Any) -> Any: ...
+    def like(self, values: Any, x: Any) -> Any: ...  # an array of NumPy's in the dtype of x
     def tanh(self, x: Any) -> Any: ...
     def sigmoid(self, x: Any) -> Any: ...
     def sin(self, x: Any) -> Any: ...
+    def cos(self, x: Any) -> Any: ...
     def exp(self, x: Any) -> Any: ...
+    def sqrt(self, x: Any) -> Any: ...
+    def relu(self, x: Any) -> Any: ...
     def softmax(self, x: Any) -> Any: ...
     def sum(self, x: Any) -> Any: ...
     def roll(self, x: Any) -> Any: ...
     def transpose(self, x: Any) -> Any: ...
+    def where(self, condition: Any, x: Any, y: Any) -> Any: ...
+    def take(self, x: Any, indices: Any) -> Any: ...
     def reshape(self, x: Any, shape: tuple[int, ...]) -> Any: ...
     def conv(self, x: Any, kernel: Any) -> Any: ...
+    def stop(self, x: Any) -> Any: ...  # no gradient goes through it
+    def noise(self, x: Any) -> Any: ...  # another one at each run, in the form of x
+    def vjp(self, fn: Callable[[Any], Any], x: Any, up: Any) -> Any: ...
+    def custom(self, fn: Callable[[Any], Any], backward: Callable[[Any, Any], Any]) -> Callable[[Any], Any]: ...
 
 
 @dataclass(frozen=True)
@@ -100,29 +105,3 @@ def _attention(ops: Ops) -> Callable[..., Any]:
 
 
 _BUILD = {"dense + tanh": _dense, "softmax": _softmax, "conv": _conv, "lstm": _lstm, "attention": _attention}
-
-
-def kind(ops: Ops, name: str) -> Callable[[Any], Any]:
-    """One of the functions into which defects are planted: of a vector of `ENTRIES`."""
-    cosines = np.cos(np.arange(ENTRIES))
-    weights = np.sin(np.arange(1.0, ENTRIES + 1)).reshape(40, 25) / 6
-    found: dict[str, Callable[[Any], Any]] = {
-        "square": lambda x: x * x,
-        "weighted softmax": lambda x: ops.sum(ops.softmax(x) * _like(ops, cosines, x)),
-        "matmul and tanh": lambda x: ops.tanh(ops.reshape(x, (25, 40)) @ _like(ops, weights, x)),
-        "chain": lambda x: ops.sum(ops.tanh(ops.sin(x) * ops.roll(x))),
-        "mean of exp": lambda x: ops.sum(ops.exp(x)) / ENTRIES,
-    }
-    return found[name]
-
-
-def _like(ops: Ops, values: Any, x: Any) -> Any:
-    width = "float32" if "float32" in str(x.dtype) else "float64"
-    return ops.array(values.astype(width))
-
-
-def data(seed: int, dtype: str) -> tuple[Any, int]:
-    """A random input and the entry whose derivative is falsified."""
-    rng = np.random.default_rng([seed, 1])
-    x = rng.uniform(0.5, 1.5, ENTRIES) * rng.choice([-1.0, 1.0], ENTRIES)
-    return x.astype(dtype), int(rng.integers(ENTRIES))

@@ -1,0 +1,104 @@
+"""What gradient checkers catch: gradients that are wrong in known ways, and right ones that must be left in peace.
+
+A checker catches a defect where it says that the gradient is wrong, or ends in an error; either is a false alarm where
+nothing is wrong. Checkers that look at every entry are left out at 100,000 entries, and PyTorch's where autograd itself
+puts a defect right. Each case is asked of all in turns.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from .beside.libraries import Way, absent, ways
+from .beside.planted import DEFECTS, FUNCTIONS
+from .beside.seeded import CASES, SIZES, UNITS
+from .outcome import Outcome
+from .outcome import text_of as text_of
+
+ENTRYWISE = {"tf.test.compute_gradient": 1000, "torch gradcheck slow": 1000}  # and up to how many entries
+ROUNDS = 6  # of planted entries, each in all functions
+MARK = "gradcheck"  # begins the names of our ways
+HELD = "stop_gradient, not meant"  # a tf.stop_gradient is held, and listed as held, whatever was meant
+
+
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """One case and what one checker said."""
+
+    way: str
+    group: str
+    kind: str
+    entries: int
+    dtype: str
+    wrong: bool
+    flagged: bool
+    error: str | None
+
+
+def run(*, quick: bool = False, seed: int = 0) -> Outcome:
+    """All; with `quick` ten entries in float64 and float32, and the largest planted defects."""
+    with ways() as every:
+        names = [way.name for way in every]
+        tried = [*_seeded(every, seed, quick=quick), *_planted(every, seed, quick=quick)]
+    labelled: dict[str, list[Tried]] = {}
+    for t in tried:
+        labelled.setdefault(t.kind, []).append(t)
+    for t in sorted((t for t in tried if t.group == "seeded"), key=lambda t: (-t.wrong, t.dtype, t.entries)):
+        label = f"all {'wrong' if t.wrong else 'right'}, {t.dtype}, {t.entries:,} entries"
+        labelled.setdefault(label, []).append(t)
+    missed = [t for t in tried if t.way.startswith(MARK) and t.flagged != t.wrong and t.kind != HELD]
+    return Outcome(
+        name="catches",
+        columns=("found wrong", *names),
+        rows=tuple(_row(label, those, names) for label, those in labelled.items()),
+        summary=f"catches: {'; '.join(_total(tried, name) for name in names)}; {absent()}",
+        ok=not missed,
+        figures={"tried": [{name: getattr(t, name) for name in Tried.__slots__} for t in tried]},
+        details=tuple(f"  {t.way}: {t.kind}, {t.entries} entries, {t.dtype}: {t.error or t.flagged}" for t in missed),
+    )
+
+
+def _seeded(every: list[Way], seed: int, *, quick: bool) -> Iterable[Tried]:
+    for case in CASES:
+        for entries in (10,) if quick else SIZES:
+            for dtype in list(UNITS)[:2] if quick else UNITS:
+                if not case.exists(entries, dtype):
+                    continue
+                for way in every:
+                    if way.name == "gradcheck directional" or case.name in way.mended:
+                        continue
+                    if entries > ENTRYWISE.get(way.name, entries):
+                        continue
+                    said = way.ask("seeded", kind=case.name, entries=entries, dtype=dtype, seed=seed)
+                    yield Tried(
+                        way.name, "seeded", case.name, entries, dtype, case.wrong, not said["ok"], said["error"]
+                    )
+
+
+def _planted(every: list[Way], seed: int, *, quick: bool) -> Iterable[Tried]:
+    for dtype, defects in DEFECTS.items():
+        for defect in defects[-1:] if quick else (0.0, *defects):
+            kind = f"one of 1,000 wrong by {defect:g}, {dtype}" if defect else f"none of 1,000 wrong, {dtype}"
+            for k in range(1 if quick else ROUNDS):
+                for function in FUNCTIONS:
+                    for way in every:
+                        said = way.ask("planted", function=function, defect=defect, dtype=dtype, seed=seed + k)
+                        yield Tried(way.name, "planted", kind, 1000, dtype, bool(defect), not said["ok"], said["error"])
+
+
+def _row(label: str, those: list[Tried], names: list[str]) -> tuple[Any, ...]:
+    counts = Counter(t.way for t in those)
+    flagged = Counter(t.way for t in those if t.flagged)
+    return (label, *(f"{flagged[name]} of {counts[name]}" if counts[name] else "" for name in names))
+
+
+def _total(tried: list[Tried], name: str) -> str:
+    own = [t for t in tried if t.way == name]
+    wrong, right = [t for t in own if t.wrong], [t for t in own if not t.wrong]
+    return (
+        f"{name} caught {sum(t.flagged for t in wrong)} of {len(wrong)}, "
+        f"{sum(t.flagged for t in right)} false alarms in {len(right)}"
+    )
