@@ -12,6 +12,8 @@ myst_enable_extensions = ["colon_fence"]
 myst_heading_anchors = 3
 exclude_patterns = ["conf.py"]
 html_theme = "furo"
+html_static_path = ["_static"]
+html_css_files = ["reports.css"]
 html_title = f"gradcheck {release}"
 
 autodoc_member_order = "bysource"
