@@ -25,6 +25,7 @@ NAMES = (
     "resnet",
     "watch",
     "watchdog",
+    "trips",
     "tensorboard",
     "farm",
     "peers",

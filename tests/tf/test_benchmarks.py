@@ -121,7 +121,7 @@ def test_an_unknown_benchmark_is_refused_with_the_names_there_are():
     assert done.returncode == 2
     assert (
         "no benchmark is called beauty; there are figures, truth, power, others, programs, plugin, optimizers, "
-        "speed, resnet, watch, watchdog, tensorboard, farm, peers, catches, growth" in done.stderr
+        "speed, resnet, watch, watchdog, trips, tensorboard, farm, peers, catches, growth" in done.stderr
     )
 
 
