@@ -62,7 +62,13 @@ def _check_numerics(fault: Planted) -> Found:
 
 
 def _terminate(fault: Planted) -> Found:
-    return _tried(fault, lambda step: "" if np.isfinite(step()).all() else "Invalid loss, terminating training")
+    return _tried(fault, lambda step: "" if _is_finite(step()) else "Invalid loss, terminating training")
+
+
+def _is_finite(loss: Any) -> bool:
+    """Whether all numbers that a step returns are finite; of a step in replicas, those of each."""
+    parts = [part for part in tf.nest.flatten(loss, expand_composites=True) if isinstance(part, tf.Tensor)]
+    return all(bool(np.isfinite(part.numpy()).all()) for part in parts if part.dtype.is_floating)
 
 
 def _with_checks(step: Callable[[], object]) -> str:
@@ -80,10 +86,10 @@ def _tried(fault: Planted, guarded: Callable[[Callable[[], Any]], str]) -> Found
     """Two healthy steps and the bad one, each run by `guarded`, which gives what is said of it."""
     keras.utils.set_random_seed(1)
     trial = fault.make()
-    early = [guarded(lambda: np.asarray(trial.step(*trial.good))) for _ in range(2)]
+    early = [guarded(lambda: trial.step(*trial.good)) for _ in range(2)]
     state = [each for each in trial.state if not isinstance(each, tf.random.Generator)]
     before = bits(state)
-    said = guarded(lambda: np.asarray(trial.step(*trial.bad)))
+    said = guarded(lambda: trial.step(*trial.bad))
     named = any(f'"{op}"' in said for op in fault.ops)
     return Found(bool(said) and not any(early), named, bits(state) == before)
 

@@ -9,7 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
-from benchmarks import optimizers, others, power, smooth, truth
+from benchmarks import catches, optimizers, others, power, smooth, truth
+from benchmarks.__main__ import main
+from benchmarks.beside import libraries, seeded
 from benchmarks.correct import CORRECT, Correct
 from benchmarks.outcome import Outcome, text_of
 
@@ -102,16 +104,35 @@ def test_optimizers_agree_with_their_rules_and_what_is_planted_is_explained():
     assert outcome.figures == {"agrees": "5/5", "explained": "7/7", "no_claim": "3/3"}
 
 
-def test_the_command_runs_from_the_root_and_writes_what_it_found(tmp_path):
-    file = tmp_path / "found.json"
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.benchmarks", "figures", "--quick", "--json", str(file)],
-        cwd=ROOT, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "== figures ==" in done.stdout
+def test_the_command_writes_what_it_found_and_leaves_other_sections_of_the_page(tmp_path, capsys):
+    file, page = tmp_path / "found.json", tmp_path / "page.md"
+    page.write_text("# Old\n\n## truth\n\nKept.\n\n## figures\n\nReplaced.\n", encoding="utf-8")
+    assert main(["figures", "--quick", "--json", str(file), "--page", str(page)]) == 0
+    assert "== figures ==" in capsys.readouterr().out
     found = json.loads(file.read_text(encoding="utf-8"))
     assert [(one["name"], one["ok"]) for one in found["outcomes"]] == [("figures", True)]
+    text = page.read_text(encoding="utf-8")
+    assert text.startswith("# Benchmarks\n")
+    assert text.index("`python -m tests.benchmarks figures --quick`") < text.index("## truth\n\nKept.")
+    assert "Replaced" not in text
+
+
+@pytest.mark.slow
+def test_defects_are_caught_and_right_functions_left_in_peace_in_a_process_that_is_asked(monkeypatch):
+    names = ("sign", "not summed over a broadcast axis", "right: relu at 0")
+    monkeypatch.setattr(catches, "CASES", tuple(case for case in seeded.CASES if case.name in names))
+    monkeypatch.setattr(catches, "FUNCTIONS", {"square": None})
+    monkeypatch.setattr(libraries, "_MODULES", {"tensorflow": "of_tensorflow", "no_such_library": ""})
+    outcome = catches.run(quick=True)
+    assert outcome.ok, text_of(outcome)
+    assert {row[0]: row[1] for row in outcome.rows}["sign"] == "2 of 2"
+    assert outcome.summary.endswith("left out, not installed: no_such_library")
+
+
+@pytest.mark.parametrize("case", seeded.CASES, ids=lambda case: case.name)
+def test_a_defect_that_rounding_hides_is_none(case):
+    assert case.exists(1000, "float64")
+    assert case.exists(1000, "bfloat16") == (case.relative > 2**-7)
 
 
 def test_an_unknown_benchmark_is_refused_with_the_names_there_are():
