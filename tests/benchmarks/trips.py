@@ -75,8 +75,8 @@ def _with_checks(step: Callable[[], object]) -> str:
     tf.debugging.enable_check_numerics()
     try:
         step()
-    except tf.errors.OpError as error:
-        return str(error)
+    except Exception as error:  # where it cannot put what it found into words, it ends in an error of another kind
+        return f"{type(error).__name__}: {error}"
     finally:
         tf.debugging.disable_check_numerics()
     return ""
