@@ -12,8 +12,8 @@ from .outcome import Outcome, cell
 HEAD = """# Benchmarks
 
 Written by `python -m tests.benchmarks NAME ... --page docs/benchmarks.md`, each table by the command above it. They say
-what has to hold and ends with 1 where it does not; time decides nothing, and is shown in ratios taken in turns in
-one run. `pip install --group peers` brings the libraries that are compared with.
+what has to hold and end with 1 where it does not; time decides nothing, and is shown in ratios taken in turns in one
+run. `pip install --group peers` (pip 25.1 or later) brings the libraries that are compared with.
 """
 _SECTION = re.compile(r"^## (\w+)$", re.MULTILINE)
 
