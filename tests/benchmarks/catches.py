@@ -1,9 +1,10 @@
 """What gradient checkers catch: gradients that are wrong in known ways, and right ones that must be left in peace.
 
 A checker catches a defect where it says that the gradient is wrong, or ends in an error; either is a false alarm where
-nothing is wrong. Checkers that look at every entry, as PyTorch's fast mode does where it disagrees, are left out at
-100,000 entries, and at 1,000 of a second derivative; PyTorch's where autograd itself puts a defect right. Each case is
-asked of all in turns.
+nothing is wrong. All have their own defaults in float64; in narrow dtypes JAX has defaults by dtype, and the others get
+steps and tolerances that let plain functions pass (`tests/benchmarks/beside`). Checkers that look at every entry, as
+PyTorch's fast mode does where it disagrees, are left out at 100,000 entries, and at 1,000 of a second derivative;
+PyTorch's where autograd itself puts a defect right. Each case is asked of all in turns.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ ENTRYWISE = {
     "torch gradcheck slow": {1: 1000, 2: 10},
     "torch gradcheck fast": {1: 1000, 2: 10},
 }
-ROUNDS = 2  # of planted entries, each in all functions
+ROUNDS = 4  # of planted entries, each in all functions
 MARK = "gradcheck"  # begins the names of our ways
 HELD = "stop_gradient, not meant"  # a tf.stop_gradient is held, and listed as held, whatever was meant
 
