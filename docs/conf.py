@@ -13,7 +13,7 @@ myst_heading_anchors = 3
 exclude_patterns = ["conf.py"]
 html_theme = "furo"
 html_static_path = ["_static"]
-html_css_files = ["reports.css"]
+html_css_files = ["wide.css"]
 html_title = f"gradcheck {release}"
 
 autodoc_member_order = "bysource"
