@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from gradcheck._check.hints import Check, hints_of, hints_of_unit
-from gradcheck._check.options import Options
+from gradcheck._check.options import Options, verdict_only
 from gradcheck._check.unconnected import ends, instead_of
 from gradcheck._diagnose.cut import find_partial_cut
 from gradcheck._diagnose.likeness import Likeness
@@ -18,7 +18,7 @@ from gradcheck._graph.provenance import at_frame, operation, origin
 from gradcheck._graph.regions import is_region, region_of
 from gradcheck._graph.trace import Traced
 from gradcheck._graph.units import Frame, Unit, enclosing, units_of
-from gradcheck._results import Finding, Place, Verdict
+from gradcheck._results import Cut, Finding, Place, Verdict
 
 _ITERATIONS = 12  # runs of an op in a loop that are checked
 _MOST = 600  # ops of TensorFlow's own that are checked where no custom gradient is wrong
@@ -40,6 +40,7 @@ class _Wrong:
     unit: Unit
     frame: Frame
     xs: frozenset[str]  # those of its xs whose gradient is wrong
+    cut: Cut | None  # inside of it, where its gradient is zero or None
 
     @property
     def reached(self) -> set[int]:
@@ -65,7 +66,7 @@ def blame(traced: Traced, options: Options, findings: dict[tuple[int, int], Find
     wrong = {pair for pair, found in findings.items() if _is_open(found)}
     for a in sorted({a for a, _ in wrong}):
         _blame_output(traced, options, findings, check, a, sorted(x for b, x in wrong if b == a))
-        unnamed = [x for b, x in wrong if b == a and findings[a, x].blame is None]
+        unnamed = [x for b, x in wrong if b == a and findings[a, x].blame is None and findings[a, x].cut is None]
         if unnamed:
             hints = hints_of(traced, options, a, {s.path: s.path for s in traced.sources})
             for x in unnamed:
@@ -89,6 +90,8 @@ def _blame_output(
                 hints[id(first)] = hints_of_unit(first.unit, first.frame, options, check, set(first.xs))
             also = tuple(_place(traced, each) for each in others_wrong)
             known = replace(findings[a, x], blame=_place(traced, first), also=also)
+            if known.advice is None and first.cut is not None and first.cut.remedy is not None:
+                known = replace(known, advice=instead_of(first.cut))
             names = [name for name in sorted(first.xs) if x in first.unit.reached[name]]
             findings[a, x] = _hinted(known, names, hints[id(first)])
         elif not found and (cut := find_partial_cut(traced, *ends(traced, a, x))) is not None:
@@ -170,9 +173,10 @@ def _culprits(units: Sequence[Unit], options: Options, check: Check) -> tuple[li
 
 def _look(unit: Unit, options: Options, check: Check) -> tuple[bool, _Wrong | None]:
     """Check one unit where it ran; whether that decided anything, and its gravest disagreement."""
-    own = replace(options, mode="directional", order=1, forward=False)
+    own = verdict_only(options)
     worst: tuple[float, Frame] | None = None
     xs: set[str] = set()
+    cuts: list[Cut] = []
     seen = False
     for frame in _spread(unit.frames):
         try:
@@ -185,7 +189,8 @@ def _look(unit: Unit, options: Options, check: Check) -> tuple[bool, _Wrong | No
         if bad and (worst is None or size > worst[0]):
             worst = size, frame
         xs.update(each.x for each in bad)
-    return seen, None if worst is None else _Wrong(unit, worst[1], frozenset(xs))
+        cuts += [each.cut for each in bad if each.cut is not None]
+    return seen, None if worst is None else _Wrong(unit, worst[1], frozenset(xs), next(iter(cuts), None))
 
 
 def _size(found: Finding) -> float:

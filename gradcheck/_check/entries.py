@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from gradcheck._check.judge import Comparison, Outcome, compare, forgive, is_open, needs_a_second_look, worthwhile
 from gradcheck._check.scatter import both_off
-from gradcheck._check.work import Work
+from gradcheck._check.work import Work, eps_of
 from gradcheck._derivatives.compressed import Plan, elementwise, some_entries
 from gradcheck._derivatives.numeric import Mover
 from gradcheck._derivatives.point import Reals
@@ -174,8 +174,25 @@ def halve(work: Work, a: int, x: int, c: int) -> Wrong | None:
     return Wrong(entries=entries[apart], comparison=picked, more=more)
 
 
+def clearly_apart(work: Work, a: int, x: int, c: int) -> Comparison | None:
+    """The comparison of all entries moved together, [1, 1], where no rounding explains the difference; else None."""
+    gradient = gradient_of(work, a, x)[c]
+    mover, place = located(work, x)
+    found = _moved_together(work, a, x, c, [np.arange(len(gradient))], rademacher(work.rng, len(gradient)))
+    size = max(float(np.linalg.norm(gradient * mover.scales[place])), abs(float(found.numeric[0, 0])))
+    gap = abs(float(found.analytic[0, 0] - found.numeric[0, 0]))
+    return found if found.outcome[0, 0] == Outcome.APART and gap > np.sqrt(eps_of(work.dtype(x))) * size else None
+
+
 def _differences(work: Work, a: int, x: int, c: int, parts: list[Integers], signs: Reals) -> list[tuple[float, float]]:
     """For subsets of the entries that move together: analytic minus numeric, and how much of it is allowed."""
+    compared = _moved_together(work, a, x, c, parts, signs)
+    gaps = (compared.analytic - compared.numeric)[:, 0]
+    return [(float(g), float(e)) for g, e in zip(gaps, compared.allowed[:, 0], strict=True)]
+
+
+def _moved_together(work: Work, a: int, x: int, c: int, parts: list[Integers], signs: Reals) -> Comparison:
+    """Compare the derivatives along the directions in which subsets of the entries move together, [parts, 1]."""
     mover, place = located(work, x)
     gradient = gradient_of(work, a, x)[c]
     weights = work.full_weights(a)[c]
@@ -195,14 +212,7 @@ def _differences(work: Work, a: int, x: int, c: int, parts: list[Integers], sign
         directions, len(parts), reduce=lambda samples, _: (samples @ weights)[:, :, None],
         target=worthwhile(size, noise, mover.eps, coarsest=1e-9)[:, None], argument_noise=noise[:, None],
     )  # fmt: skip
-    compared = compare(
-        own[:, None],
-        numeric,
-        size[:, None],
-        work.options,
-        dtype=work.dtype(x),
-        eps=work.gradient_eps,
+    return compare(
+        own[:, None], numeric, size[:, None], work.options, dtype=work.dtype(x), eps=work.gradient_eps,
         magnitude=magnitude,
-    )
-    gaps = (compared.analytic - compared.numeric)[:, 0]
-    return [(float(g), float(e)) for g, e in zip(gaps, compared.allowed[:, 0], strict=True)]
+    )  # fmt: skip

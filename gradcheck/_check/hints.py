@@ -11,7 +11,7 @@ import numpy as np
 
 from gradcheck._check import entries
 from gradcheck._check.jacobian import analytic_rows, measure, row_reach
-from gradcheck._check.options import SAFETY, Options
+from gradcheck._check.options import SAFETY, Options, verdict_only
 from gradcheck._check.work import Work, begin, differentiate_outputs
 from gradcheck._derivatives.analytic import analytic
 from gradcheck._derivatives.point import Reals
@@ -206,7 +206,7 @@ def _missing_terms(unit: Unit, frame: Frame, options: Options, check: Check, xs:
         check: What checks a unit.
         xs: Names of those of its xs whose gradient is wrong.
     """
-    own = replace(options, mode="directional", order=1, forward=False)
+    own = verdict_only(options)
     asked, found = unit.question(frame), dict[str, Likeness]()
     for held in _terms(unit):
         try:

@@ -20,6 +20,8 @@ def name_wrong(work: Work, a: int, x: int, c: int) -> Finding | None:
     located = work.mover_of(x)
     if located is None:
         return None
+    if not work.options.all_named and (apart := entries.clearly_apart(work, a, x, c)) is not None:
+        return from_comparison(work, a, x, apart, (0, 0))
     mover, place = located
     scheme = work.plan(mover, place)
     if scheme.groups <= _ONE_BY_ONE:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import numbers
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 MODES = ("auto", "directional", "elementwise", "jacobian")
@@ -22,6 +22,7 @@ class Options:
     directions: int = 4
     seed: int = 0
     forward: bool = False
+    all_named: bool = True  # whether wrong entries are named even where a direction shows enough
 
     def changed(self) -> list[str]:
         """What differs from the defaults, as it would be written; without the seed."""
@@ -55,6 +56,11 @@ def options(
     if not isinstance(forward, bool):
         raise TypeError(f"forward must be True or False; got forward={forward!r}")
     return Options(mode=mode, order=int(order), rtol=rtol, directions=int(directions), seed=int(seed), forward=forward)
+
+
+def verdict_only(asked: Options) -> Options:
+    """The options for an op alone, of which only is asked whether it is wrong."""
+    return replace(asked, mode="directional", order=1, forward=False, all_named=False)
 
 
 def required_executor(executor: Any) -> Executor | None:

@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from gradcheck import Verdict, check_gradients, check_model, check_tf_gradients
-from gradcheck._check import blame
+from gradcheck._check import blame, entries
 from gradcheck._results import Finding
 
 X = np.random.default_rng(0).normal(size=(4, 3)).astype(np.float32)
@@ -195,3 +195,22 @@ def test_the_layer_is_named_through_a_function_that_it_calls():
     model = keras.Sequential([keras.Input([3]), keras.layers.Dense(4, name="dense"), Gate(name="gate")], name="net")
     place = check_model(model, X).worst.blame
     assert (place.op, place.layer) == ("leaky", "net/gate")
+
+
+def test_an_op_alone_is_judged_and_its_wrong_entries_are_not_searched(monkeypatch):
+    """Many wrong entries are halved once, for the function, and not once more for each op."""
+    searched = []
+    halve = entries.halve
+    monkeypatch.setattr(entries, "halve", lambda *args: searched.append(args) or halve(*args))
+    found = check_gradients(lambda x: leaky(right(x)), [np.linspace(-1, 1, 8192, dtype=np.float32)]).worst
+    assert blamed(found) == ["leaky"]
+    assert len(searched) == 1
+
+
+def test_an_op_of_which_one_entry_in_many_is_slightly_wrong_is_blamed():
+    @tf.custom_gradient
+    def slightly(x):
+        return tf.sin(x), lambda up: up * tf.cos(x) * (1 + 1e-5 * tf.one_hot(77, 5000))
+
+    found = check_gradients(lambda x: slightly(right(x)), [np.linspace(-1, 1, 5000, dtype=np.float32)]).worst
+    assert (found.index, blamed(found)) == ((77,), ["slightly"])
