@@ -34,6 +34,7 @@ class Built:
 
 _Build = Callable[[Sequence[Any]], list[Any]]
 _Name = tuple[int, str]  # a tensor of a graph: the id of the graph, and the tensor's name
+_Function = Callable[..., Any]  # from an op and the cotangents of what it gives to those of its inputs
 _Found = tuple[Any, list[Any], Fault]  # an op, those of its inputs whose gradient is at fault, and the fault
 
 # What TensorFlow says of a gradient of the wrong form.
@@ -65,12 +66,13 @@ def differentiate(
             )
         )  # fmt: skip
 
-    try:
-        return Built(gradients=tuple(_connected(build, xs)), faults={})
-    except ValueError as error:
-        if not any(known in str(error) for known in _WRONG_FORM):
-            raise
-    return _with_faults(graph, xs, build)
+    with _replaced(graph, lambda op, own: _of_full_shape(own) if op.type == "EagerPyFunc" else None):
+        try:
+            return Built(gradients=tuple(_connected(build, xs)), faults={})
+        except ValueError as error:
+            if not any(known in str(error) for known in _WRONG_FORM):
+                raise
+        return _with_faults(graph, xs, build)
 
 
 def _connected(build: _Build, xs: Sequence[Any]) -> list[Any]:
@@ -82,7 +84,8 @@ def _connected(build: _Build, xs: Sequence[Any]) -> list[Any]:
 
 
 def _with_faults(graph: Any, xs: Sequence[Any], build: _Build) -> Built:
-    with _watched(graph) as (found, outside):
+    found: list[_Found] = []
+    with _replaced(graph, lambda _, own: _watching(own, found)) as outside:
         gradients = _connected(build, xs)
     names = [name_of_x(graph, x) for x in xs]
     faults: dict[int, Fault] = {}
@@ -97,31 +100,34 @@ def _with_faults(graph: Any, xs: Sequence[Any], build: _Build) -> Built:
 
 
 @contextmanager
-def _watched(graph: Any) -> Iterator[tuple[list[_Found], dict[_Name, list[Any]]]]:
-    """A scope in which gradients of the wrong form are noted and left out.
+def _replaced(graph: Any, other: Callable[[Any, _Function], _Function | None]) -> Iterator[dict[_Name, list[Any]]]:
+    """A scope in which ops have other gradient functions.
 
-    Gives what is found, and for each tensor that is an argument of a nested function, the tensors that it may be.
+    Gives, for each tensor that is an argument of a nested function, the tensors that it may be.
+
+    Args:
+        graph: The graph, whose nested functions are entered.
+        other: Gives an op's other function from the op and its own function, or None, which leaves it its own.
     """
-    found: list[_Found] = []
     outside: dict[_Name, list[Any]] = {}
     before: list[tuple[Any, Any]] = []
-    for op in _all_ops(graph, outside):
+    for op in ops_of(graph, outside):
         function = op._gradient_function
         delayed = getattr(function, "__self__", None)
         if delayed is not None and hasattr(delayed, "_cached_function_pairs"):
             # The gradient of a tf.function is kept for its next use; what is built here is not to be.
             own = copy(delayed)
             own._cached_function_pairs = {}
-            watching: Any = getattr(own, function.__name__)
+            put: Any = getattr(own, function.__name__)
         else:
             registered = _registered(op)
-            if registered is None:
+            put = None if registered is None else other(op, registered)
+            if put is None:
                 continue
-            watching = _watching(registered, found)
         before.append((op, function))
-        op._gradient_function = watching
+        op._gradient_function = put
     try:
-        yield found, outside
+        yield outside
     finally:
         for op, function in before:
             op._gradient_function = function
@@ -135,16 +141,16 @@ def _registered(op: Any) -> Any:
         return None
 
 
-def _all_ops(graph: Any, outside: dict[_Name, list[Any]]) -> Iterator[Any]:
-    """The ops of a graph and of all functions that it calls; `outside` is filled."""
+def ops_of(graph: Any, outside: dict[_Name, list[Any]] | None = None) -> Iterator[Any]:
+    """The ops of a graph and of all functions that it calls; `outside`, where it is given, is filled."""
     for op in graph.get_operations():
         yield op
         for body, offset in _bodies(op):
-            for i, argument in enumerate(body.inputs):
+            for i, argument in enumerate(body.inputs if outside is not None else ()):
                 # In a loop every argument may come from every other one.
                 many = op.type.endswith("While") or offset + i >= len(op.inputs)
-                outside[id(body), argument.name] = list(op.inputs) if many else [op.inputs[offset + i]]
-            yield from _all_ops(body, outside)
+                outside[id(body), argument.name] = list(op.inputs) if many else [op.inputs[offset + i]]  # type: ignore[index]
+            yield from ops_of(body, outside)
 
 
 def _bodies(op: Any) -> list[tuple[Any, int]]:
@@ -156,10 +162,23 @@ def _bodies(op: Any) -> list[tuple[Any, int]]:
     return [(getattr(op, name), offset) for name in python_graphs(op) if hasattr(op, name)]
 
 
-def _watching(function: Callable[..., Any], found: list[_Found]) -> Callable[..., list[Any]]:
+def _of_full_shape(function: _Function) -> _Function:
+    """The gradient function of a tf.py_function, which in a graph gives a scalar zero where a tape gives None."""
+
     def gradient(op: Any, *cotangents: Any) -> list[Any]:
-        given = function(op, *cotangents)
-        parts = list(given) if isinstance(given, (list, tuple)) else [given]
+        parts = function(op, *cotangents)
+        return [tf.broadcast_to(p, tf.shape(x)) for p, x in zip(_listed(parts), op.inputs, strict=True)]
+
+    return gradient
+
+
+def _listed(given: Any) -> list[Any]:
+    return list(given) if isinstance(given, (list, tuple)) else [given]
+
+
+def _watching(function: _Function, found: list[_Found]) -> _Function:
+    def gradient(op: Any, *cotangents: Any) -> list[Any]:
+        parts = _listed(function(op, *cotangents))
         if len(parts) != len(op.inputs):
             fault = Fault(reason=_number(len(parts) - len(op.inputs)), op=op)
             found.append((op, list(op.inputs), fault))
