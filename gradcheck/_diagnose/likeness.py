@@ -108,6 +108,8 @@ def _clipped(block: Block) -> str | None:
     if high <= 0 or low >= 0 or not several or not block.is_like(bounded, block.allowed):
         return None
     if high == np.inf or low == -np.inf:
+        if not np.any(block.reached & ~wrong):  # one value in all entries is no bound
+            return None
         side, bound = ("below", high) if low == -np.inf else ("above", low)
         return f"the gradient is clipped: kept {side} {bound:.6g} in all {int(wrong.sum())} wrong entries"
     return f"the gradient is clipped to [{low:.6g}, {high:.6g}] in all {int(wrong.sum())} wrong entries"

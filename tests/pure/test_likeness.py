@@ -99,6 +99,7 @@ NEARLY = [
     slopes(with_entry(np.where(X < 0, np.cos(X), 1) * SLOPES, 1e-6, (4, 4))),
     slopes(np.diag(1.5 * np.tanh(2 * X / 1.5))),  # saturates, and has no bound
     slopes(np.where(np.abs(SLOPES) > 2.5, 0.1 * np.sign(SLOPES), SLOPES) * np.where(X == 0.1, 1.01, 1)),
+    slopes(np.eye(8), np.diag(1.1 + np.abs(X))),  # 1 in all entries, which is no bound
     gradients(COTANGENTS * np.minimum(1, 4 / NORMS) * (1 + 1e-6 * np.arange(8)), COTANGENTS),
     slopes(with_entry(3 * SLOPES, 1e-6)),
     slopes(with_entry(np.eye(8), 1e-3, (1, 1)), with_entry(np.zeros((8, 8)), 1e-3, (1, 1))),
