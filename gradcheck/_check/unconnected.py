@@ -7,6 +7,7 @@ import numpy as np
 from gradcheck._check.findings import finding
 from gradcheck._check.work import Work
 from gradcheck._diagnose.cut import find_cut, find_own_gradient
+from gradcheck._diagnose.remedies import OUTSIDE, READ_INSIDE
 from gradcheck._graph.evaluate import RUN_ERRORS
 from gradcheck._graph.trace import Traced
 from gradcheck._numerics.directions import rademacher
@@ -26,6 +27,10 @@ def without_gradient(work: Work, a: int, x: int) -> Finding | None:
     absent = native is None and wide is None
     if not absent and (native is None or native.any() or wide is None or wide.any()):
         return None
+    path = work.traced.sources[x].path
+    if absent and path in work.traced.outside:
+        outside = Cut(place=work.traced.outside[path], reason=OUTSIDE, remedy=READ_INSIDE)
+        return _cut_finding(work, a, x, outside, absent=True)
     if not _moves(work, a, x):
         return finding(work, a, x, Verdict.UNCONNECTED, analytic=None if absent else 0.0, numeric=0.0, error=0.0)
     cut = _cut(work, a, x, absent=absent)
@@ -50,6 +55,8 @@ def _cut_finding(work: Work, a: int, x: int, cut: Cut | None, *, absent: bool) -
 def instead_of(cut: Cut | None) -> str:
     """What to do about a cut."""
     remedy = cut.remedy if cut is not None else None
+    if cut is not None and cut.reason == OUTSIDE:
+        return f"{remedy}; where it is meant to be a constant, leave the variable out of wrt, or make it not trainable"
     return f"{remedy or _SMOOTH}; where the cut is meant, say so by tf.stop_gradient"
 
 

@@ -29,10 +29,20 @@ def outputs_of(result: Any, grad_ys: Any, graph: Any, name: str) -> list[tuple[s
         found = [f"{leaf.path}: {structure.dtype_name(leaf.value)}" for leaf in structure.leaves(result, "output")]
         raise ValueError(
             f"{name} returned nothing that can be differentiated: found {', '.join(found) or 'no output'}; "
-            "return at least one tensor of a floating or complex dtype"
+            f"return at least one tensor of a floating or complex dtype{_none_of(result)}"
         )
     given = _cotangents(grad_ys, [path for path, _ in outputs], [t for _, t in outputs], result)
     return [(path, [tensor], [cotangent]) for (path, tensor), cotangent in zip(outputs, given, strict=True)]
+
+
+def _none_of(result: Any) -> str:
+    """What to write where what is returned is None."""
+    if any(leaf.value is not None for leaf in structure.leaves(result, "")):
+        return ""
+    return (
+        "; a gradient taken by a tape inside is None where the variable was read, or the value was computed, before "
+        "`with tf.GradientTape()`: move that into it"
+    )
 
 
 def _read(value: Any) -> Any:

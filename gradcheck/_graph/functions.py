@@ -6,6 +6,7 @@ import inspect
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -24,10 +25,12 @@ from gradcheck._graph.asked import (
 from gradcheck._graph.copies import Copy
 from gradcheck._graph.keywords import bound_keywords, is_refused
 from gradcheck._graph.memory import fingerprint, recall, remember
+from gradcheck._graph.outside import constants_of, read_by_python
 from gradcheck._graph.quiet import errors_only
 from gradcheck._graph.reads import kept_variables, variables_read
 from gradcheck._graph.trace import Asked, Gradients, Traced, finish, place_inputs, with_values
 from gradcheck._graph.values import Values
+from gradcheck._results import Place
 
 
 def trace_function(
@@ -60,11 +63,14 @@ def trace_function(
     arrays = [leaf for leaf in structure.leaves(inputs, "inputs") if isinstance(leaf.value, np.ndarray)]
     copies = [leaf.value.copy() for leaf in arrays]
     called = fn if surrogate is None else _side_by_side(fn, surrogate, inputs)
-    graph, placed, result, skipped = _call(called, inputs, name, notes, eagerly=variables is None)
+    lost: list[tuple[Any, Place]] = []
+    graph, placed, result, skipped = _call(called, inputs, name, notes, lost, eagerly=variables is None)
     _give_back(arrays, copies, name, notes)
     result, shown = (result, None) if surrogate is None else result
     wanted = () if variables is None else variables()
-    read = variables_read(graph, [fn, surrogate], wanted)
+    outside = {id(v): (v, place) for v, place in (*lost, *constants_of(graph, wanted, wrt))}
+    read = variables_read(graph, [fn, surrogate], [*wanted, *(v for v, _ in outside.values())])
+    outside_by_path = {r.path: outside[id(r.variable)][1] for r in read if id(r.variable) in outside}
     if isinstance(result, Gradients):
         refuse_with_gradients(grad_ys, wrt)
         asked = asked_by_gradients(result, placed, read)
@@ -84,10 +90,11 @@ def trace_function(
     known = recall(owner, key) if lasting else None
     if known is not None:
         externals = [external for external, _ in graph.captures]
-        return with_values(known, [v for _, v in feeds], externals, Values(), [g for _, _, g in asked.outputs])
+        again = with_values(known, [v for _, v in feeds], externals, Values(), [g for _, _, g in asked.outputs])
+        return replace(again, outside=outside_by_path)
     if order == 2:
         asked = gradients_as_outputs(graph, asked, seed)
-    traced = finish(graph, name, asked, feeds, Values(), skipped, notes)
+    traced = replace(finish(graph, name, asked, feeds, Values(), skipped, notes), outside=outside_by_path)
     if lasting and not any(name.startswith("drawn_") for name in traced.values):
         remember(owner, key, traced)
     return traced
@@ -135,7 +142,7 @@ def _side_by_side(fn: Callable[..., Any], surrogate: Callable[..., Any], inputs:
 
 
 def _call(
-    fn: Callable[..., Any], inputs: Any, name: str, notes: list[str], *, eagerly: bool
+    fn: Callable[..., Any], inputs: Any, name: str, notes: list[str], lost: list[tuple[Any, Place]], *, eagerly: bool
 ) -> tuple[Any, Any, Any, list[str]]:
     """Call fn in a graph of ours: as it is, else converted by AutoGraph, else as one op that runs it `eagerly`."""
     with _tracing():
@@ -160,6 +167,8 @@ def _call(
             "eagerly, "
             "through tf.py_function: in its own dtype, and without the variables it reads"
         )
+        with suppress(Exception):  # what cannot be looked at says nothing
+            lost += read_by_python(fn, lambda: _continuous(_eager_outputs(fn, inputs, name)), first)
         return _in_graph(_through_python(fn, inputs, eager), inputs)
 
 
@@ -213,6 +222,14 @@ def _eager_outputs(fn: Callable[..., Any], inputs: Any, name: str) -> Any:
     """Call fn eagerly; an error is the user's, and comes through with a note on which call it was."""
     with kept_variables(fn, inputs):
         return _eagerly(fn, inputs, name)
+
+
+def _continuous(outputs: Any) -> list[Any]:
+    return [
+        tf.convert_to_tensor(leaf.value)
+        for leaf in structure.leaves(outputs, "")
+        if structure.is_continuous(leaf.value)
+    ]
 
 
 def _eagerly(fn: Callable[..., Any], inputs: Any, name: str) -> Any:

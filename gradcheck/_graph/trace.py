@@ -26,6 +26,7 @@ from gradcheck._graph.program import (
 from gradcheck._graph.randomness import UNREPEATABLE, freeze_randomness, with_seed
 from gradcheck._graph.values import Values, is_symbolic
 from gradcheck._graph.variables import feed_variables
+from gradcheck._results import Place
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,6 +98,7 @@ class Traced:
     graph: Any  # the FuncGraph: for places in the user's code, and to keep Python functions alive
     fed: tuple[str, ...] = ()  # arguments of the placeholders, in the order of the feeds
     captured: tuple[tuple[Any, str], ...] = ()  # what was captured from outside, with its argument
+    outside: Mapping[str, Place] = field(default_factory=dict)  # by path, variables whose values enter as constants
     compiled: dict[Any, Any] = field(default_factory=dict)  # what was made of the program so far, by key
 
 

@@ -27,6 +27,7 @@ HEADLINES = {
     Verdict.NONDETERMINISTIC: "{gradient} cannot be checked{where}: two runs at the same point differ",
     Verdict.NONFINITE: "{nonfinite} is NaN or infinite{where}",
 }
+_CONSTANT = "{gradient} is {absent}{where}, yet {y} is made from the value of {x}"
 
 _NEXT = {
     Verdict.CUT: "use a differentiable op there; where the cut is meant, say so by tf.stop_gradient",
@@ -73,7 +74,8 @@ def _headline(finding: Finding, report: GradientReport) -> str:
     y, x = _output(finding, report), _line(finding.x)
     gradient = f"d {f'({y})' if ' ' in y else y} / d {x}"
     gradient_is_nonfinite = finding.analytic is not None and not math.isfinite(finding.analytic)
-    return HEADLINES[finding.verdict].format(
+    is_constant = finding.cut is not None and finding.cut.place.op_type == "Variable"
+    return (_CONSTANT if is_constant else HEADLINES[finding.verdict]).format(
         gradient=gradient,
         y=y,
         x=x,

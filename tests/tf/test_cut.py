@@ -1,10 +1,11 @@
 """The op where the path of a gradient ends is named, with why and what is usually written instead."""
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from gradcheck import Verdict, check_gradients
+from gradcheck import Verdict, check_gradients, check_model
 
 X = np.array([0.3, -1.2, 2.1, 0.9], np.float32)
 
@@ -109,8 +110,87 @@ def test_an_intended_cut_is_none():
     assert (report.ok, report.worst.cut) == (True, None)
 
 
-def test_a_variable_that_was_read_outside_is_told_from_an_unknown_one():
+def by_numpy(w):
+    def run(x):
+        return x * w.numpy()
+
+    return run
+
+
+def read_before(w):
+    kept = tf.identity(w)
+    return lambda x: x * kept
+
+
+def array_in_a_function(w):
+    kept = w.numpy()
+    return tf.function(lambda x: x * kept)
+
+
+@pytest.mark.parametrize("build", [by_numpy, read_before, array_in_a_function])
+def test_a_variable_that_was_read_outside_is_cut_at_the_line_where_its_value_enters(build):
+    w = tf.Variable(X, name="w")
+    report = check_gradients(build(w), X[::-1], wrt=[w])
+    found = report.worst
+    assert (found.verdict, report.ok, found.x, found.analytic) == (Verdict.CUT, False, "w", None)
+    assert (found.cut.place.op, found.cut.place.op_type) == ("w", "Variable")
+    assert "x * " in found.cut.place.source
+    assert "is made from the value of w" in str(report)
+    assert "leave the variable out of wrt" in found.advice
+    np.testing.assert_array_equal(w.numpy(), X)
+
+
+def test_what_python_reads_of_a_variable_is_cut_without_being_asked_for():
+    w = tf.Variable(X, name="w")
+    report = check_gradients(by_numpy(w), X)
+    assert [(f.x, f.verdict) for f in report.findings] == [("inputs", Verdict.MATCH), ("w", Verdict.CUT)]
+
+
+def test_what_python_reads_and_does_not_use_or_the_tape_sees_too_is_no_cut():
+    w = tf.Variable(X, name="w")
+    assert check_gradients(lambda x: x * 2.0 + 0.0 * float(np.sum(w.numpy() > 9.0)), X).ok
+    assert check_gradients(lambda x: x * w.numpy() + w, X).ok
+
+
+def test_a_constant_of_another_value_is_not_taken_for_a_variable():
     w = tf.Variable(X)
-    read = tf.convert_to_tensor(w)
+    read = tf.convert_to_tensor(w) * 2.0
     with pytest.raises(ValueError, match=r"^wrt must name .*; read it inside the function, for a value that was read"):
         check_gradients(lambda x: x * read, X, wrt=[w])
+
+
+class Kept(keras.layers.Layer):
+    def __init__(self, initializer):
+        super().__init__(name="kept")
+        self.w = self.add_weight(shape=[4], initializer=initializer, name="w")
+        self.copied = self.w.numpy()
+
+    def call(self, x):
+        return x * self.copied
+
+
+def test_the_weight_of_a_layer_that_was_copied_is_cut_unless_any_constant_may_have_its_value():
+    found = check_model(Kept("random_normal"), X[None]).worst
+    assert (found.verdict, found.cut.place.source) == (Verdict.CUT, "return x * self.copied")
+    assert check_model(Kept("zeros"), X[None]).worst.verdict is Verdict.UNCONNECTED
+
+
+def test_a_gradient_taken_inside_that_is_none_is_explained():
+    w = tf.Variable(X)
+
+    def run(x):
+        read = w + 1.0
+        with tf.GradientTape() as tape:
+            y = tf.reduce_sum(x * read)
+        return tape.gradient(y, w)
+
+    with pytest.raises(
+        ValueError, match=r"found output: NoneType; .*before `with tf.GradientTape\(\)`: move that into"
+    ):
+        check_gradients(run, X)
+
+
+def test_what_python_cuts_of_one_way_is_blamed_though_tensorflow_cannot_add_the_ways():
+    found = check_gradients(lambda x: in_python(x) + x, X).worst
+    assert (found.verdict, found.blame.op_type) == (Verdict.MISMATCH, "EagerPyFunc")
+    assert "in place of NumPy and .numpy()" in found.advice
