@@ -51,7 +51,8 @@ def trace_tensors(asked: Question, name: str, *, order: int = 1, seed: int = 0) 
             wanted = gradients_as_outputs(copy, wanted, seed)
         traced = finish(copy, name, wanted, [], asked.values, notes=_notes(asked, copy))
     variables = {n for n, x in zip(asked.names, asked.xs, strict=True) if structure.variable_of(x) is not None}
-    return replace(traced, sources=tuple(replace(s, variable=s.path in variables) for s in traced.sources))
+    sources = tuple(replace(s, variable=s.path in variables) for s in traced.sources)
+    return replace(traced, sources=sources, session=asked.values if asked.has_session else None)
 
 
 def _cotangent_values(asked: Question, copy: Copy) -> list[Any]:

@@ -98,6 +98,7 @@ class Traced:
     graph: Any  # the FuncGraph: for places in the user's code, and to keep Python functions alive
     fed: tuple[str, ...] = ()  # arguments of the placeholders, in the order of the feeds
     captured: tuple[tuple[Any, str], ...] = ()  # what was captured from outside, with its argument
+    session: Values | None = None  # what reads the variables of a graph of the user's, where a session has them
     outside: Mapping[str, Place] = field(default_factory=dict)  # by path, variables whose values enter as constants
     compiled: dict[Any, Any] = field(default_factory=dict)  # what was made of the program so far, by key
 

@@ -51,6 +51,7 @@ class Unit:
         frames: Where it ran; several times in a loop.
         read: Names of the tensors of its graph that something reads, gradients left aside.
         trusted: Whether its gradient is TensorFlow's own.
+        session: What reads the variables inside, where a session has them.
     """
 
     op: Any
@@ -62,6 +63,7 @@ class Unit:
     frames: list[Frame]
     read: set[str]
     trusted: bool
+    session: Values | None = None
 
     @property
     def op_type(self) -> str:
@@ -79,6 +81,8 @@ class Unit:
         With `of_all`, the gradient with respect to every input of a floating or complex dtype.
         """
         inside = {*self.inside, self.op.name}
+        if self.region is not None and self.region.variables:  # read once more where its results come out
+            inside |= {t.op.name for t in self.op.inputs[-len(self.region.variables) :]}
         others = [t for t in self.inputs if _is_continuous(t) and t.name in frame.values] if of_all else []
         xs = tuple({id(x): x for x in (*self.xs, *others)}.values())
         given = {id(x) for x in xs}
@@ -100,9 +104,9 @@ class Unit:
             grad_ys=(None,) * len(ys),
             stops=(),
             unconnected="none",
-            values=Values(None, {}),
+            values=self.session or Values(None, {}),
             fed=fed,
-            has_session=False,
+            has_session=self.session is not None,
             alone=True,
         )
 
@@ -213,7 +217,8 @@ class _Walk:
         region = self._region(op) if is_region(op) else None
         trusted = region.trusted if region is not None else _is_trusted(op)
         inside = region.inside if region is not None else frozenset(made.name for made in _list_makers(op))
-        unit = Unit(op, visit.name, region, xs, inside, {}, [], self.read.setdefault(id(op.graph), set()), trusted)
+        read = self.read.setdefault(id(op.graph), set())
+        unit = Unit(op, visit.name, region, xs, inside, {}, [], read, trusted, self.traced.session)
         self.units[id(op)] = unit
         return unit
 

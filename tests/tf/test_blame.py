@@ -185,6 +185,21 @@ def test_behind_a_declared_surrogate_what_has_not_its_own_gradient_is_blamed():
     assert "not the surrogate's" in other.advice
 
 
+def test_a_custom_gradient_around_a_variable_that_a_session_has_is_blamed_for_the_input_at_fault_only():
+    @tf.custom_gradient
+    def weighted(x):
+        w = tf.compat.v1.get_variable("w", initializer=tf.constant(1.5), use_resource=True)
+        return x * w, lambda up, variables: (2 * up * w, [tf.reduce_sum(up * x)])
+
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+        x = tf.compat.v1.placeholder(tf.float32, X.shape)
+        y = tf.reduce_sum(weighted(tf.sin(x)))
+        session.run(tf.compat.v1.global_variables_initializer())
+        findings = check_tf_gradients(y, [x, *tf.compat.v1.trainable_variables()], feed_dict={x: X}).findings
+    assert [(f.ok, blamed(f)) for f in findings] == [(False, ["weighted"]), (True, [])]
+    assert "y = tf.reduce_sum(weighted(" in findings[0].blame.source
+
+
 class Gate(keras.layers.Layer):
     def call(self, x):
         return x * tf.function(leaky)(x)
