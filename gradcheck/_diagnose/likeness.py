@@ -9,7 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gradcheck._diagnose.jacobians import FEW, Block, Reals, factor_of, is_about, is_everywhere
-from gradcheck._diagnose.structures import mean_for_sum, overwritten, own_entry_only, sum_left_out, transposed
+from gradcheck._diagnose.structures import (
+    mean_for_sum,
+    overwritten,
+    own_entry_only,
+    spread_from_extremum,
+    sum_left_out,
+    transposed,
+)
 
 _SIDES = 8  # entries of x among which a side of a threshold other than 0 is no accident
 
@@ -170,6 +177,6 @@ def _constant_factor(block: Block) -> Likeness | None:
 
 
 _RULES: tuple[Callable[[Block], str | None], ...] = (
-    _surrogate, transposed, own_entry_only, sum_left_out, overwritten, _conjugated, _clipped_norm, mean_for_sum,
-    _clipped, _wrong_on_one_side,
+    _surrogate, spread_from_extremum, transposed, own_entry_only, sum_left_out, overwritten, _conjugated,
+    _clipped_norm, mean_for_sum, _clipped, _wrong_on_one_side,
 )  # fmt: skip

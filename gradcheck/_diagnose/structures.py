@@ -57,6 +57,34 @@ def own_entry_only(block: Block) -> str | None:
     return "only the diagonal of the Jacobian is there: what an entry of the input does to other entries is left out"
 
 
+def spread_from_extremum(block: Block) -> str | None:
+    """The gradient of a maximum or minimum, of one entry of x per entry of the output, that other entries get."""
+    if block.combined or any(block.paired) or np.any(block.reached.sum(axis=1) != 1):
+        return None
+    given = np.abs(block.analytic) > block.allowed
+    count = given.sum(axis=1, keepdims=True)
+    whole = given * block.numeric.sum(axis=1, keepdims=True)  # what the one entry should get
+    odd = np.any(block.wrong, axis=1)
+    others = (given & ~block.reached)[odd]
+    made = block.base[np.argmax(block.reached, axis=1)][odd]
+    if not odd.any() or not count.all():
+        return None
+    if np.all(np.where(others, block.base, -np.inf).max(axis=1) < made):
+        name, which = "maximum", "largest"
+    elif np.all(np.where(others, block.base, np.inf).min(axis=1) > made):
+        name, which = "minimum", "smallest"
+    else:
+        return None
+    most, kept = int(count[odd].max()), np.all(given[block.reached])
+    if block.is_like(whole, block.allowed):
+        if most > 1 and kept:
+            return f"the gradient of a {name} goes to {most} entries, and belongs to the {which} alone"
+        return f"the gradient of a {name} goes to another entry than the {which}, which made it" if most == 1 else None
+    if most > 1 and kept and block.is_like(whole / count, block.allowed):
+        return f"the gradient of a {name} is shared by {most} entries, like that of a mean: it belongs to the {which}"
+    return None
+
+
 def sum_left_out(block: Block) -> str | None:
     """Gradients taken from one entry along an axis of the output in place of the sum of all."""
     if block.combined or block.y_shape is None or any(block.paired):

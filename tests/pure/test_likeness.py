@@ -59,8 +59,23 @@ OF_KERNEL = np.einsum("bi,jk->bkij", np.array([[1.0, 2.0, 0.5], [-1.0, 0.7, 3.0]
 GATHERED = np.eye(6)[[0, 1, 0, 1, 4, 5]]  # rows 0, 0 and 2
 OVERWRITTEN = GATHERED * [[0], [0], [1], [1], [1], [1]]
 POOLED = np.repeat(np.eye(2), 4, axis=1) / 4
+# Of three numbers each, the second, the first and the last is the largest.
+TRIPLES = np.array([0.1, 2.0, -1.0, 0.9, 0.3, 0.2, -0.7, 0.5, 1.5])
+LARGEST = 2 * np.eye(9)[[1, 3, 8]]
+GROUPS = np.repeat(np.eye(3), 3, axis=1)
+
+
+def maxima(analytic, numeric=LARGEST):
+    """A Jacobian of the largest of each triple, twice."""
+    return block(analytic, numeric, (9,), (3,), base=TRIPLES)
+
 
 EARNED = [
+    ("of a maximum goes to 3 entries, and belongs to the largest alone", maxima(2 * GROUPS)),
+    ("of a maximum goes to 2 entries, and belongs", maxima(LARGEST + 2 * np.eye(9)[[0, 4, 8]] * [[1], [1], [0]])),
+    ("of a maximum is shared by 3 entries, like that of a mean: it belongs to the largest", maxima(2 / 3 * GROUPS)),
+    ("of a maximum goes to another entry than the largest", maxima(2 * np.eye(9)[[0, 3, 6]])),
+    ("of a minimum goes to 3 entries, and belongs to the smallest", maxima(2 * GROUPS, 2 * np.eye(9)[[2, 5, 6]])),
     ("wrong only where x < 0: in all 3", slopes(np.where(X < 0, 0.5, 1) * SLOPES)),
     ("where analytic = 0, and right", slopes(np.where(X < 0, 0, 1) * SLOPES)),
     ("wrong only where x > 0", slopes(np.where(X > 0, np.cos(X), 1) * SLOPES)),
@@ -94,6 +109,8 @@ EARNED = [
     ("the complex conjugate of", block(COMPLEX * [1, -1], COMPLEX, (1,), (1,), paired=(True, True))),
 ]  # fmt: skip
 NEARLY = [
+    maxima(2 * GROUPS, 2 * np.eye(9)[[1, 4, 6]]),  # neither the largest nor the smallest made it
+    maxima(2 * GROUPS * (1 + 1e-6 * TRIPLES)),
     slopes(np.where((X < 0) | (X == 0.4), np.cos(X), 1) * SLOPES),
     slopes(np.where(X == -1.5, np.cos(X), 1) * SLOPES),  # one wrong entry says nothing of a side
     slopes(with_entry(np.where(X < 0, np.cos(X), 1) * SLOPES, 1e-6, (4, 4))),

@@ -68,6 +68,11 @@ def normalized(x):
 
 
 @tf.custom_gradient
+def pooled(x):
+    return tf.reduce_max(x, axis=1), lambda up: tf.repeat(up[:, None], 3, axis=1)
+
+
+@tf.custom_gradient
 def leaky(x):
     return tf.where(x > 0, x, 0.1 * x), lambda up: tf.where(x > 0, up, 0.2 * up)
 
@@ -116,6 +121,7 @@ def hints(fn, *inputs):
         (swish, [X], {"inputs[0]": "in swish: one term of a product is missing: the gradient treats as constant what "
                       "Sigmoid 'Sigmoid' (line"}),
         (normalized, [X], {"inputs[0]": "in normalized: a term is missing: the gradient treats as constant what Mean"}),
+        (pooled, [X], {"inputs[0]": "in pooled: the gradient of a maximum goes to 3 entries, and belongs to the "}),
         (leaky, [X], {"inputs[0]": "in leaky: wrong only where x < 0: in all 5 entries there, analytic = 2 x"}),
         (rounded, [X], {"inputs[0]": "in rounded: the function stands still here, and its gradient is that of the "}),
         (sine, [X], {"inputs[0]": "in sine: the upstream gradient is ignored: it is the one for an upstream of ones"}),
