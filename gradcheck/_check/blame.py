@@ -10,12 +10,11 @@ from typing import Any
 from gradcheck._check.hints import Check, hints_of, hints_of_unit
 from gradcheck._check.options import Options, verdict_only
 from gradcheck._check.unconnected import ends, instead_of
-from gradcheck._diagnose.cut import find_partial_cut
+from gradcheck._diagnose.cut import find_partial_cut, under_its_name
 from gradcheck._diagnose.likeness import Likeness
 from gradcheck._errors import GraphUnavailable
 from gradcheck._graph.graphs import trace_tensors
-from gradcheck._graph.provenance import at_frame, operation, origin
-from gradcheck._graph.regions import is_region, region_of
+from gradcheck._graph.provenance import at_frame, origin
 from gradcheck._graph.trace import Traced
 from gradcheck._graph.units import Frame, Unit, enclosing, units_of
 from gradcheck._results import Cut, Finding, Place, Verdict
@@ -30,6 +29,8 @@ _NONE_ALONE = (
 _OTHERS = "no op that can be checked alone is wrong alone; not looked into: {ops}"
 _PARTLY = "one of several ways from the input to the output has no gradient, and the others have theirs"
 _ITS_OWN = "every op has its own gradient, so that the function has its own too, and not the surrogate's"
+_ENDS = "the gradient of {op} is zero or None for this input, and what it gives moves with it"
+_CORRECT = "correct the gradient of what is blamed; where the cut is meant, say so by tf.stop_gradient"
 _UNSEEN = "no op could be checked alone: {why}"
 
 
@@ -40,7 +41,8 @@ class _Wrong:
     unit: Unit
     frame: Frame
     xs: frozenset[str]  # those of its xs whose gradient is wrong
-    cut: Cut | None  # inside of it, where its gradient is zero or None
+    ends: bool  # whether its gradient is zero or None wherever it is wrong
+    cut: Cut | None  # where it ends, as far as that is known
 
     @property
     def reached(self) -> set[int]:
@@ -59,7 +61,7 @@ def blame(traced: Traced, options: Options, findings: dict[tuple[int, int], Find
     """
     for pair, known in findings.items():
         if known.blame is not None and known.blame.op_type == "IdentityN":
-            findings[pair] = replace(known, blame=_of_region(traced, known.blame))
+            findings[pair] = replace(known, blame=under_its_name(traced, known.blame))
         fault = traced.outputs[pair[0]].faults.get(pair[1])
         if fault is not None:
             findings[pair] = replace(findings[pair], hint=fault.hint)
@@ -90,8 +92,7 @@ def _blame_output(
                 hints[id(first)] = hints_of_unit(first.unit, first.frame, options, check, set(first.xs))
             also = tuple(_place(traced, each) for each in others_wrong)
             known = replace(findings[a, x], blame=_place(traced, first), also=also)
-            if known.advice is None and first.cut is not None and first.cut.remedy is not None:
-                known = replace(known, advice=instead_of(first.cut))
+            known = _with_cut(known, first)
             names = [name for name in sorted(first.xs) if x in first.unit.reached[name]]
             findings[a, x] = _hinted(known, names, hints[id(first)])
         elif not found and (cut := find_partial_cut(traced, *ends(traced, a, x))) is not None:
@@ -122,6 +123,17 @@ def blame_surrogate(traced: Traced, options: Options, findings: dict[tuple[int, 
                 findings[a, x] = replace(known, blame=places[0], also=places[1:])
             else:
                 _advise(findings, a, [x], _ITS_OWN)
+
+
+def _with_cut(known: Finding, first: _Wrong) -> Finding:
+    """The finding with the way's end, where the gradient of its culprit is zero or None, and with what to write."""
+    remedy = None if first.cut is None else first.cut.remedy
+    if known.verdict is not Verdict.CUT or known.blame is None or known.cut is not None:
+        return known if remedy is None else replace(known, advice=known.advice or remedy)
+    if not first.ends:
+        return replace(known, advice=_CORRECT)
+    cut = Cut(place=known.blame, reason=_ENDS.format(op=f"{known.blame.op_type} {known.blame.op!r}"), remedy=remedy)
+    return replace(known, cut=cut, advice=instead_of(cut) if remedy is not None else _CORRECT)
 
 
 def _hinted(found: Finding, names: Sequence[str], hints: dict[str, Likeness]) -> Finding:
@@ -176,7 +188,7 @@ def _look(unit: Unit, options: Options, check: Check) -> tuple[bool, _Wrong | No
     own = verdict_only(options)
     worst: tuple[float, Frame] | None = None
     xs: set[str] = set()
-    cuts: list[Cut] = []
+    every: list[Finding] = []
     seen = False
     for frame in _spread(unit.frames):
         try:
@@ -189,8 +201,11 @@ def _look(unit: Unit, options: Options, check: Check) -> tuple[bool, _Wrong | No
         if bad and (worst is None or size > worst[0]):
             worst = size, frame
         xs.update(each.x for each in bad)
-        cuts += [each.cut for each in bad if each.cut is not None]
-    return seen, None if worst is None else _Wrong(unit, worst[1], frozenset(xs), next(iter(cuts), None))
+        every += bad
+    if worst is None:
+        return seen, None
+    ends = all(each.verdict is Verdict.CUT for each in every)
+    return seen, _Wrong(unit, worst[1], frozenset(xs), ends, next((f.cut for f in every if f.cut is not None), None))
 
 
 def _size(found: Finding) -> float:
@@ -203,14 +218,6 @@ def _spread(frames: Sequence[Frame]) -> list[Frame]:
         return list(frames)
     step = (len(frames) - 1) / (_ITERATIONS - 1)
     return [frames[round(k * step)] for k in range(_ITERATIONS)]
-
-
-def _of_region(traced: Traced, found: Place) -> Place:
-    """The place of an op that gives the results of a custom gradient, under the name of the decorated function."""
-    op = operation(traced.graph, found.op, found.op_type)
-    if op is None or not is_region(op):
-        return found
-    return replace(found, op=region_of(op).name or found.op, op_type="custom_gradient")
 
 
 def _place(traced: Traced, wrong: _Wrong) -> Place:

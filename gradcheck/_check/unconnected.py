@@ -6,7 +6,7 @@ import numpy as np
 
 from gradcheck._check.findings import finding
 from gradcheck._check.work import Work
-from gradcheck._diagnose.cut import find_cut, find_own_gradient
+from gradcheck._diagnose.cut import find_cut
 from gradcheck._diagnose.remedies import OUTSIDE, READ_INSIDE
 from gradcheck._graph.evaluate import RUN_ERRORS
 from gradcheck._graph.trace import Traced
@@ -38,26 +38,25 @@ def without_gradient(work: Work, a: int, x: int) -> Finding | None:
 
 
 def zero_where_it_moves(work: Work, a: int, x: int, found: Finding) -> Finding:
-    """A disagreement with a gradient that is zero everywhere, as a cut; any other finding as it is."""
+    """A disagreement with a gradient that is zero everywhere, as a cut at what is then blamed; any other as it is."""
     wide = work.cotangents[a].wide[x].value
     if found.verdict is not Verdict.MISMATCH or wide is None or wide.any():
         return found
-    start, targets = ends(work.traced, a, x)
-    return _cut_finding(work, a, x, find_own_gradient(work.traced, start, targets) if start else None, absent=False)
+    return finding(work, a, x, Verdict.CUT, analytic=0.0)
 
 
 def _cut_finding(work: Work, a: int, x: int, cut: Cut | None, *, absent: bool) -> Finding:
-    return finding(
-        work, a, x, Verdict.CUT, cut=cut, analytic=None if absent else 0.0, advice=instead_of(cut)
-    )  # fmt: skip
+    advice = None if cut is None else instead_of(cut)
+    return finding(work, a, x, Verdict.CUT, cut=cut, analytic=None if absent else 0.0, advice=advice)
 
 
-def instead_of(cut: Cut | None) -> str:
+def instead_of(cut: Cut) -> str:
     """What to do about a cut."""
-    remedy = cut.remedy if cut is not None else None
-    if cut is not None and cut.reason == OUTSIDE:
-        return f"{remedy}; where it is meant to be a constant, leave the variable out of wrt, or make it not trainable"
-    return f"{remedy or _SMOOTH}; where the cut is meant, say so by tf.stop_gradient"
+    if cut.reason == OUTSIDE:
+        return (
+            f"{cut.remedy}; where it is meant to be a constant, leave the variable out of wrt, or make it not trainable"
+        )
+    return f"{cut.remedy or _SMOOTH}; where the cut is meant, say so by tf.stop_gradient"
 
 
 def _moves(work: Work, a: int, x: int, reach: tuple[float, ...] = _FAR) -> bool:

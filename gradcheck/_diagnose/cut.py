@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 import tensorflow as tf
 from tensorflow.core.framework import types_pb2
@@ -28,9 +29,10 @@ from gradcheck._graph.program import (
     output_refs,
     topological,
 )
-from gradcheck._graph.provenance import place
+from gradcheck._graph.provenance import operation, place
+from gradcheck._graph.regions import is_region, region_of
 from gradcheck._graph.trace import Traced
-from gradcheck._results import Cut
+from gradcheck._results import Cut, Place
 
 _WHOLE = (types_pb2.DT_INT32, types_pb2.DT_INT64, types_pb2.DT_BOOL)
 _TRIED = 50  # ops of a path that are differentiated one by one
@@ -74,21 +76,25 @@ def _leaves_out(traced: Traced, source: str, path: Iterable[Node]) -> Cut | None
     if source not in names[: len(traced.graph.inputs)]:
         return None
     x = traced.graph.inputs[names.index(source)]
+    called = False
     for node in list(path)[:_TRIED]:
         try:
             outputs = traced.graph.get_operation_by_name(node.name).outputs
-        except (KeyError, ValueError):
+        except (KeyError, ValueError):  # inside of a function that is called
+            called = True
             continue
         try:
             with traced.graph.as_default():
                 gradient = tf.gradients(outputs, x, name="gradients")
-            reason = f"the gradient of {node.op} leaves this input out"
+            reason = f"the gradient of {_called(traced, node)} leaves this input out: it is None"
         except LookupError:
             gradient, reason = (
                 [None],
                 f"TensorFlow has no gradient of {node.op}, and so refuses any that leads through it",
             )
         if gradient[0] is None:
+            if called:  # it may have ended in there, where each op is looked at alone
+                return None
             made = outputs[0].op.type  # a variable that is assigned is followed, and its read is no longer one
             if made == "ReadVariableOp":
                 return _cut_at(traced, node.name, made, THROUGH_VARIABLE)
@@ -147,14 +153,6 @@ def _through_call(
     return passed, first
 
 
-def find_own_gradient(traced: Traced, source: str, targets: Iterable[str]) -> Cut | None:
-    """The first region between an x and an output that has a gradient of the user's own, or None."""
-    for node in _between(traced.program.main, source, set(targets)):
-        if _has_own_gradient(node):
-            return _cut_at(traced, node.name, node.op, "what comes out of this tf.custom_gradient is zero in the end")
-    return None
-
-
 def _python(traced: Traced, path: Iterable[Node]) -> Cut | None:
     for node in path:
         if node.op == "EagerPyFunc":
@@ -163,7 +161,22 @@ def _python(traced: Traced, path: Iterable[Node]) -> Cut | None:
 
 
 def _cut_at(traced: Traced, name: str, op: str, reason: str) -> Cut:
-    return Cut(place=place(traced.graph, name, op), reason=reason, remedy=remedy_of(op, reason))
+    found = under_its_name(traced, place(traced.graph, name, op))
+    return Cut(place=found, reason=reason, remedy=remedy_of(found.op_type, reason))
+
+
+def under_its_name(traced: Traced, found: Place) -> Place:
+    """The place of an op, that of one that gives the results of a custom gradient by the name of the function."""
+    op = operation(traced.graph, found.op, found.op_type) if found.op_type == "IdentityN" else None
+    if op is None or not is_region(op):
+        return found
+    return replace(found, op=region_of(op).name or found.op, op_type="custom_gradient")
+
+
+def _called(traced: Traced, node: Node) -> str:
+    """What to call an op in a sentence."""
+    found = under_its_name(traced, Place(op=node.name, op_type=node.op))
+    return node.op if found.op_type == node.op else f"{found.op_type} {found.op!r}"
 
 
 def _between(body: Body, source: str, targets: set[str]) -> list[Node]:
@@ -180,11 +193,6 @@ def _between(body: Body, source: str, targets: set[str]) -> list[Node]:
             found.append(node)
             touched.update(ref for ref, _ in output_refs(node))
     return found
-
-
-def _has_own_gradient(node: Node) -> bool:
-    # Asking a protobuf map for a key that it lacks would add the key.
-    return "_gradient_op_type" in node.attr and node.attr["_gradient_op_type"].s.startswith(b"CustomGradient")
 
 
 def _why(node: Node) -> str | None:

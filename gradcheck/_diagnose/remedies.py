@@ -55,6 +55,7 @@ _REMEDIES = {
     "PyFunc": _OWN_GRADIENT,
     "PyFuncStateless": _OWN_GRADIENT,
     "EagerPyFunc": "use TensorFlow's ops inside in place of NumPy and .numpy(), or put a @tf.custom_gradient around it",
+    "custom_gradient": "let its gradient function give a gradient for this input in place of None",
     "StopGradient": "leave tf.stop_gradient out where the gradient is to pass",
     "AssignVariableOp": "use the value itself in place of the variable that it is assigned to",
     "ReadVariableOp": "use the value itself in place of the variable that it is assigned to",

@@ -194,3 +194,40 @@ def test_what_python_cuts_of_one_way_is_blamed_though_tensorflow_cannot_add_the_
     found = check_gradients(lambda x: in_python(x) + x, X).worst
     assert (found.verdict, found.blame.op_type) == (Verdict.MISMATCH, "EagerPyFunc")
     assert "in place of NumPy and .numpy()" in found.advice
+
+
+@tf.custom_gradient
+def right(x):
+    return tf.sin(x), lambda up: up * tf.cos(x)
+
+
+@tf.custom_gradient
+def silent(x):
+    return tf.sin(x), tf.zeros_like
+
+
+@tf.custom_gradient
+def forgotten(x):
+    return tf.sin(x), lambda up: None
+
+
+@tf.custom_gradient
+def negated(x):
+    return tf.sin(x), lambda up: -up * tf.cos(x)
+
+
+@pytest.mark.parametrize(("fn", "culprit"), [(silent, "silent"), (forgotten, "forgotten")])
+@pytest.mark.parametrize("around", [lambda fn, x: fn(right(x)) ** 2, lambda fn, x: right(tf.function(fn)(x) * 2)])
+def test_of_several_custom_gradients_the_one_that_gives_nothing_is_the_cut(around, fn, culprit):
+    found = check_gradients(lambda x: around(fn, x), X).worst
+    assert found.verdict is Verdict.CUT
+    assert (found.cut.place.op_type, found.cut.place.op) == ("custom_gradient", culprit)
+    assert f"'{culprit}'" in found.cut.reason
+    assert found.advice.endswith("where the cut is meant, say so by tf.stop_gradient")
+
+
+def test_where_gradients_cancel_to_nothing_the_wrong_one_is_blamed_and_nothing_is_cut():
+    found = check_gradients(lambda x: tf.reduce_sum(right(x) + negated(x)), X).worst
+    assert (found.verdict, found.cut, found.blame.op) == (Verdict.CUT, None, "negated")
+    assert "the sign is flipped" in found.hint
+    assert check_gradients(lambda x: tf.reduce_sum(right(x) - right(x) + tf.nn.softmax(right(x))), X).ok
