@@ -73,10 +73,13 @@ def from_comparison(
     numeric = float(comparison.numeric[at]) / unit
     kink = verdict is Verdict.NONSMOOTH
     sides = (float(comparison.left[at]) / unit, float(comparison.right[at]) / unit) if kink else None
-    own = native if native is not None else float(comparison.analytic[at]) / unit
+    compared = float(comparison.analytic[at]) / unit
+    own = compared if native is None else native
+    # What a narrow gradient is off the one that was compared is its rounding, or is found wrong as such.
+    rounded = abs(own - compared) if outcome in OK else 0.0
     return finding(
         work, a, x, verdict, ok=outcome in OK, index=index, part=part, analytic=own, numeric=numeric,
-        error=float(comparison.error[at]) / unit, allowed=float(comparison.allowed[at]) / unit, points=9,
+        error=float(comparison.error[at]) / unit, allowed=float(comparison.allowed[at]) / unit + rounded, points=9,
         order=int(comparison.order[at]), one_sided=sides, advice=_advice(outcome, comparison, at),
         y_index=_output_index(work, a, y_entry), **fields,
     )  # fmt: skip

@@ -205,7 +205,8 @@ def _ok_line(report: GradientReport) -> str:
 
 
 def _ok_details(report: GradientReport) -> Iterator[str]:
-    measured = [(excess, finding) for finding in report.findings if (excess := finding.excess) is not None]
+    matching = [finding for finding in report.findings if finding.verdict is Verdict.MATCH]
+    measured = [(excess, finding) for finding in matching if (excess := finding.excess) is not None]
     if measured:
         excess, worst = max(measured, key=lambda pair: pair[0])
         at = f"d {_output(worst, report)} / d {_line(worst.x)}{_where(worst)}"
