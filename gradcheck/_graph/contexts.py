@@ -7,6 +7,7 @@ from typing import Any
 
 import tensorflow as tf
 from tensorflow.core.protobuf import control_flow_pb2
+from tensorflow.python.framework import ops as tf_ops
 from tensorflow.python.ops import control_flow_ops, control_flow_util_v2
 
 from gradcheck._graph.program import fresh_name
@@ -43,11 +44,15 @@ def pivots(op: Any) -> list[Any]:
     return [t.op for t in found if t is not None]
 
 
-def own_graphs(op: Any) -> None:
+def own_graphs(op: Any, original: Any) -> None:
     """Give a copied op of control flow v2 graphs of its own to differentiate, under names that nothing else has.
 
     TensorFlow derives the names of functions that it makes for the gradient from the names of these graphs. With the
     original ones, differentiating the copy would take names that differentiating the original needs.
+
+    Args:
+        op: The copy.
+        original: The op that it was copied from; None where it is not known.
     """
     for attribute, names in _GRAPHS.get(op.type, {}).items():
         value = op.node_def.attr[attribute]
@@ -58,8 +63,57 @@ def own_graphs(op: Any) -> None:
             graph = control_flow_util_v2.get_func_graph(op, [tf.TensorShape(s) for s in shapes], function.name)
             graph.name = fresh_name(function.name)
             setattr(op, names.format(i), graph)
+            known = getattr(original, names.format(i), None)
+            before = {o.name: o for o in known.get_operations()} if known is not None else {}
             for inner in graph.get_operations():
-                own_graphs(inner)
+                own_graphs(inner, before.get(inner.name))
+                if inner.name in before and inner.type == "IdentityN":
+                    inner._gradient_function = _among_copies(tf_ops.get_gradient_function(inner), known)
+
+
+def _among_copies(function: Callable[..., Any], original: Any) -> Callable[..., Any]:
+    """A custom gradient that finds, for the tensors of the original graph that it closes over, those of the copy."""
+
+    def found(graph: Any, tensor: Any) -> Any:
+        inner = next((inner for outer, inner in original.captures if outer is tensor), tensor)
+        places = [k for k, argument in enumerate(original.inputs) if argument is inner]
+        if places:
+            return graph.inputs[places[0]]
+        return graph.get_tensor_by_name(tensor.name) if tensor.graph is original else tensor
+
+    return _closing_over(function, found)
+
+
+def from_inside(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A custom gradient in a branch that takes what it closes over from the branch, where that has it.
+
+    In a condition inside of a loop, TensorFlow fails to build the gradient from the tensor of the loop.
+    """
+
+    def found(graph: Any, tensor: Any) -> Any:
+        return next((inner for outer, inner in graph.captures if outer is tensor), tensor)
+
+    return _closing_over(function, found)
+
+
+def _closing_over(function: Callable[..., Any], found: Callable[[Any, Any], Any]) -> Callable[..., Any]:
+    """A gradient function in which tensors of other graphs give way to those that are found in the op's graph."""
+
+    def gradient(op: Any, *cotangents: Any) -> Any:
+        graph = tf.compat.v1.get_default_graph()
+        capture = graph.capture
+
+        def instead(tensor: Any, *args: Any, **kwargs: Any) -> Any:
+            known = isinstance(tensor, tf.__internal__.EagerTensor) or tensor.graph in (graph, op.graph)
+            return capture(tensor if known else found(op.graph, tensor), *args, **kwargs)
+
+        graph.capture = instead
+        try:
+            return function(op, *cotangents)
+        finally:
+            del graph.capture
+
+    return gradient
 
 
 def python_graphs(op: Any) -> list[str]:

@@ -234,7 +234,7 @@ class Copy(FuncGraph):  # type: ignore[misc]
             for op, copied in zip(ops, copies, strict=True):
                 # How a tf.function wants to be differentiated is known to the op in Python alone.
                 copied._gradient_function = op._gradient_function
-                own_graphs(copied)
+                own_graphs(copied, op)
 
     def _new_name(self, name: str) -> str | None:
         """The name in the copy of a tensor or op of the original, None where it was not copied."""

@@ -10,9 +10,10 @@ from typing import Any
 
 import tensorflow as tf
 from tensorflow.python.framework import ops as tf_ops
+from tensorflow.python.ops.control_flow_v2_func_graphs import CondBranchFuncGraph
 
 from gradcheck._graph import structure
-from gradcheck._graph.contexts import python_graphs
+from gradcheck._graph.contexts import from_inside, python_graphs
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,7 +67,7 @@ def differentiate(
             )
         )  # fmt: skip
 
-    with _replaced(graph, lambda op, own: _of_full_shape(own) if op.type == "EagerPyFunc" else None):
+    with _replaced(graph, _mended):
         try:
             return Built(gradients=tuple(_connected(build, xs)), faults={})
         except ValueError as error:
@@ -160,6 +161,15 @@ def _bodies(op: Any) -> list[tuple[Any, int]]:
         return [] if body is None else [(body, 0)]
     offset = 0 if op.type.endswith("While") else 1
     return [(getattr(op, name), offset) for name in python_graphs(op) if hasattr(op, name)]
+
+
+def _mended(op: Any, own: _Function) -> _Function | None:
+    """Gradient functions that TensorFlow could not use as they are, though their values are right."""
+    if op.type == "EagerPyFunc":
+        return _of_full_shape(own)
+    if op.type == "IdentityN" and isinstance(op.graph, CondBranchFuncGraph):
+        return from_inside(own)
+    return None
 
 
 def _of_full_shape(function: _Function) -> _Function:

@@ -172,6 +172,42 @@ def test_what_is_inside_of_control_flow_v1_is_blamed(build, op, iterations, cont
     assert op in place.source
 
 
+@tf.custom_gradient
+def tanh(x):
+    """Right, by its own argument, which belongs to the graph around a condition or loop."""
+    return tf.tanh(x), lambda up: up * (1 - tf.tanh(x) ** 2)
+
+
+@tf.custom_gradient
+def bent(x):
+    return tf.tanh(x), lambda up: up * (1.02 - tf.tanh(x) ** 2)
+
+
+def in_condition(x, one):
+    return tf.cond(tf.reduce_sum(x) > -9.0, lambda: one(x), lambda: 2 * x)
+
+
+AROUND = {
+    "loop": lambda x, one: tf.while_loop(lambda i, a: i < 3, lambda i, a: (i + 1, one(a)), [0, x])[1],
+    "map": lambda x, one: tf.map_fn(one, x),
+    "condition": in_condition,
+    "condition in a map": lambda x, one: tf.map_fn(lambda row: in_condition(row, one), x),
+    "case": lambda x, one: tf.switch_case(tf.constant(1), [lambda: x, lambda: one(x)]),
+}
+
+
+@pytest.mark.parametrize("around", AROUND.values(), ids=list(AROUND))
+@pytest.mark.parametrize(("one", "culprits"), [(tanh, []), (bent, ["bent"])])
+def test_a_custom_gradient_that_uses_its_argument_is_told_of_inside_of_control_flow(around, one, culprits):
+    def in_graph():
+        with tf.Graph().as_default():
+            x = tf.compat.v1.placeholder(tf.float32, X.shape)
+            return check_tf_gradients(around(x, one), x, feed_dict={x: X})
+
+    for report in (check_gradients(lambda x: around(x, one), [X]), in_graph()):
+        assert (report.ok, blamed(report.worst)) == (not culprits, culprits), str(report)
+
+
 def test_behind_a_declared_surrogate_what_has_not_its_own_gradient_is_blamed():
     @tf.custom_gradient
     def straight(x):
@@ -229,3 +265,14 @@ def test_an_op_of_which_one_entry_in_many_is_slightly_wrong_is_blamed():
 
     found = check_gradients(lambda x: slightly(right(x)), [np.linspace(-1, 1, 5000, dtype=np.float32)]).worst
     assert (found.index, blamed(found)) == ((77,), ["slightly"])
+
+
+def test_the_layer_inside_of_a_loop_is_named_once():
+    @tf.custom_gradient
+    def bent(x):
+        return tf.tanh(x), lambda up: 1.1 * up / tf.cosh(x) ** 2
+
+    cell = keras.layers.SimpleRNNCell(2, activation=bent, name="cell")
+    model = keras.Sequential([keras.Input([3, 1]), keras.layers.RNN(cell, name="loop")], name="net")
+    place = check_model(model, X[:1, :, None], wrt="net/loop/cell/bias").worst.blame
+    assert (place.op, place.layer) == ("bent", "net/loop/cell")
