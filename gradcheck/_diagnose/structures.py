@@ -159,6 +159,14 @@ def overwritten(block: Block) -> str | None:
     kept = np.delete(block.reached, lost, axis=0)
     if np.any(block.reached.sum(axis=1) > 1) or not all(np.any(np.all(kept == block.reached[k], axis=1)) for k in lost):
         return None
+    if block.y_shape is None:
+        apart = len(lost) != lost[-1] - lost[0] + 1
+        return (
+            None
+            if apart
+            else f"{len(lost)} of {len(block.analytic)} entries of the outputs send back nothing: the "
+            "upstream gradient of an output is left out"
+        )
     return (
         f"{len(lost)} of {len(block.analytic)} entries of the output send back nothing, each made of the same entry of "
         "the input as another one: where an index occurs twice, one gradient overwrites the other and is not added"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import linecache
 import os
 import re
@@ -105,7 +106,11 @@ def keras_layer(op: Any, name: str) -> str | None:
     """The path of the Keras layer in whose call an op was made; `name` is the op's with the calls that lead to it."""
     calls = [f for f in op.traceback or () if f.name == "__call__" and f.filename.endswith(_LAYER_CALL)]
     # Each call opens a scope named like the layer, made unique by a number of its own.
-    scopes = [part for part in name.split("/")[:-1] if not _CALLS.fullmatch(part)]
+    scopes: list[str] = []
+    for outside, part in itertools.groupby(name.split("/")[:-1], lambda part: not _CALLS.fullmatch(part)):
+        inner = list(part) if outside else []
+        # In the body of a loop, names begin with the scopes around the loop once more.
+        scopes = inner if scopes and inner[: len(scopes)] == scopes else scopes + inner
     return "/".join(re.sub(r"_\d+$", "", scope) for scope in scopes[: len(calls)]) or None
 
 

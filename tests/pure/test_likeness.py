@@ -58,6 +58,7 @@ NORMS = np.linalg.norm(COTANGENTS, axis=1, keepdims=True)
 OF_KERNEL = np.einsum("bi,jk->bkij", np.array([[1.0, 2.0, 0.5], [-1.0, 0.7, 3.0]]), np.eye(2)).reshape(4, 6)
 GATHERED = np.eye(6)[[0, 1, 0, 1, 4, 5]]  # rows 0, 0 and 2
 OVERWRITTEN = GATHERED * [[0], [0], [1], [1], [1], [1]]
+LAST = np.array([[0], [0], [0], [0], [1], [1]])
 POOLED = np.repeat(np.eye(2), 4, axis=1) / 4
 # Of three numbers each, the second, the first and the last is the largest.
 TRIPLES = np.array([0.1, 2.0, -1.0, 0.9, 0.3, 0.2, -0.7, 0.5, 1.5])
@@ -100,6 +101,8 @@ EARNED = [
     ("only entry 0 along axis 0", block(BROADCAST * (np.arange(8) < 2)[:, None], BROADCAST, (2,), (4, 2))),
     ("the mean over a broadcast axis", block(BROADCAST / 4, BROADCAST, (2,), (4, 2))),
     ("only entry 1 along axis 0", block(OF_KERNEL * (np.arange(4) > 1)[:, None], OF_KERNEL, (3, 2), (2, 2))),
+    ("4 of 6 entries of the outputs send back nothing: the upstream gradient of an output is left out",
+     block(np.eye(6)[[2, 3, 2, 3, 2, 3]] * LAST, np.eye(6)[[2, 3, 2, 3, 2, 3]], (3, 2), None)),
     ("2 of 6 entries of the output send back", block(OVERWRITTEN, GATHERED, (3, 2), (3, 2))),
     ("4 x numeric, and each entry of the output is made of 4", block(4 * POOLED, POOLED, (8,), (2,))),
     ("analytic = numeric / 6, and each entry of the output is made of 6", block(SUM / 6, SUM, (2, 3), ())),
