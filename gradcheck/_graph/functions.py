@@ -168,7 +168,7 @@ def _call(
             "through tf.py_function: in its own dtype, and without the variables it reads"
         )
         with suppress(Exception):  # what cannot be looked at says nothing
-            lost += read_by_python(fn, lambda: _continuous(_eager_outputs(fn, inputs, name)), first)
+            lost += read_by_python(fn, lambda: _continuous(_eager_outputs(fn, inputs, name)))
         return _in_graph(_through_python(fn, inputs, eager), inputs)
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -12,11 +15,11 @@ from tensorflow.python.framework import tensor_util
 from gradcheck._graph import structure
 from gradcheck._graph.copies import Copy
 from gradcheck._graph.differentiate import ops_of
-from gradcheck._graph.provenance import at_frame, place_of, users_frame_of_error
+from gradcheck._graph.provenance import at_frame, place_of, users_frame_of_stack
 from gradcheck._graph.reads import owners_of, variables_of
 from gradcheck._results import Place
 
-_MOST = 50  # variables that are moved one by one
+_MOST = 50  # variables that are moved one by one, and reads that are noted
 
 
 def constants_of(graph: Any, wanted: Sequence[Any], wrt: Any) -> list[tuple[Any, Place]]:
@@ -31,8 +34,9 @@ def constants_of(graph: Any, wanted: Sequence[Any], wrt: Any) -> list[tuple[Any,
     given = {id(v): v for v in map(structure.variable_of, (*wanted, *asked)) if v is not None}
     if isinstance(graph, Copy):  # its variables have their values in a session
         return []
-    read = {id(v) for v in graph._watched_variables}
-    found = [(v, _constant_of(graph, v, asked=wrt is not None)) for key, v in given.items() if key not in read]
+    captured = {id(external) for external, _ in graph.captures}
+    unread = [v for v in given.values() if id(getattr(v, "handle", None)) not in captured]
+    found = [(v, _constant_of(graph, v, asked=wrt is not None)) for v in unread]
     return [(v, place) for v, place in found if place is not None]
 
 
@@ -74,15 +78,12 @@ def _name(variable: Any) -> str:
     return str(variable.name).removesuffix(":0")
 
 
-def read_by_python(
-    fn: Callable[..., Any], call: Callable[[], Sequence[Any]], error: Exception
-) -> list[tuple[Any, Place]]:
+def read_by_python(fn: Callable[..., Any], call: Callable[[], Sequence[Any]]) -> list[tuple[Any, Place]]:
     """Trainable variables that move what a function gives, and that a tape sees nothing of.
 
     Args:
         fn: The function, which could not be traced.
         call: Runs it eagerly and gives its continuous outputs.
-        error: What came of the tracing; it tells the line where Python asked for a value.
 
     Returns:
         Each variable with the place where it was read, as far as it is known.
@@ -91,15 +92,42 @@ def read_by_python(
     variables = list({id(v): v for v in held if v is not None and v.trainable}.values())[:_MOST]
     if not variables:
         return []
-    frame = users_frame_of_error(error) if "numpy" in str(error) else None
-    with tf.GradientTape() as tape:
+    with tf.GradientTape(persistent=True) as tape, _reads_seen() as reads:
         outputs = call()
     gradients = tape.gradient(list(outputs), variables)
     base = _bytes(outputs)
     unseen = [v for v, g in zip(variables, gradients, strict=True) if g is None and structure.is_continuous(v)]
     if not unseen or _bytes(call()) != base:  # what differs by itself shows nothing
         return []
-    return [(v, at_frame(frame, _name(v), "Variable")) for v in unseen if _bytes(_moved(v, call)) != base]
+    lost = [v for v in unseen if _bytes(_moved(v, call)) != base]
+    return [(v, at_frame(_line_of(v, reads, tape), _name(v), "Variable")) for v in lost]
+
+
+@contextmanager
+def _reads_seen() -> Iterator[list[tuple[Any, Any]]]:
+    """A scope that notes of which variables and tensors the user's code takes the values, each with the frame."""
+    reads: list[tuple[Any, Any]] = []
+
+    def noted(frame: Any, event: str, _: Any) -> None:
+        if event == "call" and frame.f_code.co_name == "numpy" and len(reads) < _MOST:
+            owner, line = frame.f_locals.get("self"), users_frame_of_stack(traceback.extract_stack(frame))
+            if line is not None and (structure.variable_of(owner) is not None or tf.is_tensor(owner)):
+                reads.append((owner, line))
+
+    before = sys.getprofile()
+    sys.setprofile(noted)
+    try:
+        yield reads
+    finally:
+        sys.setprofile(before)
+
+
+def _line_of(variable: Any, reads: Sequence[tuple[Any, Any]], tape: Any) -> Any:
+    """The frame in which the value of a variable was taken first, or of a tensor that is computed from it."""
+    for owner, line in reads:
+        if owner is variable or (owner.dtype.is_floating and tape.gradient(owner, variable) is not None):
+            return line
+    return None
 
 
 def _moved(variable: Any, call: Callable[[], Sequence[Any]]) -> Sequence[Any]:

@@ -7,7 +7,6 @@ import linecache
 import os
 import re
 import sysconfig
-import traceback
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -116,15 +115,11 @@ def keras_layer(op: Any, name: str) -> str | None:
 
 def users_frame(op: Any) -> Any:
     """The innermost frame of the user's in which an op was made; None where only those are left that called us."""
-    return _innermost(op.traceback or ())
+    return users_frame_of_stack(op.traceback or ())
 
 
-def users_frame_of_error(error: BaseException) -> Any:
-    """The innermost frame of the user's in which an error was raised; None where there is none."""
-    return _innermost(traceback.extract_tb(error.__traceback__))
-
-
-def _innermost(stack: Iterable[Any]) -> Any:
+def users_frame_of_stack(stack: Iterable[Any]) -> Any:
+    """The innermost frame of the user's in a stack, outermost first; None where only those are left that called us."""
     frames = [users_line(frame) for frame in stack]
     ours = [k for k, f in enumerate(frames) if _calls_users(f.filename)]
     return next((f for f in reversed(frames[max(ours, default=-1) + 1 :]) if _is_users(f.filename)), None)

@@ -1,5 +1,7 @@
 """The op where the path of a gradient ends is named, with why and what is usually written instead."""
 
+import sys
+
 import keras
 import numpy as np
 import pytest
@@ -141,9 +143,17 @@ def test_a_variable_that_was_read_outside_is_cut_at_the_line_where_its_value_ent
 
 
 def test_what_python_reads_of_a_variable_is_cut_without_being_asked_for():
-    w = tf.Variable(X, name="w")
-    report = check_gradients(by_numpy(w), X)
-    assert [(f.x, f.verdict) for f in report.findings] == [("inputs", Verdict.MATCH), ("w", Verdict.CUT)]
+    w, b = tf.Variable(X, name="w"), tf.Variable(2.0, name="b")
+
+    def run(x):
+        known = np.abs(x.numpy()).max() > 0
+        scale = np.asarray(w)
+        return x * scale * known + tf.reduce_sum(b).numpy()
+
+    before = sys.getprofile()
+    lines = {f.x: f.cut.place.source for f in check_gradients(run, X).findings if f.verdict is Verdict.CUT}
+    assert lines == {"w": "scale = np.asarray(w)", "b": "return x * scale * known + tf.reduce_sum(b).numpy()"}
+    assert sys.getprofile() is before
 
 
 def test_what_python_reads_and_does_not_use_or_the_tape_sees_too_is_no_cut():
