@@ -16,7 +16,9 @@ from gradcheck._graph.trace import Asked, Gradients
 from gradcheck._graph.values import Values
 
 
-def outputs_of(result: Any, grad_ys: Any, graph: Any, name: str) -> list[tuple[str, list[Any], list[Any]]]:
+def outputs_of(
+    result: Any, grad_ys: Any, graph: Any, name: str, fn: Any = None
+) -> list[tuple[str, list[Any], list[Any]]]:
     several = isinstance(result, (list, tuple, Mapping))
     outputs = []
     with graph.as_default():
@@ -29,18 +31,20 @@ def outputs_of(result: Any, grad_ys: Any, graph: Any, name: str) -> list[tuple[s
         found = [f"{leaf.path}: {structure.dtype_name(leaf.value)}" for leaf in structure.leaves(result, "output")]
         raise ValueError(
             f"{name} returned nothing that can be differentiated: found {', '.join(found) or 'no output'}; "
-            f"return at least one tensor of a floating or complex dtype{_none_of(result)}"
+            f"return at least one tensor of a floating or complex dtype{_of_tape(fn, result)}"
         )
     given = _cotangents(grad_ys, [path for path, _ in outputs], [t for _, t in outputs], result)
     return [(path, [tensor], [cotangent]) for (path, tensor), cotangent in zip(outputs, given, strict=True)]
 
 
-def _none_of(result: Any) -> str:
-    """What to write where what is returned is None."""
-    if any(leaf.value is not None for leaf in structure.leaves(result, "")):
+def _of_tape(fn: Any, result: Any) -> str:
+    """What to write where a function that takes gradients gives None."""
+    code = getattr(getattr(fn, "python_function", fn), "__code__", None)
+    found = [leaf.value for leaf in structure.leaves(result, "")]
+    if not found or any(value is not None for value in found) or "gradient" not in getattr(code, "co_names", ()):
         return ""
     return (
-        "; a gradient taken by a tape inside is None where the variable was read, or the value was computed, before "
+        "; tape.gradient gives None where the variable was read, or the value was computed, before "
         "`with tf.GradientTape()`: move that into it"
     )
 

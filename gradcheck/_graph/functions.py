@@ -77,7 +77,7 @@ def trace_function(
     else:
         default = wanted if variables is not None and wrt is None else wrt
         xs = xs_of(placed, read, default, skipped, inputs, required=x_required)
-        outputs = outputs_of(result, grad_ys, graph, name)
+        outputs = outputs_of(result, grad_ys, graph, name, fn)
         asked = Asked(outputs=outputs, xs=xs, stops=[])
     if surrogate is not None:
         asked.shown = shown_of(asked, shown, graph, name_of(surrogate))
