@@ -136,7 +136,10 @@ class Mover:
         """Outputs minus their base values in runs that each round otherwise, [runs, m]."""
         if self._runs is None:
             runs = [np.zeros(self.outputs.size)]
-            one = None if self._runner.program.functions else self._coarsely(None)
+            program = self._runner.program
+            # In a loop of control flow v1 no op can read an argument that did not enter the loop.
+            apart = program.functions or any(node.op == "Enter" for node in program.main.nodes)
+            one = None if apart else self._coarsely(None)
             for seed in range(_NOISE_RUNS):
                 try:
                     if one is not None:
