@@ -16,7 +16,9 @@ from gradcheck.optimizers._clipped import Clipped
 from gradcheck.optimizers._rule import Rule
 
 Array = NDArray[Any]
-PLACES = ("number", "wide")  # where hyperparameters enter: as factors, and in corrections made in float64
+# Where hyperparameters enter: as factors, as 1 less them, and in corrections made in float64.
+PLACES = ("number", "rest", "wide")
+FACTORS, CORRECTIONS = PLACES[:2], PLACES[2:]
 
 Adjust = Callable[[float], float]
 
@@ -52,6 +54,9 @@ class ArrayMoment:
 
     def number(self, value: Any) -> Any:
         return self._value(value, "number")
+
+    def rest(self, value: Any) -> Any:
+        return 1 - self._value(value, "rest")
 
     def wide(self, value: Any) -> Any:
         return np.float64(self._value(value, "wide"))  # which divides by 0 as tensors do

@@ -15,7 +15,8 @@ from gradcheck._compare.explanations import explain
 from gradcheck._compare.foreign import taken_steps
 from gradcheck._compare.graphs import Brought
 from gradcheck._compare.judging import excess
-from gradcheck._compare.recording import Recording, record, unit_of
+from gradcheck._compare.recording import Recording, record
+from gradcheck._compare.roundings import unit_of
 from gradcheck._compare.translation import rule_of
 from gradcheck._graph.evaluate import eagerly
 from gradcheck._graph.structure import variable_of
@@ -103,11 +104,26 @@ def compare_optimizers(
 def _compared(
     optimizer: Any, reference: Any, loss: Callable[[], Any], variables: list[Any], steps: int
 ) -> OptimizerReport:
-    rule = rule_of(reference)
-    recording = record(optimizer, reference, rule, loss, variables, steps)
+    narrow = any(tf.as_dtype(v.dtype).base_dtype != tf.float64 for v in variables)
+    rules = tuple(rule_of(each, wide=narrow) for each in (reference, optimizer))
+    recording = record(optimizer, reference, rules[0] or rules[1], loss, variables, steps)
     if not recording.weights:
         raise ValueError(f"loss must have a finite gradient at the start; {recording.notes[0]}")
-    return _report(optimizer, reference, rule, recording)
+    _forgive_float32(recording, rules)
+    return _report(optimizer, reference, rules[0], recording)
+
+
+def _forgive_float32(recording: Recording, rules: tuple[Rule | None, ...]) -> None:
+    """Where hyperparameters are held in float32 in some places only, what this makes is rounding."""
+    if not recording.in_float64 or recording.exact or max(map(max, recording.excess)) <= 1:
+        return
+    for rule, each in zip(rules, (recording, recording.of_the_reference()), strict=True):
+        if rule is not None and np.all((over := excess(rule, each)[0]) <= 1):
+            for step, most in enumerate(over):
+                recording.excess[step] = [min(ratio, float(most)) for ratio in recording.excess[step]]
+                recording.judged[step] = [(apart, max(apart, allowed)) for apart, allowed in recording.judged[step]]
+            recording.notes.append("hyperparameters are held in float32 in places; what that moves is allowed")
+            return
 
 
 def _variables(variables: Any) -> list[Any]:
@@ -162,16 +178,16 @@ def _as_rule(reference: Any, rule: Rule | None, recording: Recording) -> tuple[R
     """The reference as a rule, if it is one: its own trajectory decides."""
     if rule is None:
         return None, f"no explanation is searched for: {runners.name_of(reference)} is not known as a rule"
-    if rule is not reference and not np.all(excess(rule, recording.of_the_reference())[0] <= 1):
+    if not isinstance(reference, Rule) and not np.all(excess(rule, recording.of_the_reference())[0] <= 1):
         return None, f"no explanation is searched for: {runners.name_of(reference)} does not follow the rule {rule}"
     return rule, ""
 
 
 def _difference(recording: Recording, i: int) -> VariableDifference:
     layout = recording.layout
-    largest = [rows[i] for rows in recording.largest]
+    largest, judged = [rows[i] for rows in recording.largest], [rows[i] for rows in recording.judged]
     over = [row[i] for row in recording.excess]
-    step = int(np.argmax([apart for apart, _, _ in largest]))
+    step = int(np.argmax([apart for apart, _ in largest]))
     shape = layout.shapes[i]
     mine = np.flatnonzero(layout.leaf[layout.kept] == i)
     optimizer, reference = _trajectories(recording, mine)
@@ -182,11 +198,12 @@ def _difference(recording: Recording, i: int) -> VariableDifference:
         first_apart=next((k for k, ratio in enumerate(over, start=1) if ratio > 1), None),
         largest=largest[step][0],
         step=step + 1,
-        index=tuple(int(k) for k in np.unravel_index(largest[step][2], shape)) if shape else (),
+        index=tuple(int(k) for k in np.unravel_index(largest[step][1], shape)) if shape else (),
         units=largest[step][0] / float(unit_of(recording.most[i], eps_of(layout.dtypes[i]))),
         excess=max(over),
-        differences=tuple(apart for apart, _, _ in largest),
-        allowed=tuple(allowed for _, allowed, _ in largest),
+        in_float64=recording.in_float64 and i in layout.leaf[layout.kept],
+        differences=tuple(apart for apart, _ in judged),
+        allowed=tuple(allowed for _, allowed in judged),
         optimizer=optimizer,
         reference=reference,
     )

@@ -88,7 +88,7 @@ def conventions(rule: Rule) -> Iterator[Convention]:
             text="the weights assigned before the state", change=lambda r: optimizers.TwoAssignments(r, first="params")
         )
     for kind, text in ((optimizers.Clipped, "no clipping"), (optimizers.Decayed, "no weight decay")):
-        if any(isinstance(each, kind) for each in _nest(rule)):
+        if any(isinstance(each, kind) for each in nest_of(rule)):
             yield Convention(text=text, change=lambda r, kind=kind: _without(r, kind))  # type: ignore[misc]
 
 
@@ -173,13 +173,13 @@ def numbers(rule: Rule, variables: int) -> Iterator[Number]:
             change=lambda r, x, into=into: optimizers.Decayed(r, x, into),  # type: ignore[misc]
             grid=_WIDE[_WIDE <= 100],
         )
-    for held in _nest(rule)[:-1]:
+    for held in nest_of(rule)[:-1]:
         yield from _held(held)
 
 
 def core_of(rule: Any) -> Any:
     """The plain rule inside all that stands around it."""
-    return _nest(rule)[-1]
+    return nest_of(rule)[-1]
 
 
 def with_core(rule: Any, **changes: Any) -> Any:
@@ -187,11 +187,20 @@ def with_core(rule: Any, **changes: Any) -> Any:
     return _around_core(rule, replace(core_of(rule), **changes))
 
 
-def _nest(rule: Any) -> list[Any]:
+def nest_of(rule: Any) -> list[Any]:
+    """The rule and those inside of it, the plain one last."""
     found = [rule]
     while isinstance(found[-1], Around):
         found.append(found[-1].rule)
     return found
+
+
+def with_nest(nest: list[Any]) -> Any:
+    """The rules inside each other again."""
+    *around, rule = nest
+    for each in reversed(around):
+        rule = replace(each, rule=rule)
+    return rule
 
 
 def _inside(rule: Any, change: Callable[[Any], Any]) -> Any:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from gradcheck._compare.arrays import PLACES, Array
+from gradcheck._compare.arrays import CORRECTIONS, FACTORS, PLACES, Array
 from gradcheck._compare.deviations import Convention, Number, conventions, libraries, numbers, pairs
 from gradcheck._compare.fitting import Fit
 from gradcheck._compare.judging import excess
@@ -24,7 +24,7 @@ _CLOSE = 30.0  # in units of allowed for the reference, what a fit must reach fo
 _NOTHING = 1e-5  # the least that one of two numbers must change, of itself: less would only fit the rounding
 _NEARLY = 4.0  # in units of allowed, what the fitted numbers must reach for short decimals beside them to be tried
 
-_ROUNDED_IN = {"number": "as factors", "wide": "in the bias correction"}
+_ROUNDED_IN = {FACTORS: "as factors", CORRECTIONS: "in the bias correction", PLACES: "everywhere"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +83,7 @@ class _Search:
     def singles(self) -> list[Found]:
         found = [self._judged((each,), ()) for each in conventions(self._rule)]
         if not self._recording.layout.narrow:
-            found += [self._held_in_float32(rounded) for rounded in (("number",), ("wide",), PLACES)]
+            found += [self._held_in_float32(rounded) for rounded in _ROUNDED_IN]
         for number in numbers(self._rule, self._variables):
             if self._most_numbers >= 1 and (fitted := self._fitted((number,))):
                 found.append(fitted)
@@ -140,8 +140,7 @@ class _Search:
         return self._found(" and ".join(texts), rule, excess(rule, self._recording))
 
     def _held_in_float32(self, rounded: tuple[str, ...]) -> Found:
-        where = "everywhere" if len(rounded) > 1 else _ROUNDED_IN[rounded[0]]
-        text = f"hyperparameters rounded to float32 {where}"
+        text = f"hyperparameters rounded to float32 {_ROUNDED_IN[rounded]}"
         return self._found(text, self._rule, excess(self._rule, self._recording, rounded))
 
     def _found(self, text: str, rule: Rule, both: tuple[Array, Array]) -> Found:

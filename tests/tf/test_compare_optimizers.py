@@ -189,8 +189,8 @@ PLANTED = {
     "initial accumulator": (
         lambda: (v1.AdagradOptimizer(0.3), Adagrad(0.3)), "initial accumulator 0.1 instead of 0"),
     "Keras' form": (
-        lambda: (keras.Adagrad(0.3), Adagrad(0.3)),
-        "initial accumulator 0.1 instead of 0 and epsilon 1e-07 instead of 1e-08 and epsilon in the root instead of "
+        lambda: (keras.Adagrad(0.3), Adagrad(0.3, epsilon=1e-5)),
+        "initial accumulator 0.1 instead of 0 and epsilon 1e-07 instead of 1e-05 and epsilon in the root instead of "
         "the denominator, as Keras has it"),
     "another initial accumulator": (
         lambda: (v1.RMSPropOptimizer(0.02, epsilon=1e-7), RMSProp(0.02)), "initial accumulator 1 instead of 0"),
