@@ -10,13 +10,12 @@ import numpy as np
 import tensorflow as tf
 
 from gradcheck._compare import runners
-from gradcheck._compare.arrays import eps_of
+from gradcheck._compare.arrays import eps_of, unit_of
 from gradcheck._compare.explanations import explain
 from gradcheck._compare.foreign import taken_steps
 from gradcheck._compare.graphs import Brought
 from gradcheck._compare.judging import excess
 from gradcheck._compare.recording import Recording, record
-from gradcheck._compare.roundings import unit_of
 from gradcheck._compare.translation import rule_of
 from gradcheck._graph.evaluate import eagerly
 from gradcheck._graph.structure import variable_of

@@ -12,10 +12,10 @@ import numpy as np
 import tensorflow as tf
 
 from gradcheck._compare import runners
-from gradcheck._compare.arrays import Array, eps_of
+from gradcheck._compare.arrays import Array, eps_of, unit_of
 from gradcheck._compare.foreign import value_of
 from gradcheck._compare.kept import tensorflow_random_state_kept
-from gradcheck._compare.roundings import EPS, FOREIGN, Hyperparameters, Steps, Twin, Units, of_a_step, unit_of
+from gradcheck._compare.roundings import EPS, FOREIGN, Hyperparameters, Steps, Twin, Units, of_a_step
 from gradcheck._graph.functions import python_state_kept
 from gradcheck._graph.reads import kept_variables
 from gradcheck._graph.structure import variable_of
@@ -177,7 +177,7 @@ def _record(
     mine, theirs = _Both(optimizer, variables, layout), _Both(reference, variables, layout)
     recording.exact = runners.is_exact(optimizer) and runners.is_exact(reference)
     narrow = rule if layout.narrow else None
-    rounded = Hyperparameters(narrow, start, layout.leaf, layout.dtypes)
+    rounded = Hyperparameters(narrow, start, layout.leaf, layout.dtypes) if layout.narrow else None
     twin = Twin(None if layout.narrow else rule, start, layout.leaf)
     pair = _Pair(narrow, recording) if narrow is not None else None
     again = [runners.start(each, variables, [tf.as_dtype(d) for d in layout.dtypes]) for each in (optimizer, reference)]
@@ -191,7 +191,8 @@ def _record(
             break
         mine.step(grads)
         theirs.step(grads)
-        rounded.step(flat, norms)
+        if rounded is not None:
+            rounded.step(flat, norms, mine.own)
         twin.step(flat, norms)
         if pair is not None and not pair.step(flat[layout.kept], norms, mine, theirs):
             pair = None
@@ -200,14 +201,15 @@ def _record(
             _refuse_unrepeatable(again, (optimizer, reference), grads, seen[-1])
         moved = mine.own if mine.in_float64 is None else mine.in_float64
         floor, before = floor + of_a_step(moved, before), moved
-        _keep(recording, mine, theirs, rounded.off, floor + twin.rounding, flat, norms, pair)
+        off = np.zeros(len(start)) if rounded is None else rounded.off
+        _keep(recording, mine, theirs, off, floor + twin.rounding, flat, norms, pair)
         if not np.isfinite(mine.own).all():
             recording.notes.append(f"stopped at step {count}, where a weight is not finite")
             break
         for variable, value in zip(inner, mine.current, strict=True):
             variable.assign(value)
     recording.in_float64 = pair is not None
-    _note_missing(recording, mine, theirs, optimizer, reference)
+    _note_missing(recording, mine, theirs, optimizer, reference, known=rule is not None)
     return recording
 
 
@@ -349,9 +351,13 @@ def _refuse_unrepeatable(again: Sequence[Any], both: Sequence[Any], grads: Seque
                 )
 
 
-def _note_missing(recording: Recording, mine: _Both, theirs: _Both, optimizer: Any, reference: Any) -> None:
-    for both, each in ((mine, optimizer), (theirs, reference)):
-        if recording.layout.narrow and both.in_float64 is None and recording.weights:
-            recording.notes.append(
-                f"{runners.name_of(each)} could not be run in float64: its rounding is taken from the other's"
-            )
+def _note_missing(
+    recording: Recording, mine: _Both, theirs: _Both, optimizer: Any, reference: Any, *, known: bool
+) -> None:
+    if recording.in_float64 or not recording.layout.narrow or not recording.weights:
+        return
+    unable = [runners.name_of(each) for both, each in ((mine, optimizer), (theirs, reference)) if both.in_float64 is None]
+    for name in unable:
+        recording.notes.append(f"{name} could not be run in float64: its rounding is taken from the other's")
+    why = "" if unable or known else "neither is known as a rule, nor what rounding its hyperparameters moves: "
+    recording.notes.append(f"{why}judged were the runs in the variables' own dtype, which show less")

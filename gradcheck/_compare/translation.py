@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from gradcheck import optimizers
 from gradcheck._compare.deviations import core_of
-from gradcheck._compare.widened import as_written, widened_rule
+from gradcheck._compare.widened import as_written, remembering, widened_rule
 from gradcheck.optimizers._clipped import clips_by_norm
 from gradcheck.optimizers._rule import Rule
 
@@ -20,11 +20,11 @@ def rule_of(optimizer: Any, *, wide: bool = False) -> Rule | None:
     """The rule with the optimizer's hyperparameters, or None for an optimizer that is not known.
 
     A subclass may do anything, so that only the classes themselves are known; what they do besides, such as moving
-    averages of the weights, is not part of the rule. With `wide`, schedules of Keras are in float64.
+    averages of the weights, is not part of the rule. Schedules are of steps that are numbers; with `wide`, those of Keras are in float64.
     """
     make = _KNOWN.get(type(optimizer))
     rule = optimizer if isinstance(optimizer, Rule) else make(optimizer) if make else None
-    return widened_rule(rule) if wide else rule
+    return rule and remembering(widened_rule(rule) if wide else rule)
 
 
 def _rate(optimizer: Any) -> Any:
