@@ -150,6 +150,7 @@ def _report(optimizer: Any, reference: Any, rule: Rule | None, recording: Record
     for what, each in (("optimizer", optimizer), ("reference", reference)):
         if taken := taken_steps(each):
             notes.append(f"the {what} had made {taken} steps before and went on from there")
+    notes += _astray(recording, (runners.name_of(optimizer), runners.name_of(reference)))
     explanations: tuple[Explanation, ...] = ()
     nearest = None
     if first is not None:
@@ -171,6 +172,21 @@ def _report(optimizer: Any, reference: Any, rule: Rule | None, recording: Record
         nearest=nearest,
         notes=tuple(notes),
     )
+
+
+def _astray(recording: Recording, names: tuple[str, str]) -> list[str]:
+    """Of runs that round away most of what they do."""
+    found = []
+    for name, each in zip(names, (recording, recording.of_the_reference()), strict=True):
+        own, wide = np.array(each.weights), np.array(each.wide)
+        with np.errstate(invalid="ignore"):
+            apart, moved = (float(np.nan_to_num(abs(wide - other)).max()) for other in (own, recording.start))
+        if recording.in_float64 and apart > moved / 2:
+            found.append(
+                f"in the variables' own dtype, {name} does not follow its float64 run, whose weights move by "
+                f"{moved:.1e}: they are {apart:.1e} apart"
+            )
+    return found
 
 
 def _as_rule(reference: Any, rule: Rule | None, recording: Recording) -> tuple[Rule | None, str]:

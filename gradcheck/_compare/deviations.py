@@ -310,11 +310,17 @@ def _rate(core: Any) -> Number:
         )
     old = _number(held)
     return Number(
-        text=lambda x: f"learning rate {x:.9g} instead of {old:.9g}" + (f", {x / old:.6g} times it" if old else ""),
+        text=lambda x: (
+            f"learning rate {x:.9g} instead of {old:.9g}" + (f", {_factor(x / old)} times it" if old else "")
+        ),
         change=lambda r, x: with_core(r, learning_rate=x),
         grid=(old or 1.0) * 10.0 ** np.linspace(-4, 4, 49),
         neutral=old,
     )
+
+
+def _factor(ratio: float) -> str:
+    return f"{ratio:.9g}" if abs(ratio - 1) < 1e-4 else f"{ratio:.6g}"
 
 
 def _schedules(core: Any) -> Iterator[Number]:

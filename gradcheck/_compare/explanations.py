@@ -20,6 +20,7 @@ from gradcheck.optimizers._rule import Rule
 _MOST_DIGITS = 7
 _LIKELY_DIGITS = 5  # of a number that somebody wrote
 _MOST_NAMED = 4
+_FRONT = 3
 _SPARE = 2  # observations that a claim needs beyond the numbers that were fitted to them
 _CLOSE = 30.0  # in units of allowed for the reference, what a fit must reach for all of the trajectory to be judged
 _NOTHING = 1e-5  # the least that one of two numbers must change, of itself: less would only fit the rounding
@@ -39,14 +40,15 @@ class Found:
     rule: Rule
     digits: int = 0  # of the numbers that were fitted
     partly: bool = False  # in some variables only
+    numbers: tuple[Number, ...] = ()  # that were fitted
 
     @property
     def accounts(self) -> bool:
         return self.refuted and bool(np.all(self.excess <= 1))
 
-    def order(self) -> tuple[bool, int]:
-        """Numbers that somebody may have written first, then what leaves less, in powers of ten."""
-        return self.digits > _LIKELY_DIGITS, math.ceil(math.log10(max(self.explanation.excess, _EXACT)))
+    def order(self) -> int:
+        """By what it leaves, in powers of ten: what accounts for all exactly comes first."""
+        return math.ceil(math.log10(max(self.explanation.excess, _EXACT)))
 
 
 def explain(
@@ -95,12 +97,15 @@ class _Search:
         return found
 
     def nearest(self, tried: Sequence[Found]) -> Explanation | None:
-        """By one measure for all: what is allowed for the reference."""
-        left = [_closeness(self._fit, found.rule, (), ()) for found in tried]
-        if not left:
-            return None
-        nearest = int(np.argmin(left))
-        return replace(tried[nearest].explanation, excess=left[nearest])
+        """By one measure for all, what is allowed for the reference; those in front are fitted to all steps first."""
+
+        def left(found: Found) -> float:
+            return _closeness(self._fit, found.rule, (), ())
+
+        front = sorted(tried, key=left)[:_FRONT]
+        front += [self._judged((each,), self._fit.best(self._rule, [each])) for f in front for each in f.numbers]
+        nearest = min(front, key=left, default=None)
+        return replace(nearest.explanation, excess=left(nearest)) if nearest else None
 
     def libraries(self) -> list[Found]:
         return [found for each in libraries(self._rule) if (found := self._judged((each,), ())).accounts]
@@ -119,8 +124,9 @@ class _Search:
     def _fitted(self, changes: Sequence[Convention | Number]) -> Found | None:
         """With the shortest decimals that account for all, else with what was fitted; of a pair None if that is far."""
         rule, fitted = _conventional(self._rule, changes), [c for c in changes if isinstance(c, Number)]
-        if len(changes) > 1 and _closeness(self._early, rule, fitted, self._early.best(rule, fitted)) > _CLOSE:
-            return None
+        best = self._early.best(rule, fitted)
+        if _closeness(self._early, rule, fitted, best) > _CLOSE:
+            return replace(self._judged(changes, best), refuted=False) if len(changes) == 1 else None
         best = self._fit.best(rule, fitted)
         if len(changes) > 1 and (
             _closeness(self._fit, rule, fitted, best) > _CLOSE
@@ -132,7 +138,10 @@ class _Search:
             return replace(exact, refuted=False)
         for digits in range(1, _MOST_DIGITS + 1):
             short = tuple(float(f"{x:.{digits}g}") for x in best)
-            if _closeness(self._fit, rule, fitted, short) <= _CLOSE and (found := self._judged(changes, short)).accounts:
+            if (
+                _closeness(self._fit, rule, fitted, short) <= _CLOSE
+                and (found := self._judged(changes, short)).accounts
+            ):
                 return replace(found, digits=digits)
         return replace(exact, digits=_MOST_DIGITS + 1)
 
@@ -147,7 +156,8 @@ class _Search:
                 number = remaining.pop(0)
                 rule = change.change(rule, number)
                 texts.append(change.text(number))
-        return self._found(" and ".join(texts), rule, excess(rule, self._recording))
+        numbers = tuple(change for change in changes if isinstance(change, Number))
+        return replace(self._found(" and ".join(texts), rule, excess(rule, self._recording)), numbers=numbers)
 
     def _held_in_float32(self, rounded: tuple[str, ...]) -> Found:
         text = f"hyperparameters rounded to float32 {_ROUNDED_IN[rounded]}"

@@ -20,8 +20,8 @@ def excess(rule: Rule, recording: Recording, rounded: tuple[str, ...] = ()) -> t
     """How far the rule, and how far the reference, is from the optimizer at each step, in units of what is allowed.
 
     Where both were run in float64, these runs are judged. Allowed is what they round, and what the rule moves when each
-    of its hyperparameters is a few units of float32 off. An optimizer that nobody can look into may also have its
-    hyperparameters in float32 in some places and not in others: whatever comes closest is taken.
+    of its hyperparameters is a few units of float32 off. An optimizer that was seen to compute in float32 may also have
+    its hyperparameters so in some places and not in others: whatever comes closest is taken.
 
     Elsewhere allowed is what the optimizer rounds (measured), what the rule rounds in the dtypes of the variables
     (measured by running it there and in float64), and what it moves when its hyperparameters are rounded to them.

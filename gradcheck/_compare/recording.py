@@ -12,10 +12,12 @@ import numpy as np
 import tensorflow as tf
 
 from gradcheck._compare import runners
-from gradcheck._compare.arrays import Array, eps_of, unit_of
-from gradcheck._compare.foreign import value_of
+from gradcheck._compare.arrays import Array, Replay, eps_of, unit_of
+from gradcheck._compare.foreign import is_foreign, value_of
 from gradcheck._compare.kept import tensorflow_random_state_kept
 from gradcheck._compare.roundings import EPS, FOREIGN, Hyperparameters, Steps, Twin, Units, of_a_step
+from gradcheck._compare.translation import rule_of
+from gradcheck._compare.watched import float32_seen
 from gradcheck._graph.functions import python_state_kept
 from gradcheck._graph.reads import kept_variables
 from gradcheck._graph.structure import variable_of
@@ -64,9 +66,9 @@ class Recording:
     floor: list[Array] = field(default_factory=list)  # [kept], rounding of the float64 runs so far
     allowed: list[Array] = field(default_factory=list)  # [kept]
     in_float64: bool = False  # whether the float64 runs of both are what is judged
-    exact: bool = True  # whether their hyperparameters are known to be in float64
+    exact: bool = True  # whether all that these runs compute with is in float64
     largest: list[list[tuple[float, int]]] = field(default_factory=list)  # per variable, in its dtype: apart, entry
-    judged: list[list[tuple[float, float]]] = field(default_factory=list)  # per variable, where furthest: apart, allowed
+    judged: list[list[tuple[float, float]]] = field(default_factory=list)  # per variable: apart, allowed
     excess: list[list[float]] = field(default_factory=list)  # per variable: largest of apart / allowed
     most: Array = field(default_factory=lambda: np.zeros(0))  # [variables], the largest weight so far
     reference_rounding: list[Array] = field(default_factory=list)  # [kept]
@@ -93,30 +95,47 @@ class Recording:
 
 
 class _Both:
-    """An optimizer in its own dtype and, where it can, in float64."""
+    """An optimizer in its own dtype and, where it can, in float64: a rule as a replay, which needs no TensorFlow."""
 
-    def __init__(self, optimizer: Any, variables: Sequence[Any], layout: Layout) -> None:
+    def __init__(self, optimizer: Any, variables: Sequence[Any], layout: Layout, start: Array) -> None:
         self._narrow = runners.start(optimizer, variables, [tf.as_dtype(d) for d in layout.dtypes])
         self._wide: Any = None
-        if layout.narrow:
+        self._replay: Replay | None = None
+        if layout.narrow and isinstance(optimizer, Rule):
+            self._replay = Replay(rule_of(optimizer, wide=True) or optimizer, start, layout.leaf)
+        elif layout.narrow:
             with contextlib.suppress(Exception):
                 self._wide = runners.start(optimizer, variables, [tf.float64] * len(variables), wide=True)
+        callable_only = not isinstance(optimizer, Rule) and not is_foreign(optimizer)
+        self.exact, self._watched = callable_only or runners.is_exact(optimizer), _REPEATED if callable_only else 0
         self.own: Array = np.zeros(0)
         self.rounding: Array = np.zeros(len(layout.leaf))
         self.in_float64: Array | None = None
 
-    def step(self, grads: Sequence[Any]) -> None:
+    def step(self, grads: Sequence[Any], flat: Array, norms: Array) -> None:
         self.current = self._narrow.step(grads)
         self.own = _flat(self.current)
-        if self._wide is not None:
+        if self._replay is not None:
+            self.in_float64 = self._replay.step(flat, norms)
+        elif self._wide is not None:
             try:
-                self.in_float64 = _flat(self._wide.step([_cast(g) for g in grads]))
+                self.in_float64 = self._watch([_cast(g) for g in grads])
             except Exception:  # an optimizer that is bound to its dtype
                 self._wide = self.in_float64 = None
         if self.in_float64 is not None:
             with np.errstate(invalid="ignore"):
                 apart = abs(self.own - self.in_float64)
             self.rounding = np.maximum(self.rounding, np.nan_to_num(apart, posinf=np.inf))
+
+    def _watch(self, grads: Sequence[Any]) -> Array:
+        """A step in float64; a callable is seen to compute in float32, or not, at the first ones."""
+        if not self._watched:
+            return _flat(self._wide.step(grads))
+        self._watched -= 1
+        with float32_seen() as seen:
+            weights = _flat(self._wide.step(grads))
+        self.exact = self.exact and not seen
+        return weights
 
 
 class _Pair:
@@ -129,7 +148,7 @@ class _Pair:
     def __init__(self, rule: Rule, recording: Recording) -> None:
         layout = recording.layout
         self._kept, leaf = layout.kept, layout.leaf[layout.kept]
-        self._units, self._steps = Units(rule, recording.start, leaf), None if recording.exact else Steps(rule)
+        self._units, self._steps = Units(rule, recording.start, leaf), Steps(rule)
         self.optimizer = self.reference = recording.start
         self._scale = _ROUNDING * EPS / np.array([eps_of(dtype) for dtype in layout.dtypes])[leaf]
         self.off, self.floor = np.zeros(len(leaf)), np.zeros(len(leaf))
@@ -142,8 +161,8 @@ class _Pair:
         before, self.optimizer = self.reference, mine.in_float64[self._kept]
         self.reference = theirs.in_float64[self._kept]
         self.off, self.floor = self._units.off, self._scale * (mine.rounding + theirs.rounding)[self._kept]
-        if self._steps is not None:
-            self._steps.step(self.reference - before)
+        self._steps.step(self.reference - before)
+        if not (mine.exact and theirs.exact):
             self.floor = self.floor + self._steps.off
         return True
 
@@ -174,31 +193,33 @@ def _record(
     layout = layout_of(variables, steps)
     start = _flat([value_of(v).numpy() for v in variables])
     recording = Recording(layout=layout, start=start[layout.kept], most=np.zeros(len(layout.names)))
-    mine, theirs = _Both(optimizer, variables, layout), _Both(reference, variables, layout)
-    recording.exact = runners.is_exact(optimizer) and runners.is_exact(reference)
+    mine, theirs = (_Both(each, variables, layout, start) for each in (optimizer, reference))
     narrow = rule if layout.narrow else None
     rounded = Hyperparameters(narrow, start, layout.leaf, layout.dtypes) if layout.narrow else None
     twin = Twin(None if layout.narrow else rule, start, layout.leaf)
     pair = _Pair(narrow, recording) if narrow is not None else None
-    again = [runners.start(each, variables, [tf.as_dtype(d) for d in layout.dtypes]) for each in (optimizer, reference)]
+    again = [
+        (each, both, runners.start(each, variables, [tf.as_dtype(d) for d in layout.dtypes]))
+        for each, both in ((optimizer, mine), (reference, theirs))
+        if not isinstance(each, Rule)  # which is pure
+    ]
     inner = [variable_of(v) for v in variables]
-    floor, before, seen = np.zeros(len(start)), start, []
+    floor, before = np.zeros(len(start)), start
     for count in range(1, steps + 1):
         grads = _gradients(loss, inner, count)
         flat, norms = _dense(grads, layout)
         if not np.isfinite(flat).all():
             recording.notes.append(f"stopped before step {count}, where the gradient is not finite")
             break
-        mine.step(grads)
-        theirs.step(grads)
+        mine.step(grads, flat, norms)
+        theirs.step(grads, flat, norms)
         if rounded is not None:
             rounded.step(flat, norms, mine.own)
         twin.step(flat, norms)
         if pair is not None and not pair.step(flat[layout.kept], norms, mine, theirs):
             pair = None
         if count <= _REPEATED:
-            seen.append((mine.current, theirs.current))
-            _refuse_unrepeatable(again, (optimizer, reference), grads, seen[-1])
+            _refuse_unrepeatable(again, grads)
         moved = mine.own if mine.in_float64 is None else mine.in_float64
         floor, before = floor + of_a_step(moved, before), moved
         off = np.zeros(len(start)) if rounded is None else rounded.off
@@ -208,7 +229,7 @@ def _record(
             break
         for variable, value in zip(inner, mine.current, strict=True):
             variable.assign(value)
-    recording.in_float64 = pair is not None
+    recording.in_float64, recording.exact = pair is not None, mine.exact and theirs.exact
     _note_missing(recording, mine, theirs, optimizer, reference, known=rule is not None)
     return recording
 
@@ -340,9 +361,9 @@ def _flat(arrays: Sequence[Any]) -> Array:
     return np.concatenate([np.asarray(array).astype(np.float64).ravel() for array in arrays])
 
 
-def _refuse_unrepeatable(again: Sequence[Any], both: Sequence[Any], grads: Sequence[Any], first: Any) -> None:
-    for runner, optimizer, weights in zip(again, both, first, strict=True):
-        for one, other in zip(runner.step(grads), weights, strict=True):
+def _refuse_unrepeatable(again: Sequence[tuple[Any, _Both, runners.Runner]], grads: Sequence[Any]) -> None:
+    for optimizer, both, runner in again:
+        for one, other in zip(runner.step(grads), both.current, strict=True):
             if one.tobytes() != other.tobytes():
                 raise ValueError(
                     f"{runners.name_of(optimizer)} does not give the same weights twice from the same start and the "
@@ -356,7 +377,9 @@ def _note_missing(
 ) -> None:
     if recording.in_float64 or not recording.layout.narrow or not recording.weights:
         return
-    unable = [runners.name_of(each) for both, each in ((mine, optimizer), (theirs, reference)) if both.in_float64 is None]
+    unable = [
+        runners.name_of(each) for both, each in ((mine, optimizer), (theirs, reference)) if both.in_float64 is None
+    ]
     for name in unable:
         recording.notes.append(f"{name} could not be run in float64: its rounding is taken from the other's")
     why = "" if unable or known else "neither is known as a rule, nor what rounding its hyperparameters moves: "

@@ -6,11 +6,10 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
-import numpy as np
 import tensorflow as tf
 
 from gradcheck._compare import foreign
-from gradcheck._compare.widened import is_wide, widened, widened_rule
+from gradcheck._compare.widened import is_wide, widened
 from gradcheck._graph.quiet import errors_only
 from gradcheck.optimizers._rule import Rule
 
@@ -51,14 +50,11 @@ def start(optimizer: Any, variables: Sequence[Any], dtypes: Sequence[Any], *, wi
     if foreign.is_foreign(optimizer):
         return _Foreign(optimizer, variables, dtypes, wide)
     params = [tf.cast(foreign.value_of(v), dtype) for v, dtype in zip(variables, dtypes, strict=True)]
-    return _Pure(widened_rule(optimizer) if wide else optimizer, params)
+    return _Pure(optimizer, params)
 
 
 def is_exact(optimizer: Any) -> bool:
-    """Whether what a `wide` run computes with is in float64: a rule, or of a library, whose learning rate is.
-
-    Of a callable nobody can tell; one that has its hyperparameters in float32 has them so in any run.
-    """
+    """Whether what a `wide` run computes with is in float64: a rule, or of a library, whose learning rate is."""
     if foreign.is_foreign(optimizer):
         return is_wide(widened(foreign.rate_of(optimizer)))
     return isinstance(optimizer, Rule) and is_wide(widened(optimizer.learning_rate))
@@ -115,7 +111,7 @@ class _Foreign:
             warnings.filterwarnings("ignore", "Gradients do not exist")  # for some: that is the loss' affair
             self._optimizer.apply_gradients(list(zip(grads, self._variables, strict=True)))
         self._refuse_other_state()
-        return [np.array(foreign.value_of(v)) for v in self._variables]
+        return [foreign.value_of(v).numpy() for v in self._variables]
 
     def _refuse_other_state(self) -> None:
         """Numbers among the attributes that change from one step to the next are state that nobody can restore."""

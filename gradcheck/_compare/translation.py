@@ -20,7 +20,8 @@ def rule_of(optimizer: Any, *, wide: bool = False) -> Rule | None:
     """The rule with the optimizer's hyperparameters, or None for an optimizer that is not known.
 
     A subclass may do anything, so that only the classes themselves are known; what they do besides, such as moving
-    averages of the weights, is not part of the rule. Schedules are of steps that are numbers; with `wide`, those of Keras are in float64.
+    averages of the weights, is not part of the rule. Schedules are called with steps that are numbers; with `wide`,
+    those of Keras are in float64.
     """
     make = _KNOWN.get(type(optimizer))
     rule = optimizer if isinstance(optimizer, Rule) else make(optimizer) if make else None

@@ -10,8 +10,8 @@ from gradcheck._results import Explanation, VariableDifference
 
 W = VariableDifference(
     variable="w", shape=(2, 3), dtype="float32", first_apart=2, largest=0.5, step=3, index=(1, 2), units=4e6,
-    excess=5e6, in_float64=False, differences=(1e-9, 0.25, 0.5), allowed=(1e-7, 1e-7, 1e-7), optimizer=(1.0, 2.0, 3.0, 4.0),
-    reference=(1.0, 2.0, 2.75, 3.5),
+    excess=5e6, in_float64=False, differences=(1e-9, 0.25, 0.5), allowed=(1e-7, 1e-7, 1e-7),
+    optimizer=(1.0, 2.0, 3.0, 4.0), reference=(1.0, 2.0, 2.75, 3.5),
 )  # fmt: skip
 B = dataclasses.replace(
     W, variable="b", shape=(), first_apart=None, largest=1e-9, step=1, index=(), units=0.25, excess=0.01,
