@@ -37,9 +37,11 @@ def compare_optimizers(
     """Run an optimizer beside a reference on the same gradients, and explain where they part.
 
     At each step the gradient of the loss is taken once, at the optimizer's weights, and given to both. Each runs on
-    copies of the variables in their own dtype, and once more in float64: what the two runs of one are apart is its
-    rounding, and optimizer and reference are apart only where the roundings of both do not cover their distance.
-    Where they are, changes of the reference's rule are tried: its hyperparameters, known conventions, what may stand
+    copies of the variables in their own dtype, and once more in float64, with the hyperparameters that were written:
+    what the two runs of one are apart is its rounding. Optimizer and reference are apart where their float64 runs are,
+    beyond the rounding of float64 and what a hyperparameter makes that is 4 units of float32 off. Where they cannot be
+    run in float64, or neither is known as a rule, the roundings of both must not cover the distance in their own dtype.
+    Where they are apart, changes of the reference's rule are tried: its hyperparameters, known conventions, what may stand
     around a rule, and two of these at once. A change is an explanation only if with it every step is accounted for to
     rounding. Several that give the same numbers are all named.
 
