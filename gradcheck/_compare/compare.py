@@ -41,9 +41,10 @@ def compare_optimizers(
     what the two runs of one are apart is its rounding. Optimizer and reference are apart where their float64 runs are,
     beyond the rounding of float64 and what a hyperparameter makes that is 4 units of float32 off. Where they cannot be
     run in float64, or neither is known as a rule, the roundings of both must not cover the distance in their own dtype.
-    Where they are apart, changes of the reference's rule are tried: its hyperparameters, known conventions, what may stand
-    around a rule, and two of these at once. A change is an explanation only if with it every step is accounted for to
-    rounding. Several that give the same numbers are all named.
+
+    Where they are apart, changes of the reference's rule are tried: its hyperparameters, known conventions, what may
+    stand around a rule, and two of these at once. A change is an explanation only if with it every step is accounted
+    for to rounding. Several that give the same numbers are all named.
 
     Args:
         optimizer: A Keras 3 optimizer, one of `tf.compat.v1.train`, a rule of `gradcheck.optimizers`, an object with

@@ -258,7 +258,7 @@ def _said(name: str, new: Any, old: Any) -> str:
         return f"epsilon in the {what.get(new, new)} instead of the {what.get(old, old)}"
     if isinstance(new, bool):
         return _corrected(new)
-    return SAME.format(what=_label(name), new=f"{new:.9g}", old=f"{_number(old):.9g}")
+    return SAME.format(what=_label(name), new=f"{new:.9g}", old=f"{number_of(old):.9g}")
 
 
 def _corrected(what: bool | str) -> str:
@@ -288,7 +288,7 @@ def _flag(core: Any, name: str, text: str, other: str) -> Convention:
 
 
 def _field(core: Any, name: str, most: float) -> Number:
-    old, label = _number(getattr(core, name)), _label(name)
+    old, label = number_of(getattr(core, name)), _label(name)
     near_one = name not in ("epsilon", "initial_accumulator_value", "weight_decay")
     return Number(
         text=lambda x: SAME.format(what=label, new=f"{x:.9g}", old=f"{old:.9g}"),
@@ -308,7 +308,7 @@ def _rate(core: Any) -> Number:
             grid=10.0 ** np.linspace(-4, 4, 49),
             neutral=1.0,
         )
-    old = _number(held)
+    old = number_of(held)
     return Number(
         text=lambda x: (
             f"learning rate {x:.9g} instead of {old:.9g}" + (f", {_factor(x / old)} times it" if old else "")
@@ -324,7 +324,7 @@ def _factor(ratio: float) -> str:
 
 
 def _schedules(core: Any) -> Iterator[Number]:
-    rate = _number(core.learning_rate)
+    rate = number_of(core.learning_rate)
     yield Number(
         text=lambda x: f"learning rate that decays as {rate:.9g} / (1 + {x:.9g} step)",
         change=lambda r, x: with_core(r, learning_rate=optimizers.InverseTimeDecay(rate, x)),
@@ -344,7 +344,7 @@ def _held(held: Any) -> Iterator[Number]:
     names = {optimizers.Clipped: ("limit", "limit of clipping"), optimizers.Decayed: ("decay", "weight decay")}
     if type(held) in names:
         name, label = names[type(held)]
-        old = _number(getattr(held, name))
+        old = number_of(getattr(held, name))
         yield Number(
             text=lambda x: SAME.format(what=label, new=f"{x:.9g}", old=f"{old:.9g}"),
             change=lambda r, x: _replaced(r, held, {name: x}),
@@ -359,8 +359,9 @@ def _replaced(rule: Any, held: Any, changes: dict[str, Any]) -> Any:
     return _inside(rule, lambda inner: _replaced(inner, held, changes)) if isinstance(rule, Around) else rule
 
 
-def _number(value: Any) -> float:
-    return float(value.numpy() if hasattr(value, "numpy") else value)
+def number_of(value: Any) -> float:
+    """A number; of one that is held in a narrow dtype, the shortest decimal that is rounded to it."""
+    return float(str(value.numpy() if hasattr(value, "numpy") else value))
 
 
 def pairs(rule: Rule, variables: int) -> Iterator[tuple[Convention | Number, ...]]:

@@ -15,7 +15,8 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.python.training import optimizer as v1_optimizer
 
-from gradcheck._compare.widened import as_written, widened
+from gradcheck._compare.deviations import number_of
+from gradcheck._compare.widened import widened
 from gradcheck._graph.structure import variable_of
 
 _KEPT = ("_iterations", "_learning_rate_tensor", "_trainable_variables_indices")
@@ -118,7 +119,7 @@ def _copied_keras(
         floating = tf.as_dtype(slot.dtype).is_floating and id(slot) not in numbers
         _variable(slot, new_dtype if floating and slot.dtype == old else slot.dtype, memo)
         if wide and slot is optimizer._learning_rate:
-            _variable(slot, tf.float64, memo).assign(as_written(slot.numpy()))
+            _variable(slot, tf.float64, memo).assign(number_of(slot))
     new = _deep_copy(optimizer, memo)
     if optimizer.built:
         every = new._trainable_variables
@@ -137,7 +138,7 @@ def _copied_v1(
         # They go with hyperparameters, which are float32 tensors.
         new = _variable(number, tf.float64 if wide else number.dtype, memo)
         if wide:
-            new.assign(as_written(number.numpy()))
+            new.assign(number_of(number))
     new = _deep_copy(optimizer, memo)
     new._slots = {
         name: {new_key[k][0] if k in new_key else k: slot for k, slot in slots.items()}

@@ -10,7 +10,7 @@ import numpy as np
 
 from gradcheck import optimizers
 from gradcheck._compare.arrays import CORRECTIONS, FACTORS, Array, Replay, eps_of, nudged_in, rounded_to, unit_of
-from gradcheck._compare.deviations import core_of, nest_of, with_nest
+from gradcheck._compare.deviations import core_of, nest_of, number_of, with_nest
 from gradcheck.optimizers._rule import Rule
 
 EPS, EPS32 = (float(np.finfo(dtype).eps) for dtype in (np.float64, np.float32))
@@ -118,7 +118,7 @@ def _each_off(rule: Rule) -> Any:
     """As it is in the first row, and with one hyperparameter off in each of the others, downwards, to be in range."""
     nest = nest_of(rule)
     found = [
-        (place, field.name, _number(getattr(each, field.name)))
+        (place, field.name, number_of(getattr(each, field.name)))
         for place, each in enumerate(nest)
         for field in fields(each)
         if field.name not in _COUNTS and _is_number(getattr(each, field.name))
@@ -139,7 +139,3 @@ def _each_off(rule: Rule) -> Any:
 
 def _is_number(value: Any) -> bool:
     return not isinstance(value, (bool, str, Rule)) and not callable(value)
-
-
-def _number(value: Any) -> float:
-    return float(value.numpy() if hasattr(value, "numpy") else value)

@@ -7,8 +7,8 @@ from typing import Any
 import tensorflow as tf
 
 from gradcheck import optimizers
-from gradcheck._compare.deviations import core_of
-from gradcheck._compare.widened import as_written, remembering, widened_rule
+from gradcheck._compare.deviations import core_of, number_of
+from gradcheck._compare.widened import remembering, widened_rule
 from gradcheck.optimizers._clipped import clips_by_norm
 from gradcheck.optimizers._rule import Rule
 
@@ -30,7 +30,7 @@ def rule_of(optimizer: Any, *, wide: bool = False) -> Rule | None:
 
 def _rate(optimizer: Any) -> Any:
     held = optimizer._learning_rate
-    return held if callable(held) else float(as_written(held.numpy()))
+    return held if callable(held) else number_of(held)
 
 
 def _momentum(rate: Any, momentum: Any, nesterov: bool, learning_rate_in: str) -> Rule:
@@ -79,7 +79,7 @@ def _adamw(o: Any) -> Rule | None:
 
 
 def _number(held: Any) -> float:
-    return float(held() if callable(held) else held)
+    return number_of(held() if callable(held) else held)
 
 
 def _v1_adam(o: Any) -> Rule:

@@ -8,15 +8,9 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from gradcheck._compare.deviations import core_of, with_core
+from gradcheck._compare.deviations import core_of, number_of, with_core
 from gradcheck.optimizers import _schedules
 from gradcheck.optimizers._rule import Rule
-
-
-def as_written(value: Any) -> np.float64:
-    """Of a number that is held in a narrow dtype, the shortest decimal that is rounded to it."""
-    written: np.float64 = np.float64(str(np.asarray(value)))
-    return written
 
 
 def widened(held: Any) -> Any:
@@ -34,8 +28,8 @@ def widened(held: Any) -> Any:
             new.__dict__[name] = widened(value)
         return new
     if isinstance(held, (np.float32, tf.Variable, tf.__internal__.EagerTensor)):
-        number = np.asarray(held)
-        return as_written(number) if number.dtype == np.float32 and not number.ndim else held
+        scalar = tf.as_dtype(held.dtype) == tf.float32 and not held.shape
+        return np.float64(number_of(held)) if scalar else held
     return held
 
 
