@@ -177,9 +177,10 @@ class Figure:
 class VariableDifference:
     """How far an optimizer and its reference came apart in one variable.
 
-    Steps count from 1. Tuples with a number per step hold, for the whole variable, the largest difference and what
-    was allowed where it was; `optimizer` and `reference` are the weights of one entry, the furthest apart of those
-    that were recorded, with the start in front.
+    Steps count from 1. `largest`, with its step, index and units, is of the runs in the variable's own dtype.
+    `differences` and `allowed`, a number per step, are of the runs that were judged, in float64 where both can be run
+    there, and of the entry that is furthest apart in units of allowed. `optimizer` and `reference` are the weights of
+    one entry, the furthest apart of those that were recorded, in its own dtype, with the start in front.
     """
 
     variable: str
@@ -190,7 +191,8 @@ class VariableDifference:
     step: int  # of the largest difference
     index: tuple[int, ...]  # of the largest difference
     units: float  # largest difference in units of rounding of the variable's largest weight
-    excess: float  # largest difference in units of what is allowed: above 1 is apart
+    excess: float  # largest of differences in units of allowed: above 1 is apart
+    in_float64: bool  # whether the float64 runs of both were judged
     differences: tuple[float, ...]
     allowed: tuple[float, ...]
     optimizer: tuple[float, ...]

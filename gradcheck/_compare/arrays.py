@@ -12,30 +12,38 @@ from numpy.typing import NDArray
 
 from gradcheck.optimizers._amplified import Amplified
 from gradcheck.optimizers._around import Around
-from gradcheck.optimizers._clipped import Clipped
+from gradcheck.optimizers._clipped import Clipped, clips_by_norm
 from gradcheck.optimizers._rule import Rule
 
 Array = NDArray[Any]
-PLACES = ("number", "wide")  # where hyperparameters enter: as factors, and in corrections made in float64
+# Where hyperparameters enter: as factors, as 1 less them, and in corrections made in float64.
+PLACES = ("number", "rest", "wide")
+FACTORS, CORRECTIONS = PLACES[:2], PLACES[2:]
 
-Adjust = Callable[[float], float]
+Adjust = Callable[[Array], Array]
 
 
 def rounded_to(dtype: Any) -> Adjust:
-    """The nearest number of a dtype."""
-    return lambda number: float(np.asarray(number).astype(dtype))
+    """The nearest numbers of a dtype."""
+    return lambda numbers: numbers.astype(dtype).astype(np.float64)
 
 
 def nudged_in(dtype: Any) -> Adjust:
-    """A number as far off as rounding to a dtype can bring it."""
-    half = eps_of(dtype) / 2
-    return lambda number: number + (half * 2.0 ** np.floor(np.log2(abs(number))) if number else 0.0)
+    """Numbers as far off as rounding to a dtype can bring them."""
+    return lambda numbers: numbers + np.where(numbers == 0, 0.0, unit_of(numbers, eps_of(dtype) / 2))
 
 
 def eps_of(dtype: Any) -> float:
     """The distance from 1 to the next number of a NumPy dtype, bfloat16 included."""
     found: Any = ml_dtypes.finfo(dtype)  # type: ignore[no-untyped-call]
     return float(found.eps)
+
+
+def unit_of(numbers: Any, eps: Any) -> Array:
+    """The distance to the next number of a dtype that has `eps` at 1; that of tiny numbers at 0."""
+    sizes = np.maximum(abs(np.nan_to_num(numbers)), np.finfo(np.float32).tiny)
+    unit: Array = eps * 2.0 ** np.floor(np.log2(sizes))
+    return unit
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +60,9 @@ class ArrayMoment:
 
     def number(self, value: Any) -> Any:
         return self._value(value, "number")
+
+    def rest(self, value: Any) -> Any:
+        return 1 - self._value(value, "rest")
 
     def wide(self, value: Any) -> Any:
         return np.float64(self._value(value, "wide"))  # which divides by 0 as tensors do
@@ -80,11 +91,9 @@ class ArrayMoment:
 
     def _value(self, value: Any, where: str) -> Any:
         found = value(self.count - 1) if callable(value) else value
-        found = np.asarray(found)
-        if found.ndim:
-            return found
-        number = float(found)
-        return self.by(number) if self.by and where in self.adjusted else number
+        if where in self.adjusted and self.by:
+            found = self.by(np.asarray(found, np.float64))
+        return found if type(found) is float or np.ndim(found) else float(found)
 
 
 class Replay:
@@ -105,6 +114,7 @@ class Replay:
     ) -> None:  # fmt: skip
         self._rule, self._leaf, self._dtype = rule, leaf, np.dtype(dtype)
         self._adjusted, self._by, self._count = tuple(adjusted), by, 0
+        self._clips = clips_by_norm(rule)
         self.weights = start.astype(self._dtype)
         self._slots = {name: self._filled(value) for name, value in rule.slots().items()}
 
@@ -118,13 +128,16 @@ class Replay:
         self._count += 1
         moment = ArrayMoment(self._count, self._adjusted, self._by)
         seen = gradient.astype(self._dtype)
-        factors, before = _clipping(self._rule, np.nan_to_num(norms), moment), (self.weights, self._slots)
+        factors, before = None, (self.weights, self._slots)
+        if self._clips:
+            factors = _clipping(self._rule, np.nan_to_num(norms), moment)
         if factors is not None:
             seen = (seen * factors[..., self._leaf].astype(self._dtype)).astype(self._dtype)
         with np.errstate(all="ignore"):  # a hypothesis may divide by zero: it then explains nothing
             weights, self._slots = self._rule.update(moment, self.weights, seen, self._slots)
         self.weights = np.asarray(weights)
-        if (stays := np.isnan(norms)[self._leaf]).any():
+        if np.isnan(norms).any():
+            stays = np.isnan(norms)[self._leaf]
             self.weights = np.where(stays, before[0], self.weights)
             self._slots = {name: np.where(stays, before[1][name], slot) for name, slot in self._slots.items()}
         return self.weights

@@ -10,12 +10,12 @@ import numpy as np
 import tensorflow as tf
 
 from gradcheck._compare import runners
-from gradcheck._compare.arrays import eps_of
+from gradcheck._compare.arrays import eps_of, unit_of
 from gradcheck._compare.explanations import explain
 from gradcheck._compare.foreign import taken_steps
 from gradcheck._compare.graphs import Brought
 from gradcheck._compare.judging import excess
-from gradcheck._compare.recording import Recording, record, unit_of
+from gradcheck._compare.recording import Recording, record
 from gradcheck._compare.translation import rule_of
 from gradcheck._graph.evaluate import eagerly
 from gradcheck._graph.structure import variable_of
@@ -37,11 +37,14 @@ def compare_optimizers(
     """Run an optimizer beside a reference on the same gradients, and explain where they part.
 
     At each step the gradient of the loss is taken once, at the optimizer's weights, and given to both. Each runs on
-    copies of the variables in their own dtype, and once more in float64: what the two runs of one are apart is its
-    rounding, and optimizer and reference are apart only where the roundings of both do not cover their distance.
-    Where they are, changes of the reference's rule are tried: its hyperparameters, known conventions, what may stand
-    around a rule, and two of these at once. A change is an explanation only if with it every step is accounted for to
-    rounding. Several that give the same numbers are all named.
+    copies of the variables in their own dtype, and once more in float64, with the hyperparameters that were written:
+    what the two runs of one are apart is its rounding. Optimizer and reference are apart where their float64 runs are,
+    beyond the rounding of float64 and what a hyperparameter makes that is 4 units of float32 off. Where they cannot be
+    run in float64, or neither is known as a rule, the roundings of both must not cover the distance in their own dtype.
+
+    Where they are apart, changes of the reference's rule are tried: its hyperparameters, known conventions, what may
+    stand around a rule, and two of these at once. A change is an explanation only if with it every step is accounted
+    for to rounding. Several that give the same numbers are all named.
 
     Args:
         optimizer: A Keras 3 optimizer, one of `tf.compat.v1.train`, a rule of `gradcheck.optimizers`, an object with
@@ -103,11 +106,26 @@ def compare_optimizers(
 def _compared(
     optimizer: Any, reference: Any, loss: Callable[[], Any], variables: list[Any], steps: int
 ) -> OptimizerReport:
-    rule = rule_of(reference)
-    recording = record(optimizer, reference, rule, loss, variables, steps)
+    narrow = any(tf.as_dtype(v.dtype).base_dtype != tf.float64 for v in variables)
+    rules = tuple(rule_of(each, wide=narrow) for each in (reference, optimizer))
+    recording = record(optimizer, reference, rules[0] or rules[1], loss, variables, steps)
     if not recording.weights:
         raise ValueError(f"loss must have a finite gradient at the start; {recording.notes[0]}")
-    return _report(optimizer, reference, rule, recording)
+    _forgive_float32(recording, rules)
+    return _report(optimizer, reference, rules[0], recording)
+
+
+def _forgive_float32(recording: Recording, rules: tuple[Rule | None, ...]) -> None:
+    """Where hyperparameters are held in float32 in some places only, what this makes is rounding."""
+    if not recording.in_float64 or recording.exact or max(map(max, recording.excess)) <= 1:
+        return
+    for rule, each in zip(rules, (recording, recording.of_the_reference()), strict=True):
+        if rule is not None and np.all((over := excess(rule, each)[0]) <= 1):
+            for step, most in enumerate(over):
+                recording.excess[step] = [min(ratio, float(most)) for ratio in recording.excess[step]]
+                recording.judged[step] = [(apart, max(apart, allowed)) for apart, allowed in recording.judged[step]]
+            recording.notes.append("hyperparameters are held in float32 in places; what that moves is allowed")
+            return
 
 
 def _variables(variables: Any) -> list[Any]:
@@ -135,6 +153,7 @@ def _report(optimizer: Any, reference: Any, rule: Rule | None, recording: Record
     for what, each in (("optimizer", optimizer), ("reference", reference)):
         if taken := taken_steps(each):
             notes.append(f"the {what} had made {taken} steps before and went on from there")
+    notes += _astray(recording, (runners.name_of(optimizer), runners.name_of(reference)))
     explanations: tuple[Explanation, ...] = ()
     nearest = None
     if first is not None:
@@ -158,20 +177,35 @@ def _report(optimizer: Any, reference: Any, rule: Rule | None, recording: Record
     )
 
 
+def _astray(recording: Recording, names: tuple[str, str]) -> list[str]:
+    """Of runs that round away most of what they do."""
+    found = []
+    for name, each in zip(names, (recording, recording.of_the_reference()), strict=True):
+        own, wide = np.array(each.weights), np.array(each.wide)
+        with np.errstate(invalid="ignore"):
+            apart, moved = (float(np.nan_to_num(abs(wide - other)).max()) for other in (own, recording.start))
+        if recording.in_float64 and apart > moved / 2:
+            found.append(
+                f"in the variables' own dtype, {name} does not follow its float64 run, whose weights move by "
+                f"{moved:.1e}: they are {apart:.1e} apart"
+            )
+    return found
+
+
 def _as_rule(reference: Any, rule: Rule | None, recording: Recording) -> tuple[Rule | None, str]:
     """The reference as a rule, if it is one: its own trajectory decides."""
     if rule is None:
         return None, f"no explanation is searched for: {runners.name_of(reference)} is not known as a rule"
-    if rule is not reference and not np.all(excess(rule, recording.of_the_reference())[0] <= 1):
+    if not isinstance(reference, Rule) and not np.all(excess(rule, recording.of_the_reference())[0] <= 1):
         return None, f"no explanation is searched for: {runners.name_of(reference)} does not follow the rule {rule}"
     return rule, ""
 
 
 def _difference(recording: Recording, i: int) -> VariableDifference:
     layout = recording.layout
-    largest = [rows[i] for rows in recording.largest]
+    largest, judged = [rows[i] for rows in recording.largest], [rows[i] for rows in recording.judged]
     over = [row[i] for row in recording.excess]
-    step = int(np.argmax([apart for apart, _, _ in largest]))
+    step = int(np.argmax([apart for apart, _ in largest]))
     shape = layout.shapes[i]
     mine = np.flatnonzero(layout.leaf[layout.kept] == i)
     optimizer, reference = _trajectories(recording, mine)
@@ -182,11 +216,12 @@ def _difference(recording: Recording, i: int) -> VariableDifference:
         first_apart=next((k for k, ratio in enumerate(over, start=1) if ratio > 1), None),
         largest=largest[step][0],
         step=step + 1,
-        index=tuple(int(k) for k in np.unravel_index(largest[step][2], shape)) if shape else (),
+        index=tuple(int(k) for k in np.unravel_index(largest[step][1], shape)) if shape else (),
         units=largest[step][0] / float(unit_of(recording.most[i], eps_of(layout.dtypes[i]))),
         excess=max(over),
-        differences=tuple(apart for apart, _, _ in largest),
-        allowed=tuple(allowed for _, allowed, _ in largest),
+        in_float64=recording.in_float64 and i in layout.leaf[layout.kept],
+        differences=tuple(apart for apart, _ in judged),
+        allowed=tuple(allowed for _, allowed in judged),
         optimizer=optimizer,
         reference=reference,
     )

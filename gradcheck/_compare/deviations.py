@@ -88,7 +88,7 @@ def conventions(rule: Rule) -> Iterator[Convention]:
             text="the weights assigned before the state", change=lambda r: optimizers.TwoAssignments(r, first="params")
         )
     for kind, text in ((optimizers.Clipped, "no clipping"), (optimizers.Decayed, "no weight decay")):
-        if any(isinstance(each, kind) for each in _nest(rule)):
+        if any(isinstance(each, kind) for each in nest_of(rule)):
             yield Convention(text=text, change=lambda r, kind=kind: _without(r, kind))  # type: ignore[misc]
 
 
@@ -173,13 +173,13 @@ def numbers(rule: Rule, variables: int) -> Iterator[Number]:
             change=lambda r, x, into=into: optimizers.Decayed(r, x, into),  # type: ignore[misc]
             grid=_WIDE[_WIDE <= 100],
         )
-    for held in _nest(rule)[:-1]:
+    for held in nest_of(rule)[:-1]:
         yield from _held(held)
 
 
 def core_of(rule: Any) -> Any:
     """The plain rule inside all that stands around it."""
-    return _nest(rule)[-1]
+    return nest_of(rule)[-1]
 
 
 def with_core(rule: Any, **changes: Any) -> Any:
@@ -187,11 +187,20 @@ def with_core(rule: Any, **changes: Any) -> Any:
     return _around_core(rule, replace(core_of(rule), **changes))
 
 
-def _nest(rule: Any) -> list[Any]:
+def nest_of(rule: Any) -> list[Any]:
+    """The rule and those inside of it, the plain one last."""
     found = [rule]
     while isinstance(found[-1], Around):
         found.append(found[-1].rule)
     return found
+
+
+def with_nest(nest: list[Any]) -> Any:
+    """The rules inside each other again."""
+    *around, rule = nest
+    for each in reversed(around):
+        rule = replace(each, rule=rule)
+    return rule
 
 
 def _inside(rule: Any, change: Callable[[Any], Any]) -> Any:
@@ -249,7 +258,7 @@ def _said(name: str, new: Any, old: Any) -> str:
         return f"epsilon in the {what.get(new, new)} instead of the {what.get(old, old)}"
     if isinstance(new, bool):
         return _corrected(new)
-    return SAME.format(what=_label(name), new=f"{new:.9g}", old=f"{_number(old):.9g}")
+    return SAME.format(what=_label(name), new=f"{new:.9g}", old=f"{number_of(old):.9g}")
 
 
 def _corrected(what: bool | str) -> str:
@@ -279,7 +288,7 @@ def _flag(core: Any, name: str, text: str, other: str) -> Convention:
 
 
 def _field(core: Any, name: str, most: float) -> Number:
-    old, label = _number(getattr(core, name)), _label(name)
+    old, label = number_of(getattr(core, name)), _label(name)
     near_one = name not in ("epsilon", "initial_accumulator_value", "weight_decay")
     return Number(
         text=lambda x: SAME.format(what=label, new=f"{x:.9g}", old=f"{old:.9g}"),
@@ -299,17 +308,23 @@ def _rate(core: Any) -> Number:
             grid=10.0 ** np.linspace(-4, 4, 49),
             neutral=1.0,
         )
-    old = _number(held)
+    old = number_of(held)
     return Number(
-        text=lambda x: f"learning rate {x:.9g} instead of {old:.9g}" + (f", {x / old:.6g} times it" if old else ""),
+        text=lambda x: (
+            f"learning rate {x:.9g} instead of {old:.9g}" + (f", {_factor(x / old)} times it" if old else "")
+        ),
         change=lambda r, x: with_core(r, learning_rate=x),
         grid=(old or 1.0) * 10.0 ** np.linspace(-4, 4, 49),
         neutral=old,
     )
 
 
+def _factor(ratio: float) -> str:
+    return f"{ratio:.9g}" if abs(ratio - 1) < 1e-4 else f"{ratio:.6g}"
+
+
 def _schedules(core: Any) -> Iterator[Number]:
-    rate = _number(core.learning_rate)
+    rate = number_of(core.learning_rate)
     yield Number(
         text=lambda x: f"learning rate that decays as {rate:.9g} / (1 + {x:.9g} step)",
         change=lambda r, x: with_core(r, learning_rate=optimizers.InverseTimeDecay(rate, x)),
@@ -329,7 +344,7 @@ def _held(held: Any) -> Iterator[Number]:
     names = {optimizers.Clipped: ("limit", "limit of clipping"), optimizers.Decayed: ("decay", "weight decay")}
     if type(held) in names:
         name, label = names[type(held)]
-        old = _number(getattr(held, name))
+        old = number_of(getattr(held, name))
         yield Number(
             text=lambda x: SAME.format(what=label, new=f"{x:.9g}", old=f"{old:.9g}"),
             change=lambda r, x: _replaced(r, held, {name: x}),
@@ -344,8 +359,9 @@ def _replaced(rule: Any, held: Any, changes: dict[str, Any]) -> Any:
     return _inside(rule, lambda inner: _replaced(inner, held, changes)) if isinstance(rule, Around) else rule
 
 
-def _number(value: Any) -> float:
-    return float(value.numpy() if hasattr(value, "numpy") else value)
+def number_of(value: Any) -> float:
+    """A number; of one that is held in a narrow dtype, the shortest decimal that is rounded to it."""
+    return float(str(value.numpy() if hasattr(value, "numpy") else value))
 
 
 def pairs(rule: Rule, variables: int) -> Iterator[tuple[Convention | Number, ...]]:

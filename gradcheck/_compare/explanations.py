@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from gradcheck._compare.arrays import PLACES, Array
+from gradcheck._compare.arrays import CORRECTIONS, FACTORS, PLACES, Array
 from gradcheck._compare.deviations import Convention, Number, conventions, libraries, numbers, pairs
 from gradcheck._compare.fitting import Fit
 from gradcheck._compare.judging import excess
@@ -19,12 +20,14 @@ from gradcheck.optimizers._rule import Rule
 _MOST_DIGITS = 7
 _LIKELY_DIGITS = 5  # of a number that somebody wrote
 _MOST_NAMED = 4
+_FRONT = 3
 _SPARE = 2  # observations that a claim needs beyond the numbers that were fitted to them
 _CLOSE = 30.0  # in units of allowed for the reference, what a fit must reach for all of the trajectory to be judged
 _NOTHING = 1e-5  # the least that one of two numbers must change, of itself: less would only fit the rounding
+_EXACT = 1e-3  # in units of allowed; less is not better
 _NEARLY = 4.0  # in units of allowed, what the fitted numbers must reach for short decimals beside them to be tried
 
-_ROUNDED_IN = {"number": "as factors", "wide": "in the bias correction"}
+_ROUNDED_IN = {FACTORS: "as factors", CORRECTIONS: "in the bias correction", PLACES: "everywhere"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,10 +40,15 @@ class Found:
     rule: Rule
     digits: int = 0  # of the numbers that were fitted
     partly: bool = False  # in some variables only
+    numbers: tuple[Number, ...] = ()  # that were fitted
 
     @property
     def accounts(self) -> bool:
         return self.refuted and bool(np.all(self.excess <= 1))
+
+    def order(self) -> int:
+        """By what it leaves, in powers of ten: what accounts for all exactly comes first."""
+        return math.ceil(math.log10(max(self.explanation.excess, _EXACT)))
 
 
 def explain(
@@ -51,18 +59,17 @@ def explain(
     Searched for in the variables that are apart. What does not account for the others too is said of these only.
     """
     there = recording.of_variables(apart) if len(apart) < len(recording.layout.names) else recording
-    search = _Search(rule, there, Fit(there, first_apart))
+    search = _Search(rule, there, Fit(there, first_apart), Fit(there, first_apart, early=True))
     singles = search.singles()
     accounting = [found for found in singles if found.accounts]
     if all(found.digits > _LIKELY_DIGITS for found in accounting):
         accounting = search.libraries() + accounting
-    accounting = accounting or search.pairs()
+    accounting = sorted(accounting, key=Found.order) or search.pairs()
     if accounting:
         if there is not recording:
             accounting = sorted((_placed(found, recording, apart) for found in accounting), key=lambda f: f.partly)
         return tuple(found.explanation for found in accounting[:_MOST_NAMED]), None
-    nearest = min(singles, key=lambda found: float(found.excess.max()), default=None)
-    return (), nearest.explanation if nearest else None
+    return (), search.nearest(singles)
 
 
 def _placed(found: Found, recording: Recording, apart: Sequence[int]) -> Found:
@@ -74,8 +81,8 @@ def _placed(found: Found, recording: Recording, apart: Sequence[int]) -> Found:
 
 
 class _Search:
-    def __init__(self, rule: Rule, recording: Recording, fit: Fit) -> None:
-        self._rule, self._recording, self._fit = rule, recording, fit
+    def __init__(self, rule: Rule, recording: Recording, fit: Fit, early: Fit) -> None:
+        self._rule, self._recording, self._fit, self._early = rule, recording, fit, early
         self._variables = len(recording.layout.names)
         informative = sum(int(np.count_nonzero(gradient)) for gradient in recording.gradients)
         self._most_numbers = informative - _SPARE
@@ -83,11 +90,22 @@ class _Search:
     def singles(self) -> list[Found]:
         found = [self._judged((each,), ()) for each in conventions(self._rule)]
         if not self._recording.layout.narrow:
-            found += [self._held_in_float32(rounded) for rounded in (("number",), ("wide",), PLACES)]
+            found += [self._held_in_float32(rounded) for rounded in _ROUNDED_IN]
         for number in numbers(self._rule, self._variables):
             if self._most_numbers >= 1 and (fitted := self._fitted((number,))):
                 found.append(fitted)
         return found
+
+    def nearest(self, tried: Sequence[Found]) -> Explanation | None:
+        """By one measure for all, what is allowed for the reference; those in front are fitted to all steps first."""
+
+        def left(found: Found) -> float:
+            return _closeness(self._fit, found.rule, (), ())
+
+        front = sorted(tried, key=left)[:_FRONT]
+        front += [self._judged((each,), self._fit.best(self._rule, [each])) for f in front for each in f.numbers]
+        nearest = min(front, key=left, default=None)
+        return replace(nearest.explanation, excess=left(nearest)) if nearest else None
 
     def libraries(self) -> list[Found]:
         return [found for each in libraries(self._rule) if (found := self._judged((each,), ())).accounts]
@@ -106,9 +124,12 @@ class _Search:
     def _fitted(self, changes: Sequence[Convention | Number]) -> Found | None:
         """With the shortest decimals that account for all, else with what was fitted; of a pair None if that is far."""
         rule, fitted = _conventional(self._rule, changes), [c for c in changes if isinstance(c, Number)]
+        best = self._early.best(rule, fitted)
+        if _closeness(self._early, rule, fitted, best) > _CLOSE:
+            return replace(self._judged(changes, best), refuted=False) if len(changes) == 1 else None
         best = self._fit.best(rule, fitted)
         if len(changes) > 1 and (
-            self._closeness(rule, fitted, best) > _CLOSE
+            _closeness(self._fit, rule, fitted, best) > _CLOSE
             or any(abs(x - n.neutral) <= _NOTHING * abs(n.neutral) for n, x in zip(fitted, best, strict=True))
         ):
             return None
@@ -117,14 +138,12 @@ class _Search:
             return replace(exact, refuted=False)
         for digits in range(1, _MOST_DIGITS + 1):
             short = tuple(float(f"{x:.{digits}g}") for x in best)
-            if self._closeness(rule, fitted, short) <= _CLOSE and (found := self._judged(changes, short)).accounts:
+            if (
+                _closeness(self._fit, rule, fitted, short) <= _CLOSE
+                and (found := self._judged(changes, short)).accounts
+            ):
                 return replace(found, digits=digits)
         return replace(exact, digits=_MOST_DIGITS + 1)
-
-    def _closeness(self, rule: Rule, fitted: Sequence[Number], at: Sequence[float]) -> float:
-        if not all(n.least <= x <= n.most for n, x in zip(fitted, at, strict=True)):
-            return np.inf
-        return float(abs(self._fit.residuals(rule, fitted, np.array([at]))).max())
 
     def _judged(self, changes: Sequence[Convention | Number], at: Sequence[float]) -> Found:
         rule: Any = self._rule
@@ -137,11 +156,11 @@ class _Search:
                 number = remaining.pop(0)
                 rule = change.change(rule, number)
                 texts.append(change.text(number))
-        return self._found(" and ".join(texts), rule, excess(rule, self._recording))
+        numbers = tuple(change for change in changes if isinstance(change, Number))
+        return replace(self._found(" and ".join(texts), rule, excess(rule, self._recording)), numbers=numbers)
 
     def _held_in_float32(self, rounded: tuple[str, ...]) -> Found:
-        where = "everywhere" if len(rounded) > 1 else _ROUNDED_IN[rounded[0]]
-        text = f"hyperparameters rounded to float32 {where}"
+        text = f"hyperparameters rounded to float32 {_ROUNDED_IN[rounded]}"
         return self._found(text, self._rule, excess(self._rule, self._recording, rounded))
 
     def _found(self, text: str, rule: Rule, both: tuple[Array, Array]) -> Found:
@@ -151,6 +170,12 @@ class _Search:
             text=text, rule=repr(rule), steps=int(within[0]) if len(within) else len(over), excess=float(over.max())
         )
         return Found(explanation, over, refuted=bool(np.any(reference > 1)), rule=rule)
+
+
+def _closeness(fit: Fit, rule: Rule, fitted: Sequence[Number], at: Sequence[float]) -> float:
+    if not all(n.least <= x <= n.most for n, x in zip(fitted, at, strict=True)):
+        return np.inf
+    return float(abs(fit.residuals(rule, fitted, np.array([at]))).max())
 
 
 def _conventional(rule: Any, changes: Sequence[Convention | Number]) -> Any:

@@ -14,6 +14,7 @@ from gradcheck._compare.recording import Recording
 from gradcheck.optimizers._rule import Rule
 
 _MOST_STEPS, _MOST_ENTRIES = 96, 128  # of the trajectory, that are fitted; all of it is judged
+_EARLY = 7  # steps
 _ZOOMS, _POINTS = 4, 13
 _NEWTON = 10
 _INDISTINCT = 1e-5  # the least that normed changes by two numbers must differ by
@@ -22,10 +23,17 @@ _COARSE = 11  # points of each grid, where two numbers are fitted
 
 
 class Fit:
-    """The sum of squares between rule and trajectory, in units of what rounding allows."""
+    """The sum of squares between rule and trajectory, in units of what rounding allows.
 
-    def __init__(self, recording: Recording, first_apart: int) -> None:
-        steps = min(len(recording.weights), max(_MOST_STEPS, first_apart + _MOST_STEPS // 2))
+    Args:
+        recording: The trajectory.
+        first_apart: The first step at which the reference is not on it.
+        early: Whether to look at it for a few steps from there on only, by which most changes are seen not to fit.
+    """
+
+    def __init__(self, recording: Recording, first_apart: int, *, early: bool = False) -> None:
+        most = first_apart + _EARLY if early else max(_MOST_STEPS, first_apart + _MOST_STEPS // 2)
+        steps = min(len(recording.weights), most)
         entries = np.arange(len(recording.start))
         if len(entries) > _MOST_ENTRIES:
             far = abs(np.array(recording.weights[:steps]) - np.array(recording.reference[:steps])).max(0)

@@ -15,8 +15,11 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.python.training import optimizer as v1_optimizer
 
+from gradcheck._compare.deviations import number_of
+from gradcheck._compare.widened import widened
 from gradcheck._graph.structure import variable_of
 
+_KEPT = ("_iterations", "_learning_rate_tensor", "_trainable_variables_indices")
 _NUMBERS = (bool, int, float, str, np.ndarray, np.generic, tf.__internal__.EagerTensor)
 
 
@@ -30,13 +33,29 @@ def value_of(variable: Any) -> Any:
     return tf.convert_to_tensor(variable_of(variable))
 
 
-def copied(optimizer: Any, variables: Sequence[Any], dtypes: Sequence[Any]) -> tuple[Any, list[Any]]:
-    """A copy of the optimizer in the state that it is in, and copies of the variables, both in the given dtypes."""
+def copied(
+    optimizer: Any, variables: Sequence[Any], dtypes: Sequence[Any], *, wide: bool = False
+) -> tuple[Any, list[Any]]:
+    """A copy of the optimizer in the state that it is in, and copies of the variables, both in the given dtypes.
+
+    With `wide`, hyperparameters are in float64, as they were written.
+    """
     memo: dict[int, Any] = {}
     copies = [_variable(v, dtype, memo) for v, dtype in zip(variables, dtypes, strict=True)]
     if isinstance(optimizer, tf.compat.v1.train.Optimizer):
-        return _copied_v1(optimizer, variables, copies, memo), copies
-    return _copied_keras(optimizer, variables, copies, memo), copies
+        new = _copied_v1(optimizer, variables, copies, memo, wide=wide)
+    else:
+        new = _copied_keras(optimizer, variables, copies, memo, wide=wide)
+    if wide:
+        for name, value in vars(new).items():
+            if not _bookkeeping(name) and name not in _KEPT:
+                new.__dict__[name] = widened(value)
+    return new, copies
+
+
+def rate_of(optimizer: Any) -> Any:
+    """The learning rate, a number, tensor or schedule; None where it is called otherwise."""
+    return getattr(optimizer, "_learning_rate", getattr(optimizer, "_lr", None))
 
 
 def key_of(variable: Any) -> Any:
@@ -91,12 +110,16 @@ def _variable(variable: Any, dtype: Any, memo: dict[int, Any]) -> Any:
     return new
 
 
-def _copied_keras(optimizer: Any, variables: Sequence[Any], copies: Sequence[Any], memo: dict[int, Any]) -> Any:
-    narrow, wide = variables[0].dtype, copies[0].dtype
+def _copied_keras(
+    optimizer: Any, variables: Sequence[Any], copies: Sequence[Any], memo: dict[int, Any], *, wide: bool
+) -> Any:  # fmt: skip
+    old, new_dtype = variables[0].dtype, copies[0].dtype
     numbers = [id(optimizer._iterations), id(optimizer._learning_rate)]
     for slot in optimizer.variables:
         floating = tf.as_dtype(slot.dtype).is_floating and id(slot) not in numbers
-        _variable(slot, wide if floating and slot.dtype == narrow else slot.dtype, memo)
+        _variable(slot, new_dtype if floating and slot.dtype == old else slot.dtype, memo)
+        if wide and slot is optimizer._learning_rate:
+            _variable(slot, tf.float64, memo).assign(number_of(slot))
     new = _deep_copy(optimizer, memo)
     if optimizer.built:
         every = new._trainable_variables
@@ -104,13 +127,18 @@ def _copied_keras(optimizer: Any, variables: Sequence[Any], copies: Sequence[Any
     return new
 
 
-def _copied_v1(optimizer: Any, variables: Sequence[Any], copies: Sequence[Any], memo: dict[int, Any]) -> Any:
+def _copied_v1(
+    optimizer: Any, variables: Sequence[Any], copies: Sequence[Any], memo: dict[int, Any], *, wide: bool
+) -> Any:
     new_key = {key_of(old): (key_of(new), new) for old, new in zip(variables, copies, strict=True)}
     for slots in optimizer._slots.values():
         for old_key, slot in slots.items():
             _variable(slot, new_key[old_key][1].dtype if old_key in new_key else slot.dtype, memo)
     for number in optimizer._non_slot_dict.values():
-        _variable(number, number.dtype, memo)  # they go with hyperparameters, which are float32 tensors
+        # They go with hyperparameters, which are float32 tensors.
+        new = _variable(number, tf.float64 if wide else number.dtype, memo)
+        if wide:
+            new.assign(number_of(number))
     new = _deep_copy(optimizer, memo)
     new._slots = {
         name: {new_key[k][0] if k in new_key else k: slot for k, slot in slots.items()}

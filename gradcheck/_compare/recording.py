@@ -12,9 +12,12 @@ import numpy as np
 import tensorflow as tf
 
 from gradcheck._compare import runners
-from gradcheck._compare.arrays import PLACES, Array, Replay, eps_of, nudged_in
-from gradcheck._compare.foreign import value_of
+from gradcheck._compare.arrays import Array, Replay, eps_of, unit_of
+from gradcheck._compare.foreign import is_foreign, value_of
 from gradcheck._compare.kept import tensorflow_random_state_kept
+from gradcheck._compare.roundings import EPS, FOREIGN, Hyperparameters, Steps, Twin, Units, of_a_step
+from gradcheck._compare.translation import rule_of
+from gradcheck._compare.watched import float32_seen
 from gradcheck._graph.functions import python_state_kept
 from gradcheck._graph.reads import kept_variables
 from gradcheck._graph.structure import variable_of
@@ -22,8 +25,7 @@ from gradcheck.optimizers._rule import Rule
 
 MOST_KEPT = 1_000_000  # numbers per recorded quantity; beyond, a sample of the entries is recorded
 _REPEATED = 3  # steps that are run twice
-_ROUNDINGS_PER_STEP = 8  # of float64, of a weight and of its step
-_FOREIGN_ROUNDING = 8  # how much more an optimizer may round than the reference, where only the reference is measured
+_ROUNDING = 16  # how much more a float64 run may round than the run in the narrow dtype, each in its own units
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,10 +61,14 @@ class Recording:
     weights: list[Array] = field(default_factory=list)  # [kept], the optimizer's in its own dtype
     wide: list[Array] = field(default_factory=list)  # [kept], in float64 where it could be run there
     reference: list[Array] = field(default_factory=list)  # [kept]
+    wide_reference: list[Array] = field(default_factory=list)  # [kept]
     rounding: list[Array] = field(default_factory=list)  # [kept], of the optimizer's weights so far
     floor: list[Array] = field(default_factory=list)  # [kept], rounding of the float64 runs so far
     allowed: list[Array] = field(default_factory=list)  # [kept]
-    largest: list[list[tuple[float, float, int]]] = field(default_factory=list)  # per variable: apart, allowed, entry
+    in_float64: bool = False  # whether the float64 runs of both are what is judged
+    exact: bool = True  # whether all that these runs compute with is in float64
+    largest: list[list[tuple[float, int]]] = field(default_factory=list)  # per variable, in its dtype: apart, entry
+    judged: list[list[tuple[float, float]]] = field(default_factory=list)  # per variable: apart, allowed
     excess: list[list[float]] = field(default_factory=list)  # per variable: largest of apart / allowed
     most: Array = field(default_factory=lambda: np.zeros(0))  # [variables], the largest weight so far
     reference_rounding: list[Array] = field(default_factory=list)  # [kept]
@@ -70,7 +76,10 @@ class Recording:
 
     def of_the_reference(self) -> Recording:
         """The same with the reference's trajectory in place of the optimizer's."""
-        return replace(self, weights=self.reference, wide=self.reference, rounding=self.reference_rounding)
+        return replace(
+            self, weights=self.reference, wide=self.wide_reference, reference=self.weights, wide_reference=self.wide,
+            rounding=self.reference_rounding,
+        )  # fmt: skip
 
     def of_variables(self, which: Sequence[int]) -> Recording:
         """The same of some variables only; norms stay those of all, for clipping."""
@@ -78,31 +87,39 @@ class Recording:
         rows: dict[str, Any] = {
             name: [row[here] for row in getattr(self, name)]
             for name in (
-                "gradients", "weights", "wide", "reference", "rounding", "reference_rounding", "floor", "allowed"
+                "gradients", "weights", "wide", "reference", "wide_reference", "rounding", "reference_rounding",
+                "floor", "allowed",
             )
         }  # fmt: skip
         return replace(self, start=self.start[here], layout=replace(self.layout, kept=self.layout.kept[here]), **rows)
 
 
 class _Both:
-    """An optimizer in its own dtype and, where it can, in float64."""
+    """An optimizer in its own dtype and, where it can, in float64: a rule as a replay, which needs no TensorFlow."""
 
-    def __init__(self, optimizer: Any, variables: Sequence[Any], layout: Layout) -> None:
+    def __init__(self, optimizer: Any, variables: Sequence[Any], layout: Layout, start: Array) -> None:
         self._narrow = runners.start(optimizer, variables, [tf.as_dtype(d) for d in layout.dtypes])
         self._wide: Any = None
-        if layout.narrow:
+        self._replay: Replay | None = None
+        if layout.narrow and isinstance(optimizer, Rule):
+            self._replay = Replay(rule_of(optimizer, wide=True) or optimizer, start, layout.leaf)
+        elif layout.narrow:
             with contextlib.suppress(Exception):
-                self._wide = runners.start(optimizer, variables, [tf.float64] * len(variables))
+                self._wide = runners.start(optimizer, variables, [tf.float64] * len(variables), wide=True)
+        callable_only = not isinstance(optimizer, Rule) and not is_foreign(optimizer)
+        self.exact, self._watched = callable_only or runners.is_exact(optimizer), _REPEATED if callable_only else 0
         self.own: Array = np.zeros(0)
         self.rounding: Array = np.zeros(len(layout.leaf))
         self.in_float64: Array | None = None
 
-    def step(self, grads: Sequence[Any]) -> None:
+    def step(self, grads: Sequence[Any], flat: Array, norms: Array) -> None:
         self.current = self._narrow.step(grads)
         self.own = _flat(self.current)
-        if self._wide is not None:
+        if self._replay is not None:
+            self.in_float64 = self._replay.step(flat, norms)
+        elif self._wide is not None:
             try:
-                self.in_float64 = _flat(self._wide.step([_cast(g) for g in grads]))
+                self.in_float64 = self._watch([_cast(g) for g in grads])
             except Exception:  # an optimizer that is bound to its dtype
                 self._wide = self.in_float64 = None
         if self.in_float64 is not None:
@@ -110,39 +127,44 @@ class _Both:
                 apart = abs(self.own - self.in_float64)
             self.rounding = np.maximum(self.rounding, np.nan_to_num(apart, posinf=np.inf))
 
-
-class _Hyperparameters:
-    """How far a rule moves when its hyperparameters are rounded to the narrowest dtype of the variables."""
-
-    def __init__(self, rule: Rule | None, start: Array, layout: Layout) -> None:
-        self.off = np.zeros(len(start))
-        self._exact: Replay | None = None
-        if rule is not None and layout.narrow:
-            by = nudged_in(max(layout.dtypes, key=eps_of))
-            self._exact = Replay(rule, start, layout.leaf)
-            self._nudged = [Replay(rule, start, layout.leaf, adjusted=[place], by=by) for place in PLACES]
-
-    def step(self, gradient: Array, norms: Array) -> None:
-        if self._exact is not None:
-            exact = self._exact.step(gradient, norms)
-            apart = sum(abs(replay.step(gradient, norms) - exact) for replay in self._nudged)
-            self.off = np.maximum(self.off, np.nan_to_num(apart))
+    def _watch(self, grads: Sequence[Any]) -> Array:
+        """A step in float64; a callable is seen to compute in float32, or not, at the first ones."""
+        if not self._watched:
+            return _flat(self._wide.step(grads))
+        self._watched -= 1
+        with float32_seen() as seen:
+            weights = _flat(self._wide.step(grads))
+        self.exact = self.exact and not seen
+        return weights
 
 
-class _Twin:
-    """The rounding of float64 runs, where a wider dtype to see it in is missing: that of float32, scaled."""
+class _Pair:
+    """What the float64 runs of both may be apart, in the recorded entries.
 
-    def __init__(self, rule: Rule | None, start: Array, layout: Layout) -> None:
-        self.rounding = np.zeros(len(start))
-        self._pair: tuple[Replay, Replay] | None = None
-        if rule is not None and not layout.narrow:
-            self._pair = Replay(rule, start, layout.leaf, np.float32), Replay(rule, start, layout.leaf)
+    Each rounds, as its run in the narrow dtype shows; hyperparameters may be off by a few units of float32, for one
+    may hold them so, and be it only the decimals that were typed.
+    """
 
-    def step(self, gradient: Array, norms: Array) -> None:
-        if self._pair is not None:
-            narrow, wide = (replay.step(gradient, norms) for replay in self._pair)
-            scaled = _FOREIGN_ROUNDING * np.finfo(np.float64).eps / np.finfo(np.float32).eps * abs(narrow - wide)
-            self.rounding = np.maximum(self.rounding, np.nan_to_num(scaled))
+    def __init__(self, rule: Rule, recording: Recording) -> None:
+        layout = recording.layout
+        self._kept, leaf = layout.kept, layout.leaf[layout.kept]
+        self._units, self._steps = Units(rule, recording.start, leaf), Steps(rule)
+        self.optimizer = self.reference = recording.start
+        self._scale = _ROUNDING * EPS / np.array([eps_of(dtype) for dtype in layout.dtypes])[leaf]
+        self.off, self.floor = np.zeros(len(leaf)), np.zeros(len(leaf))
+
+    def step(self, gradient: Array, norms: Array, mine: _Both, theirs: _Both) -> bool:
+        """Whether there are two runs in float64."""
+        if mine.in_float64 is None or theirs.in_float64 is None:
+            return False
+        self._units.step(gradient, norms)
+        before, self.optimizer = self.reference, mine.in_float64[self._kept]
+        self.reference = theirs.in_float64[self._kept]
+        self.off, self.floor = self._units.off, self._scale * (mine.rounding + theirs.rounding)[self._kept]
+        self._steps.step(self.reference - before)
+        if not (mine.exact and theirs.exact):
+            self.floor = self.floor + self._steps.off
+        return True
 
 
 def record(
@@ -153,7 +175,7 @@ def record(
     Args:
         optimizer: What is judged.
         reference: What it is judged by.
-        rule: The reference as a rule, if it is known.
+        rule: One of them as a rule, if it is known: what moves when hyperparameters are rounded.
         loss: Gives the loss, whose gradient is taken at the optimizer's weights.
         variables: What it depends on; their values are the start.
         steps: How many.
@@ -171,86 +193,102 @@ def _record(
     layout = layout_of(variables, steps)
     start = _flat([value_of(v).numpy() for v in variables])
     recording = Recording(layout=layout, start=start[layout.kept], most=np.zeros(len(layout.names)))
-    mine, theirs = _Both(optimizer, variables, layout), _Both(reference, variables, layout)
-    rounded, twin = _Hyperparameters(rule, start, layout), _Twin(rule, start, layout)
-    again = [runners.start(each, variables, [tf.as_dtype(d) for d in layout.dtypes]) for each in (optimizer, reference)]
+    mine, theirs = (_Both(each, variables, layout, start) for each in (optimizer, reference))
+    narrow = rule if layout.narrow else None
+    rounded = Hyperparameters(narrow, start, layout.leaf, layout.dtypes) if layout.narrow else None
+    twin = Twin(None if layout.narrow else rule, start, layout.leaf)
+    pair = _Pair(narrow, recording) if narrow is not None else None
+    again = [
+        (each, both, runners.start(each, variables, [tf.as_dtype(d) for d in layout.dtypes]))
+        for each, both in ((optimizer, mine), (reference, theirs))
+        if not isinstance(each, Rule)  # which is pure
+    ]
     inner = [variable_of(v) for v in variables]
-    floor, before, seen = np.zeros(len(start)), start, []
+    floor, before = np.zeros(len(start)), start
     for count in range(1, steps + 1):
         grads = _gradients(loss, inner, count)
         flat, norms = _dense(grads, layout)
         if not np.isfinite(flat).all():
             recording.notes.append(f"stopped before step {count}, where the gradient is not finite")
             break
-        mine.step(grads)
-        theirs.step(grads)
-        rounded.step(flat, norms)
+        mine.step(grads, flat, norms)
+        theirs.step(grads, flat, norms)
+        if rounded is not None:
+            rounded.step(flat, norms, mine.own)
         twin.step(flat, norms)
+        if pair is not None and not pair.step(flat[layout.kept], norms, mine, theirs):
+            pair = None
         if count <= _REPEATED:
-            seen.append((mine.current, theirs.current))
-            _refuse_unrepeatable(again, (optimizer, reference), grads, seen[-1])
+            _refuse_unrepeatable(again, grads)
         moved = mine.own if mine.in_float64 is None else mine.in_float64
-        with np.errstate(invalid="ignore"):
-            roundings = _ROUNDINGS_PER_STEP * np.finfo(np.float64).eps * (abs(moved) + abs(moved - before))
-        floor, before = floor + np.nan_to_num(roundings, posinf=np.inf), moved
-        _keep(recording, mine, theirs, rounded.off, floor + twin.rounding, flat, norms)
+        floor, before = floor + of_a_step(moved, before), moved
+        off = np.zeros(len(start)) if rounded is None else rounded.off
+        _keep(recording, mine, theirs, off, floor + twin.rounding, flat, norms, pair)
         if not np.isfinite(mine.own).all():
             recording.notes.append(f"stopped at step {count}, where a weight is not finite")
             break
         for variable, value in zip(inner, mine.current, strict=True):
             variable.assign(value)
-    _note_missing(recording, mine, theirs, optimizer, reference)
+    recording.in_float64, recording.exact = pair is not None, mine.exact and theirs.exact
+    _note_missing(recording, mine, theirs, optimizer, reference, known=rule is not None)
     return recording
 
 
 def _keep(
-    recording: Recording, mine: _Both, theirs: _Both, rounded: Array, floor: Array, flat: Array, norms: Array
+    recording: Recording, mine: _Both, theirs: _Both, rounded: Array, floor: Array, flat: Array, norms: Array,
+    pair: _Pair | None,
 ) -> None:  # fmt: skip
     layout, kept = recording.layout, recording.layout.kept
     rounding = _rounding_of(mine, theirs, layout)
     allowed = rounding + theirs.rounding + 2 * rounded + floor
-    with np.errstate(invalid="ignore"):
-        apart = abs(mine.own - theirs.own)
-    apart = np.where(np.isfinite(mine.own) == np.isfinite(theirs.own), np.nan_to_num(apart, nan=0.0), np.inf)
-    ratios = np.divide(apart, allowed, out=np.where(apart > 0, np.inf, 0.0), where=np.isfinite(apart) & (allowed > 0))
-    rows, excess = [], []
+    apart = _apart(mine.own, theirs.own)
+    judged, bounds, floor = apart.copy(), allowed, floor[kept]
+    if pair is not None:
+        floor = floor + pair.floor
+        bounds[kept] = floor + pair.off
+        judged[kept] = np.maximum(_apart(pair.optimizer, pair.reference), np.where(np.isinf(apart[kept]), np.inf, 0.0))
+    ratios = np.divide(judged, bounds, out=np.where(judged > 0, np.inf, 0.0), where=np.isfinite(judged) & (bounds > 0))
+    largest, rows, excess = [], [], []
     for start, stop in layout.ends:
-        worst = start + int(np.argmax(apart[start:stop]))
-        rows.append((float(apart[worst]), float(allowed[worst]), worst - start))
-        excess.append(float(ratios[start:stop].max()))
+        far, worst = (start + int(np.argmax(each[start:stop])) for each in (apart, ratios))
+        largest.append((float(apart[far]), far - start))
+        rows.append((float(judged[worst]), float(bounds[worst])))
+        excess.append(float(ratios[worst]))
     sizes = np.nan_to_num(abs(mine.own), posinf=0.0)
     recording.most = np.maximum(recording.most, [sizes[start:stop].max() for start, stop in layout.ends])
-    recording.largest.append(rows)
+    recording.largest.append(largest)
+    recording.judged.append(rows)
     recording.excess.append(excess)
     recording.gradients.append(flat[kept])
     recording.norms.append(norms)
     recording.weights.append(mine.own[kept])
     recording.wide.append((mine.own if mine.in_float64 is None else mine.in_float64)[kept])
     recording.reference.append(theirs.own[kept])
+    recording.wide_reference.append((theirs.own if theirs.in_float64 is None else theirs.in_float64)[kept])
     recording.rounding.append(rounding[kept])
     recording.reference_rounding.append(theirs.rounding[kept])
-    recording.floor.append(floor[kept])
-    recording.allowed.append(allowed[kept])
+    recording.floor.append(floor)
+    recording.allowed.append(bounds[kept])
+
+
+def _apart(one: Array, other: Array) -> Array:
+    """The distance; inf where only one is finite."""
+    with np.errstate(invalid="ignore"):
+        apart = abs(one - other)
+    return np.where(np.isfinite(one) == np.isfinite(other), np.nan_to_num(apart, nan=0.0), np.inf)
 
 
 def _rounding_of(mine: _Both, theirs: _Both, layout: Layout) -> Array:
     """The optimizer's rounding, measured; else a multiple of the reference's, and a rounding of each weight."""
     if mine.in_float64 is not None or not layout.narrow:
         return mine.rounding
-    return _FOREIGN_ROUNDING * theirs.rounding + _unit(mine.own, layout)
+    return FOREIGN * theirs.rounding + _unit(mine.own, layout)
 
 
 def _unit(weights: Array, layout: Layout) -> Array:
     """The distance from each weight to the next number of its dtype."""
     eps = np.array([eps_of(dtype) for dtype in layout.dtypes])[layout.leaf]
     return unit_of(weights, eps)
-
-
-def unit_of(weights: Any, eps: Any) -> Array:
-    """The distance from weights to the next number of a dtype that has `eps` at 1; that of tiny numbers at 0."""
-    sizes = np.maximum(abs(np.nan_to_num(weights)), np.finfo(np.float32).tiny)
-    unit: Array = eps * 2.0 ** np.floor(np.log2(sizes))
-    return unit
 
 
 def layout_of(variables: Sequence[Any], steps: int) -> Layout:
@@ -323,9 +361,9 @@ def _flat(arrays: Sequence[Any]) -> Array:
     return np.concatenate([np.asarray(array).astype(np.float64).ravel() for array in arrays])
 
 
-def _refuse_unrepeatable(again: Sequence[Any], both: Sequence[Any], grads: Sequence[Any], first: Any) -> None:
-    for runner, optimizer, weights in zip(again, both, first, strict=True):
-        for one, other in zip(runner.step(grads), weights, strict=True):
+def _refuse_unrepeatable(again: Sequence[tuple[Any, _Both, runners.Runner]], grads: Sequence[Any]) -> None:
+    for optimizer, both, runner in again:
+        for one, other in zip(runner.step(grads), both.current, strict=True):
             if one.tobytes() != other.tobytes():
                 raise ValueError(
                     f"{runners.name_of(optimizer)} does not give the same weights twice from the same start and the "
@@ -334,9 +372,15 @@ def _refuse_unrepeatable(again: Sequence[Any], both: Sequence[Any], grads: Seque
                 )
 
 
-def _note_missing(recording: Recording, mine: _Both, theirs: _Both, optimizer: Any, reference: Any) -> None:
-    for both, each in ((mine, optimizer), (theirs, reference)):
-        if recording.layout.narrow and both.in_float64 is None and recording.weights:
-            recording.notes.append(
-                f"{runners.name_of(each)} could not be run in float64: its rounding is taken from the other's"
-            )
+def _note_missing(
+    recording: Recording, mine: _Both, theirs: _Both, optimizer: Any, reference: Any, *, known: bool
+) -> None:
+    if recording.in_float64 or not recording.layout.narrow or not recording.weights:
+        return
+    unable = [
+        runners.name_of(each) for both, each in ((mine, optimizer), (theirs, reference)) if both.in_float64 is None
+    ]
+    for name in unable:
+        recording.notes.append(f"{name} could not be run in float64: its rounding is taken from the other's")
+    why = "" if unable or known else "neither is known as a rule, nor what rounding its hyperparameters moves: "
+    recording.notes.append(f"{why}judged were the runs in the variables' own dtype, which show less")

@@ -6,10 +6,10 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
-import numpy as np
 import tensorflow as tf
 
 from gradcheck._compare import foreign
+from gradcheck._compare.widened import is_wide, widened
 from gradcheck._graph.quiet import errors_only
 from gradcheck.optimizers._rule import Rule
 
@@ -42,11 +42,22 @@ def require_optimizer(what: str, optimizer: Any) -> None:
         )
 
 
-def start(optimizer: Any, variables: Sequence[Any], dtypes: Sequence[Any]) -> Runner:
-    """The optimizer on copies of the variables in the given dtypes, from the state that it is in."""
+def start(optimizer: Any, variables: Sequence[Any], dtypes: Sequence[Any], *, wide: bool = False) -> Runner:
+    """The optimizer on copies of the variables in the given dtypes, from the state that it is in.
+
+    With `wide`, hyperparameters are in float64 where that can be had.
+    """
     if foreign.is_foreign(optimizer):
-        return _Foreign(optimizer, variables, dtypes)
-    return _Pure(optimizer, [tf.cast(foreign.value_of(v), dtype) for v, dtype in zip(variables, dtypes, strict=True)])
+        return _Foreign(optimizer, variables, dtypes, wide)
+    params = [tf.cast(foreign.value_of(v), dtype) for v, dtype in zip(variables, dtypes, strict=True)]
+    return _Pure(optimizer, params)
+
+
+def is_exact(optimizer: Any) -> bool:
+    """Whether what a `wide` run computes with is in float64: a rule, or of a library, whose learning rate is."""
+    if foreign.is_foreign(optimizer):
+        return is_wide(widened(foreign.rate_of(optimizer)))
+    return isinstance(optimizer, Rule) and is_wide(widened(optimizer.learning_rate))
 
 
 def _has_contract(optimizer: Any) -> bool:
@@ -91,8 +102,8 @@ class _Pure:
 class _Foreign:
     """A copy of an optimizer of Keras or of TensorFlow's `train`."""
 
-    def __init__(self, optimizer: Any, variables: Sequence[Any], dtypes: Sequence[Any]) -> None:
-        self._optimizer, self._variables = foreign.copied(optimizer, variables, dtypes)
+    def __init__(self, optimizer: Any, variables: Sequence[Any], dtypes: Sequence[Any], wide: bool) -> None:
+        self._optimizer, self._variables = foreign.copied(optimizer, variables, dtypes, wide=wide)
         self._plain: dict[str, Any] | None = None
 
     def step(self, grads: Sequence[Any]) -> list[Any]:
@@ -100,7 +111,7 @@ class _Foreign:
             warnings.filterwarnings("ignore", "Gradients do not exist")  # for some: that is the loss' affair
             self._optimizer.apply_gradients(list(zip(grads, self._variables, strict=True)))
         self._refuse_other_state()
-        return [np.array(foreign.value_of(v)) for v in self._variables]
+        return [foreign.value_of(v).numpy() for v in self._variables]
 
     def _refuse_other_state(self) -> None:
         """Numbers among the attributes that change from one step to the next are state that nobody can restore."""

@@ -7,7 +7,8 @@ from typing import Any
 import tensorflow as tf
 
 from gradcheck import optimizers
-from gradcheck._compare.deviations import core_of
+from gradcheck._compare.deviations import core_of, number_of
+from gradcheck._compare.widened import remembering, widened_rule
 from gradcheck.optimizers._clipped import clips_by_norm
 from gradcheck.optimizers._rule import Rule
 
@@ -15,21 +16,21 @@ _v1 = tf.compat.v1.train
 _keras = tf.keras.optimizers
 
 
-def rule_of(optimizer: Any) -> Rule | None:
+def rule_of(optimizer: Any, *, wide: bool = False) -> Rule | None:
     """The rule with the optimizer's hyperparameters, or None for an optimizer that is not known.
 
     A subclass may do anything, so that only the classes themselves are known; what they do besides, such as moving
-    averages of the weights, is not part of the rule.
+    averages of the weights, is not part of the rule. Schedules are called with steps that are numbers; with `wide`,
+    those of Keras are in float64.
     """
-    if isinstance(optimizer, Rule):
-        return optimizer
     make = _KNOWN.get(type(optimizer))
-    return make(optimizer) if make else None
+    rule = optimizer if isinstance(optimizer, Rule) else make(optimizer) if make else None
+    return rule and remembering(widened_rule(rule) if wide else rule)
 
 
 def _rate(optimizer: Any) -> Any:
     held = optimizer._learning_rate
-    return held if callable(held) else float(str(held.numpy()))  # of a float32, the number that was written
+    return held if callable(held) else number_of(held)
 
 
 def _momentum(rate: Any, momentum: Any, nesterov: bool, learning_rate_in: str) -> Rule:
@@ -78,7 +79,7 @@ def _adamw(o: Any) -> Rule | None:
 
 
 def _number(held: Any) -> float:
-    return float(held() if callable(held) else held)
+    return number_of(held() if callable(held) else held)
 
 
 def _v1_adam(o: Any) -> Rule:

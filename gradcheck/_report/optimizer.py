@@ -95,12 +95,18 @@ def _lines(report: OptimizerReport) -> Iterator[str]:
     pair, worst = f"{report.optimizer} and {report.reference}", report.worst
     if report.ok:
         yield f"ok: {pair} agree to rounding over {_steps(report.steps)}"
-        yield _labelled("largest", f"{_far(worst)}, {worst.excess:.2g} of what is allowed")
+        of_allowed = f"{worst.excess:.2g} of what is allowed"
+        if worst.in_float64:
+            yield _labelled("largest", _far(max(report.variables, key=lambda v: v.units)))
+            yield _labelled("in float64", f"{max(worst.differences):.1e} in {worst.variable}, {of_allowed}")
+        else:
+            yield _labelled("largest", f"{_far(worst)}, {of_allowed}")
     else:
         first = next(v for v in report.variables if v.first_apart == report.first_apart)
         step = first.first_apart or 0
         yield f"OptimizerMismatch: {pair} part at step {step} of {report.steps}"
-        allowed = f"{first.differences[step - 1]:.1e}, allowed {first.allowed[step - 1]:.1e}"
+        where = " in float64" if first.in_float64 else ""
+        allowed = f"{first.differences[step - 1]:.1e}{where}, allowed {first.allowed[step - 1]:.1e}"
         yield _labelled("first apart", f"{first.variable} at step {step}: {allowed}")
         yield _labelled("largest", _far(max(report.variables, key=lambda v: v.largest)))
         yield from _explained(report)

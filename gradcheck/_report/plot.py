@@ -32,7 +32,7 @@ def plot_trajectories(report: OptimizerReport, target: Target) -> None:
         right.plot(steps, v.allowed, ":", label="allowed by rounding")
         if _has_logarithms((*v.differences, *v.allowed)):
             right.set_yscale("log")
-        right.set(title=f"{v.variable}: difference", xlabel="step")
+        right.set(title=f"{v.variable}: difference{' in float64' if v.in_float64 else ''}", xlabel="step")
         right.legend()
     figure.savefig(target)
 

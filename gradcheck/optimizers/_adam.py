@@ -74,8 +74,8 @@ class Adam(Assignments):
     def accumulate(self, moment: Moment, gradient: Any, slots: Slots) -> dict[str, Any]:
         beta_1, beta_2 = moment.number(self.beta_1), moment.number(self.beta_2)
         new = {
-            "m": beta_1 * slots["m"] + (1 - beta_1) * gradient,
-            "v": beta_2 * slots["v"] + (1 - beta_2) * (gradient * gradient),
+            "m": beta_1 * slots["m"] + moment.rest(self.beta_1) * gradient,
+            "v": beta_2 * slots["v"] + moment.rest(self.beta_2) * (gradient * gradient),
         }
         if self.amsgrad:
             new["largest_v"] = moment.larger(slots["largest_v"], new["v"])

@@ -66,8 +66,9 @@ class RMSProp(Assignments):
 
     def accumulate(self, moment: Moment, gradient: Any, slots: Slots) -> dict[str, Any]:
         rho, mu, eta = (moment.number(x) for x in (self.rho, self.momentum, self.learning_rate))
-        squares = rho * slots["accumulator"] + (1 - rho) * (gradient * gradient)
-        mean = {"mean": rho * slots["mean"] + (1 - rho) * gradient} if self.centered else {}
+        rest = moment.rest(self.rho)
+        squares = rho * slots["accumulator"] + rest * (gradient * gradient)
+        mean = {"mean": rho * slots["mean"] + rest * gradient} if self.centered else {}
         spread = squares - mean["mean"] * mean["mean"] if self.centered else squares
         pushed = eta * gradient / below_update(moment, spread, self.epsilon, self.epsilon_in)
         return {"accumulator": squares, "velocity": mu * slots["velocity"] + pushed, **mean}

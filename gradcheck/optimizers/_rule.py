@@ -25,8 +25,11 @@ class Moment(Protocol):
     def number(self, value: Any) -> Any:
         """A hyperparameter, or a schedule's value, as a factor of the entries."""
 
+    def rest(self, value: Any) -> Any:
+        """1 less a hyperparameter, as a factor of the entries."""
+
     def wide(self, value: Any) -> Any:
-        """The same in float64, where rounding to the dtype of the entries would ruin what is made of it."""
+        """A hyperparameter in float64, where rounding to the dtype of the entries would ruin what is made of it."""
 
     def narrow(self, value: Any) -> Any:
         """What was computed in float64, as a factor of the entries."""
@@ -149,6 +152,9 @@ class TensorMoment:
     def number(self, value: Any) -> Any:
         value = self._at_this_step(value)
         return value if isinstance(value, (int, float)) else tf.cast(value, self.dtype)
+
+    def rest(self, value: Any) -> Any:
+        return 1 - self.number(value)
 
     def wide(self, value: Any) -> Any:
         value = self._at_this_step(value)  # tf.cast would take a Python number through float32

@@ -20,6 +20,6 @@ def typed(value: Any) -> str:
 
 def _shown(value: Any) -> str:
     if hasattr(value, "numpy") and not callable(value):
-        return f"{float(value.numpy()):.9g}"
+        return str(value.numpy())
     shown = repr(value)
     return type(value).__name__ if " at 0x" in shown else shown

@@ -10,8 +10,8 @@ from gradcheck._results import Explanation, VariableDifference
 
 W = VariableDifference(
     variable="w", shape=(2, 3), dtype="float32", first_apart=2, largest=0.5, step=3, index=(1, 2), units=4e6,
-    excess=5e6, differences=(1e-9, 0.25, 0.5), allowed=(1e-7, 1e-7, 1e-7), optimizer=(1.0, 2.0, 3.0, 4.0),
-    reference=(1.0, 2.0, 2.75, 3.5),
+    excess=5e6, in_float64=False, differences=(1e-9, 0.25, 0.5), allowed=(1e-7, 1e-7, 1e-7),
+    optimizer=(1.0, 2.0, 3.0, 4.0), reference=(1.0, 2.0, 2.75, 3.5),
 )  # fmt: skip
 B = dataclasses.replace(
     W, variable="b", shape=(), first_apart=None, largest=1e-9, step=1, index=(), units=0.25, excess=0.01,
@@ -31,6 +31,16 @@ def test_what_agrees_is_one_line_and_how_close_it_is():
         "  largest     1.0e-09 in b at step 1 (0.25 units of rounding), 0.01 of what is allowed",
         "  note        a note",
     ]
+
+
+def test_what_is_judged_in_float64_says_so():
+    variables = [dataclasses.replace(v, in_float64=True) for v in (B, W)]
+    assert str(dataclasses.replace(OK, variables=variables[:1])).splitlines()[1:3] == [
+        "  largest     1.0e-09 in b at step 1 (0.25 units of rounding)",
+        "  in float64  1.0e-09 in b, 0.01 of what is allowed",
+    ]
+    lines = str(dataclasses.replace(APART, variables=tuple(variables))).splitlines()
+    assert lines[1] == "  first apart w at step 2: 2.5e-01 in float64, allowed 1.0e-07"
 
 
 def test_what_is_explained_names_the_rule_and_what_gives_the_same_numbers():

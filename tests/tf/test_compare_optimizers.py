@@ -50,7 +50,7 @@ class Regression:
         a, y = tf.constant(A, self.dtype), tf.constant(Y, self.dtype)
         return tf.reduce_mean((tf.linalg.matvec(a, self.w) + self.b - y) ** 2)
 
-    def compare(self, optimizer, reference, steps=40):
+    def compare(self, optimizer, reference, steps=30):
         return compare_optimizers(optimizer, reference, self.loss, self.variables, steps)
 
 
@@ -189,8 +189,8 @@ PLANTED = {
     "initial accumulator": (
         lambda: (v1.AdagradOptimizer(0.3), Adagrad(0.3)), "initial accumulator 0.1 instead of 0"),
     "Keras' form": (
-        lambda: (keras.Adagrad(0.3), Adagrad(0.3)),
-        "initial accumulator 0.1 instead of 0 and epsilon 1e-07 instead of 1e-08 and epsilon in the root instead of "
+        lambda: (keras.Adagrad(0.3), Adagrad(0.3, epsilon=1e-5)),
+        "initial accumulator 0.1 instead of 0 and epsilon 1e-07 instead of 1e-05 and epsilon in the root instead of "
         "the denominator, as Keras has it"),
     "another initial accumulator": (
         lambda: (v1.RMSPropOptimizer(0.02, epsilon=1e-7), RMSProp(0.02)), "initial accumulator 1 instead of 0"),
@@ -335,12 +335,98 @@ def test_the_first_step_apart_is_the_step_of_the_deviation():
     assert Regression().compare(drop, GradientDescent(0.05)).first_apart == 20
 
 
-@pytest.mark.parametrize("factor", [1 + 1e-6, 1 - 1e-6])
-def test_a_rate_off_by_a_millionth_is_seen_and_found(factor):
-    """Far below any usual tolerance, and above rounding."""
-    report = Regression().compare(GradientDescent(0.1 * factor), GradientDescent(0.1))
+def adam_by_hand(rate=0.01, number=lambda x, p: x, corrected=lambda beta, t, p: 1 - beta**t):
+    """`number` says how a callable holds its hyperparameters."""
+
+    def update(p, g, state):
+        m, v, t = state
+        b1, b2, t = number(0.9, p), number(0.999, p), t + 1
+        m, v = b1 * m + number(0.1, p) * g, b2 * v + number(0.001, p) * g * g
+        below = tf.sqrt(v / corrected(0.999, t, p)) + 1e-7 / np.sqrt(1 - 0.999**t)
+        return p - rate * m / corrected(0.9, t, p) / below, (m, v, t)
+
+    return by_hand(update, moments)
+
+
+OFF = 1 + 1e-5
+SMALL = {
+    "Keras' Adam": (lambda: (keras.Adam(0.01 * OFF), Adam(0.01)), "learning rate 0.0100001 instead of 0.01"),
+    "v1 Adam": (lambda: (v1.AdamOptimizer(0.01 * OFF), v1.AdamOptimizer(0.01)), "learning rate 0.0100001 instead of"),
+    "Adam by hand": (lambda: (adam_by_hand(0.01 * OFF), keras.Adam(0.01)), "learning rate 0.0100001 instead of 0.01"),
+    "Keras' RMSprop": (lambda: (RMSProp(0.01 / OFF), keras.RMSprop(0.01)), "learning rate 0.0099999 instead of 0.01"),
+    "a millionth more": (
+        lambda: (GradientDescent(0.1 * (1 + 1e-6)), GradientDescent(0.1)),
+        "learning rate 0.1000001 instead of 0.1, 1.000001 times it"),
+    "a millionth less": (
+        lambda: (GradientDescent(0.1 * (1 - 1e-6)), GradientDescent(0.1)), "learning rate 0.0999999 instead of 0.1"),
+    "Adam's epsilon": (lambda: (keras.Adam(0.01, epsilon=1e-6), keras.Adam(0.01)), "epsilon 1e-06 instead of 1e-07"),
+    "AMSGrad, late": (
+        lambda: (keras.Adam(0.01, amsgrad=True), Adam(0.01)), "the largest v so far (AMSGrad) instead of v"),
+    "in bfloat16": (
+        lambda: (keras.SGD(0.01, momentum=0.9001), Momentum(0.01, 0.9)), "momentum 0.9001 instead of 0.9", tf.bfloat16),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", SMALL.values(), ids=SMALL)
+def test_what_float32_would_hide_is_seen_in_float64_and_found(case):
+    make, text, *dtype = case
+    report = Regression(*dtype).compare(*make())
     assert not report.ok
-    assert report.explanation.text.startswith(f"learning rate {0.1 * factor:.7g}")
+    assert report.explanation.text.startswith(text), str(report)
+    assert all(v.in_float64 for v in report.variables)
+    assert " in float64, allowed " in str(report)
+
+
+class Falling(keras.schedules.LearningRateSchedule):
+    """Computes in float32, whatever it is given."""
+
+    def __call__(self, step):
+        return 0.1 / (1 + 0.1 * tf.cast(step, tf.float32))
+
+
+def held(x, p):
+    return tf.cast(x, p.dtype)  # through float32
+
+
+FALLING = keras.schedules.ExponentialDecay(0.1, 10, 0.9)
+HARMLESS = {
+    "a rate one unit of float32 off": lambda: (
+        keras.Adam(float(np.nextafter(np.float32(0.01), np.float32(1)))), Adam(0.01)),
+    "numbers held in float32": lambda: (adam_by_hand(number=held), keras.Adam(0.01)),
+    "the reference's numbers held in float32": lambda: (keras.Adam(0.01), adam_by_hand(number=held)),
+    "a correction in float32": lambda: (
+        adam_by_hand(corrected=lambda beta, t, p: tf.cast(1 - tf.constant(beta) ** t, p.dtype)), Adam(0.01)),
+    "a schedule in float32": lambda: (counted(lambda p, g, k: p - float(FALLING(k - 1)) * g), keras.SGD(FALLING)),
+    "a schedule that knows float32 only": lambda: (keras.SGD(Falling()), GradientDescent(InverseTimeDecay(0.1, 0.1))),
+    "NumPy": lambda: (
+        counted(lambda p, g, k: tf.constant(p.numpy() - p.numpy().dtype.type(0.1) * g.numpy())), keras.SGD(0.1)),
+    "neither is known": lambda: (adam_by_hand(number=held), adam_by_hand()),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("make", HARMLESS.values(), ids=HARMLESS)
+def test_hyperparameters_in_float32_are_rounding(make):
+    report = Regression().compare(*make())
+    assert report.ok, str(report)
+
+
+def test_a_run_that_does_not_follow_its_own_rule_in_a_narrow_dtype_is_said():
+    """In bfloat16, 0.999 is 1: Keras' Adam corrects the bias by 0, and stays where it is."""
+    report = Regression(tf.bfloat16).compare(keras.Adam(0.01), Adam(0.01), steps=5)
+    (note,) = report.notes
+    assert re.fullmatch(
+        r"in the variables' own dtype, Adam does not follow its float64 run, whose weights move by 5\.\de-02: they are "
+        r"5\.\de-02 apart",
+        note,
+    ), note
+
+
+def test_what_is_not_judged_in_float64_says_why():
+    notes = Regression().compare(adam_by_hand(), adam_by_hand(), steps=3).notes
+    assert notes == (
+        "neither is known as a rule, nor what rounding its hyperparameters moves: judged were the runs in the "
+        "variables' own dtype, which show less",
+    )
 
 
 @pytest.mark.parametrize("dtype", [tf.float64, tf.float32, tf.float16, tf.bfloat16], ids=lambda d: d.name)
@@ -375,7 +461,10 @@ def test_an_optimizer_that_runs_in_float32_only_is_still_judged():
 
     report = Regression().compare(bound, GradientDescent(0.1))
     assert report.ok
-    assert any("could not be run in float64" in note for note in report.notes)
+    assert report.notes == (
+        "bound could not be run in float64: its rounding is taken from the other's",
+        "judged were the runs in the variables' own dtype, which show less",
+    )
     report = Regression().compare(bound, GradientDescent(0.11))
     assert [each.text for each in report.explanations] == ["learning rate 0.1 instead of 0.11, 0.909091 times it"]
 

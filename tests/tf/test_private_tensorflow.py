@@ -15,6 +15,7 @@ import pytest
 import tensorflow as tf
 from tensorflow.python.eager import context
 
+from gradcheck._compare.watched import float32_seen
 from gradcheck._graph import (
     contexts,
     differentiate,
@@ -403,3 +404,15 @@ def test_a_conditional_can_be_left_a_call():
         assert "_lower_using_switch_merge" in node.attr
         assert not node.attr["_lower_using_switch_merge"].b
         assert chosen(tf.constant(1.0)) == 2.0
+
+
+def test_ops_that_run_at_once_are_seen():
+    wide = tf.constant([1.0, 2.0], tf.float64)
+    with purpose("callbacks of ops that run at once", "_compare/watched.py"):
+        with float32_seen() as seen:
+            wide * 0.5 + np.float64(0.1)
+            assert seen == []
+            tf.cast(0.1, tf.float64)
+            assert seen == ["Cast"]
+        tf.constant(1.0) + 1.0
+        assert seen == ["Cast"]
