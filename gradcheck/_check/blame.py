@@ -96,7 +96,9 @@ def _blame_output(
             names = [name for name in sorted(first.xs) if x in first.unit.reached[name]]
             findings[a, x] = _hinted(known, names, hints[id(first)])
         elif not found and (cut := find_partial_cut(traced, *ends(traced, a, x))) is not None:
-            findings[a, x] = replace(findings[a, x], cut=cut, reason=_PARTLY, advice=instead_of(cut))
+            known = findings[a, x]
+            partly = known.reason if known.analytic is None else _PARTLY  # where TensorFlow gives None, no way has one
+            findings[a, x] = replace(known, cut=cut, reason=partly, advice=instead_of(cut))
         elif not found and (unseen or others):
             _advise(findings, a, [x], _OTHERS.format(ops=", ".join([*unseen, *others][:5])))
         elif not found and units:

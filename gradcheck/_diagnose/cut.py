@@ -88,10 +88,8 @@ def _leaves_out(traced: Traced, source: str, path: Iterable[Node]) -> Cut | None
                 gradient = tf.gradients(outputs, x, name="gradients")
             reason = f"the gradient of {_called(traced, node)} leaves this input out: it is None"
         except LookupError:
-            gradient, reason = (
-                [None],
-                f"TensorFlow has no gradient of {node.op}, and so refuses any that leads through it",
-            )
+            refused = f"TensorFlow has no gradient of {node.op}, and so refuses any that leads through it"
+            return _cut_at(traced, node.name, node.op, refused)
         if gradient[0] is None:
             if called:  # it may have ended in there, where each op is looked at alone
                 return None
