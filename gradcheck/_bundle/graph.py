@@ -30,16 +30,8 @@ from tensorflow.python.ops import (
 )
 
 from gradcheck._errors import BundleDamaged
-from gradcheck._graph.program import (
-    Body,
-    Program,
-    control_inputs,
-    data_inputs,
-    functions_named,
-    node_of,
-    op_def,
-    output_refs,
-)
+from gradcheck._graph.nodes import control_inputs, data_inputs, functions_named, node_of, op_def, output_refs
+from gradcheck._graph.program import Body, Program
 from gradcheck._graph.wire import program_from_bytes
 
 _MODULES = (

@@ -11,17 +11,8 @@ from gradcheck._diagnose.births import Birth
 from gradcheck._diagnose.paces import Towards
 from gradcheck._diagnose.ranges import is_continuous, wide_array
 from gradcheck._graph.evaluate import RUN_ERRORS, eagerly
-from gradcheck._graph.program import (
-    COMPLEX,
-    FLOATING,
-    Argument,
-    Body,
-    Program,
-    Return,
-    copy_node,
-    output_refs,
-    set_inputs,
-)
+from gradcheck._graph.nodes import copy_node, output_refs, set_inputs
+from gradcheck._graph.program import COMPLEX, FLOATING, Argument, Body, Program, Return
 from gradcheck._graph.rerun import Rerun
 from gradcheck._graph.twin import WIDER, is_narrow, promote
 from gradcheck._graph.visit import Value, visit

@@ -18,17 +18,8 @@ from gradcheck._diagnose.remedies import (
     reason_of,
     remedy_of,
 )
-from gradcheck._graph.program import (
-    CALLED,
-    CONTINUOUS,
-    Body,
-    Node,
-    Program,
-    called_functions,
-    data_inputs,
-    output_refs,
-    topological,
-)
+from gradcheck._graph.nodes import CALLED, Node, called_functions, data_inputs, output_refs
+from gradcheck._graph.program import CONTINUOUS, Body, Program, topological
 from gradcheck._graph.provenance import operation, place
 from gradcheck._graph.regions import is_region, region_of
 from gradcheck._graph.trace import Traced

@@ -10,7 +10,7 @@ from gradcheck._diagnose.entries import entry_of, is_by_entry
 from gradcheck._diagnose.hints import hint_of
 from gradcheck._diagnose.inside import inside
 from gradcheck._diagnose.ranges import first_nonfinite, kind_at, range_of
-from gradcheck._graph.program import data_inputs
+from gradcheck._graph.nodes import data_inputs
 from gradcheck._graph.rerun import Rerun
 from gradcheck._graph.visit import Visit
 from gradcheck._report.nonfinite import NonfiniteReport, Range

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from gradcheck._graph.program import Body, Node, Program
+from gradcheck._graph.nodes import Node
+from gradcheck._graph.program import Body, Program
 from gradcheck._graph.rerun import Rerun
 from gradcheck._graph.visit import Step, Visit
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gradcheck._diagnose.ranges import is_continuous, is_finite
-from gradcheck._graph.program import Node
+from gradcheck._graph.nodes import Node
 from gradcheck._graph.skim import TO_THE_END
 from gradcheck._graph.visit import Step, Value
 

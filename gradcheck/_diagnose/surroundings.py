@@ -11,7 +11,8 @@ from gradcheck._diagnose.inside import body_around
 from gradcheck._diagnose.paces import Towards
 from gradcheck._diagnose.ranges import array_of, wide_array
 from gradcheck._graph.evaluate import RUN_ERRORS
-from gradcheck._graph.program import CALLED, Body, Node, Program, data_inputs, map_bodies, node_of
+from gradcheck._graph.nodes import CALLED, Node, data_inputs, node_of
+from gradcheck._graph.program import Body, Program, map_bodies
 from gradcheck._graph.rerun import Rerun
 from gradcheck._graph.visit import Step, Visit
 

@@ -20,7 +20,8 @@ from gradcheck._farm.parcels import Code, Kept, Lacking, Parcel, Refused, Unfit
 from gradcheck._farm.thin import thinned, whole
 from gradcheck._farm.worker import forget, run_points, wake
 from gradcheck._graph.evaluate import Runner, offering_batches
-from gradcheck._graph.program import RESOURCE, VARIANT, Program, output_refs
+from gradcheck._graph.nodes import output_refs
+from gradcheck._graph.program import RESOURCE, VARIANT, Program
 from gradcheck._graph.wire import program_to_bytes
 
 # How a batch is cut depends on its size alone, so that it is cut alike whatever the number of workers.

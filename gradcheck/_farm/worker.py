@@ -15,7 +15,7 @@ from gradcheck._farm.arithmetic import adopt
 from gradcheck._farm.parcels import Code, Kept, Lacking, Parcel, Refused, Unfit, Values
 from gradcheck._farm.thin import thinned, whole
 from gradcheck._graph.evaluate import RUN_ERRORS, Runner, offering_batches
-from gradcheck._graph.program import op_def
+from gradcheck._graph.nodes import op_def
 from gradcheck._graph.wire import program_from_bytes
 
 _NAME = f"{socket.gethostname()} {os.getpid()}"

@@ -11,17 +11,8 @@ from dataclasses import dataclass, replace
 
 from tensorflow.core.framework import types_pb2
 
-from gradcheck._graph.program import (
-    Node,
-    Program,
-    Return,
-    beside,
-    copy_node,
-    data_inputs,
-    make_node,
-    output_refs,
-    redirect,
-)
+from gradcheck._graph.nodes import Node, beside, copy_node, data_inputs, make_node, output_refs
+from gradcheck._graph.program import Program, Return, redirect
 
 _BOOL, _I32, _I64 = types_pb2.DT_BOOL, types_pb2.DT_INT32, types_pb2.DT_INT64
 

@@ -12,7 +12,8 @@ from tensorflow.python.framework.func_graph import FuncGraph
 
 from gradcheck._errors import GraphUnavailable
 from gradcheck._graph.contexts import chain, contexts_of, own_graphs, pivots, recreate
-from gradcheck._graph.program import find_function, functions_named
+from gradcheck._graph.nodes import functions_named
+from gradcheck._graph.program import find_function
 from gradcheck._graph.sources import (
     OPAQUE,
     PLACEHOLDERS,

@@ -11,7 +11,8 @@ import tensorflow as tf
 from tensorflow.core.framework import attr_value_pb2
 
 from gradcheck._graph.finite import COUNTED, amounts, census, extents
-from gradcheck._graph.program import CONTINUOUS, data_inputs, input_types
+from gradcheck._graph.nodes import data_inputs, input_types
+from gradcheck._graph.program import CONTINUOUS
 from gradcheck._graph.values import variable_type
 from gradcheck._graph.writes import Deferred, Plan
 

@@ -18,6 +18,7 @@ from tensorflow.python.eager import context, execute
 from tensorflow.python.framework import ops
 
 from gradcheck._graph.invariant import Split, split
+from gradcheck._graph.nodes import make_node
 from gradcheck._graph.program import (
     Argument,
     Body,
@@ -26,7 +27,6 @@ from gradcheck._graph.program import (
     call_as,
     definition_of,
     fresh_name,
-    make_node,
     prune,
     reached_library,
 )

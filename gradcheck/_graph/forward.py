@@ -9,7 +9,7 @@ from typing import Any
 import tensorflow as tf
 from tensorflow.python.framework.func_graph import FuncGraph
 
-from gradcheck._graph.program import CALLED
+from gradcheck._graph.nodes import CALLED
 
 _SCOPE = re.compile(r"(?:^|/)gradients(?:_\d+)?/")  # what tf.gradients opens, in a graph and inside loops and calls
 _TAPE = "gradient_tape/"  # what a tf.GradientTape opens

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from gradcheck._graph.program import Node, control_inputs, data_inputs, node_of, output_refs
+from gradcheck._graph.nodes import Node, control_inputs, data_inputs, node_of, output_refs
 
 V1 = frozenset(
     {

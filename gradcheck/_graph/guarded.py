@@ -15,18 +15,8 @@ from gradcheck._graph.evaluate import release
 from gradcheck._graph.finite import flags
 from gradcheck._graph.kernels import KernelState, with_states
 from gradcheck._graph.layers import layer_outputs, rectified
-from gradcheck._graph.program import (
-    Body,
-    Node,
-    Return,
-    data_inputs,
-    definition_of,
-    fresh_name,
-    from_concrete,
-    make_node,
-    node_of,
-    output_refs,
-)
+from gradcheck._graph.nodes import Node, data_inputs, make_node, node_of, output_refs
+from gradcheck._graph.program import Body, Return, definition_of, fresh_name, from_concrete
 from gradcheck._graph.values import variable_dtype
 from gradcheck._graph.writes import plan_writes
 

@@ -5,23 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
-from gradcheck._graph.program import (
+from gradcheck._graph.nodes import (
     CALLED,
-    Argument,
-    Body,
     Node,
-    Program,
-    Return,
     control_inputs,
     copy_node,
     data_inputs,
-    fresh_name,
     make_node,
     output_refs,
-    redirect,
     set_inputs,
-    topological,
 )
+from gradcheck._graph.program import Argument, Body, Program, Return, fresh_name, redirect, topological
 from gradcheck._graph.randomness import PARAMETRIC
 
 _STOPS = PARAMETRIC | {"StopGradient"}

@@ -5,17 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-from gradcheck._graph.program import (
-    Body,
-    Node,
-    Program,
-    control_inputs,
-    copy_node,
-    data_inputs,
-    node_of,
-    reached_library,
-    set_inputs,
-)
+from gradcheck._graph.nodes import Node, control_inputs, copy_node, data_inputs, node_of, set_inputs
+from gradcheck._graph.program import Body, Program, reached_library
 
 _CALLS = ("PartitionedCall", "StatefulPartitionedCall")
 

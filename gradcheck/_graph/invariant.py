@@ -5,23 +5,17 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 
-from gradcheck._graph.program import (
-    RESOURCE,
-    VARIANT,
-    Argument,
-    Body,
+from gradcheck._graph.nodes import (
     Node,
-    Return,
     control_inputs,
     copy_node,
     data_inputs,
     node_of,
     op_def,
     output_refs,
-    redirect,
     set_inputs,
-    topological,
 )
+from gradcheck._graph.program import RESOURCE, VARIANT, Argument, Body, Return, redirect, topological
 
 _LOOPS = frozenset({"Switch", "Merge", "Enter", "RefSwitch", "RefMerge", "RefEnter"})  # of control flow v1
 _CHEAP = frozenset({"Const", "Identity", "Shape", "Size", "Rank"})

@@ -10,25 +10,27 @@ import numpy as np
 from tensorflow.core.framework import types_pb2
 from tensorflow.python.ops.resource_variable_ops import ResourceVariable
 
-from gradcheck._graph.program import (
+from gradcheck._graph.nodes import (
     CALLED,
-    RESOURCE,
-    Argument,
-    Body,
     Node,
-    Program,
-    Return,
     beside,
-    called_names,
     control_inputs,
     copy_node,
     data_inputs,
-    fresh_name,
     functions_named,
     make_node,
-    reached_library,
     rename_called,
     set_inputs,
+)
+from gradcheck._graph.program import (
+    RESOURCE,
+    Argument,
+    Body,
+    Program,
+    Return,
+    called_names,
+    fresh_name,
+    reached_library,
 )
 from gradcheck._graph.stateless import constant, output_of
 

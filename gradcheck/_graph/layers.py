@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from gradcheck._graph.program import ref_of
+from gradcheck._graph.nodes import ref_of
 from gradcheck._graph.provenance import keras_layer
 from gradcheck._graph.structure import CONTINUOUS
 

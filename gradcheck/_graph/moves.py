@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 
 from tensorflow.core.framework import types_pb2
 
-from gradcheck._graph.program import COMPLEX, Argument, Node, Program, make_node, redirect
+from gradcheck._graph.nodes import Node, make_node
+from gradcheck._graph.program import COMPLEX, Argument, Program, redirect
 
 DISTANCE = "distance"  # name of the argument that holds t, a float64 scalar
 

@@ -16,7 +16,7 @@ from gradcheck._graph import keywords
 from gradcheck._graph.forward import called_graphs, forward_op
 from gradcheck._graph.generated import users_line
 from gradcheck._graph.held import HeldProgram, held_inside
-from gradcheck._graph.program import CALLED, node_of
+from gradcheck._graph.nodes import CALLED, node_of
 from gradcheck._graph.quantiles import AT_BASE
 from gradcheck._graph.randomness import RANDOM
 from gradcheck._graph.trace import Traced

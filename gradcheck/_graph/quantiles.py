@@ -20,19 +20,8 @@ import tensorflow as tf
 from tensorflow.python.framework.func_graph import FuncGraph
 
 from gradcheck._graph.inline import write_out
-from gradcheck._graph.program import (
-    Body,
-    Node,
-    Program,
-    beside,
-    copy_node,
-    data_inputs,
-    from_func_graph,
-    make_node,
-    map_bodies,
-    output_refs,
-    set_inputs,
-)
+from gradcheck._graph.nodes import Node, beside, copy_node, data_inputs, make_node, output_refs, set_inputs
+from gradcheck._graph.program import Body, Program, from_func_graph, map_bodies
 
 AT_BASE = "_gradcheck_at_base"  # attribute of the nodes that hold a parameter (TensorFlow ignores such names)
 NOTE = (

@@ -7,24 +7,19 @@ from dataclasses import dataclass, field, replace
 
 from tensorflow.core.framework import types_pb2
 
-from gradcheck._graph.program import (
+from gradcheck._graph.nodes import (
     CALLED,
-    Argument,
-    Body,
     Node,
-    Program,
-    Return,
     beside,
-    called_names,
     control_inputs,
     copy_node,
     data_inputs,
-    fresh_name,
     make_node,
     output_refs,
     rename_called,
     set_inputs,
 )
+from gradcheck._graph.program import Argument, Body, Program, Return, called_names, fresh_name
 from gradcheck._graph.stateless import STATELESS, constant, key_of, output_of, stateless
 
 _SKIPS = ("RngReadAndSkip", "RngSkip")

@@ -9,17 +9,8 @@ from typing import Any
 import numpy as np
 from tensorflow.python.framework import tensor_util
 
-from gradcheck._graph.program import (
-    Body,
-    Node,
-    Program,
-    control_inputs,
-    copy_node,
-    data_inputs,
-    make_node,
-    node_of,
-    set_inputs,
-)
+from gradcheck._graph.nodes import Node, control_inputs, copy_node, data_inputs, make_node, node_of, set_inputs
+from gradcheck._graph.program import Body, Program
 
 _REDUCE = "CollectiveReduceV2"  # inputs: what is summed, size and number of the group, number of the sum
 

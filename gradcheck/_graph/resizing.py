@@ -11,7 +11,8 @@ from typing import Any
 import tensorflow as tf
 from tensorflow.core.framework import types_pb2
 
-from gradcheck._graph.program import Body, Node, data_inputs, from_concrete, make_node, op_def
+from gradcheck._graph.nodes import Node, data_inputs, make_node, op_def
+from gradcheck._graph.program import Body, from_concrete
 
 _FLOATING = (types_pb2.DT_HALF, types_pb2.DT_BFLOAT16, types_pb2.DT_FLOAT, types_pb2.DT_DOUBLE)
 _D = types_pb2.DT_DOUBLE

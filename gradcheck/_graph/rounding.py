@@ -16,21 +16,8 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.core.framework import types_pb2
 
-from gradcheck._graph.program import (
-    COMPLEX,
-    FLOATING,
-    Argument,
-    Body,
-    Node,
-    Program,
-    beside,
-    copy_node,
-    fresh_name,
-    make_node,
-    output_refs,
-    rename_called,
-    set_inputs,
-)
+from gradcheck._graph.nodes import Node, beside, copy_node, make_node, output_refs, rename_called, set_inputs
+from gradcheck._graph.program import COMPLEX, FLOATING, Argument, Body, Program, fresh_name
 from gradcheck._graph.twin import NARROW
 
 _D, _C, _I, _L = types_pb2.DT_DOUBLE, types_pb2.DT_COMPLEX128, types_pb2.DT_INT32, types_pb2.DT_INT64

@@ -14,21 +14,17 @@ from tensorflow.python.framework import tensor_util
 
 from gradcheck._errors import GraphUnavailable
 from gradcheck._graph.evaluate import Runner, eagerly
-from gradcheck._graph.program import (
+from gradcheck._graph.nodes import (
     CALLED,
-    Argument,
-    Body,
     Node,
-    Program,
-    Return,
     copy_node,
     functions_named,
     input_types,
     op_def,
     output_refs,
-    reached_library,
     set_inputs,
 )
+from gradcheck._graph.program import Argument, Body, Program, Return, reached_library
 
 # What watches a value and raises: here the watching is ours.
 _PASSES = frozenset({"CheckNumerics", "CheckNumericsV2", "DebugIdentity", "DebugIdentityV2", "DebugIdentityV3"})

@@ -12,25 +12,19 @@ from tensorflow.python.framework import tensor_util
 
 from gradcheck._graph.evaluate import Runner, eagerly
 from gradcheck._graph.inline import inline_calls
-from gradcheck._graph.program import (
+from gradcheck._graph.nodes import (
     CALLED,
-    FLOATING,
-    Argument,
-    Body,
     Node,
-    Program,
-    Return,
     control_inputs,
     copy_node,
     data_inputs,
-    fresh_name,
     functions_named,
     make_node,
     output_refs,
-    prune,
     rename_called,
     set_inputs,
 )
+from gradcheck._graph.program import FLOATING, Argument, Body, Program, Return, fresh_name, prune
 
 _BOOL, _I32, _I64 = types_pb2.DT_BOOL, types_pb2.DT_INT32, types_pb2.DT_INT64
 TO_THE_END = 2**62

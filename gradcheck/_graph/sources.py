@@ -8,7 +8,7 @@ from typing import Any
 import tensorflow as tf
 
 from gradcheck._errors import GraphUnavailable
-from gradcheck._graph.program import CALLED
+from gradcheck._graph.nodes import CALLED
 from gradcheck._graph.randomness import FROZEN
 
 REF_VARIABLES = ("VariableV2", "Variable")

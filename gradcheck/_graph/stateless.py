@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from tensorflow.core.framework import types_pb2
 
-from gradcheck._graph.program import Node, beside, control_inputs, data_inputs, make_node, output_refs
+from gradcheck._graph.nodes import Node, beside, control_inputs, data_inputs, make_node, output_refs
 
 _PHILOX = 1  # tf.random.Algorithm.PHILOX
 _U64, _I64, _I32 = types_pb2.DT_UINT64, types_pb2.DT_INT64, types_pb2.DT_INT32

@@ -13,16 +13,8 @@ from gradcheck._graph import quantiles, structure
 from gradcheck._graph.differentiate import Fault, differentiate
 from gradcheck._graph.evaluate import Runner, returning
 from gradcheck._graph.inline import inline_calls
-from gradcheck._graph.program import (
-    Argument,
-    Body,
-    Program,
-    Return,
-    called_functions,
-    from_func_graph,
-    output_refs,
-    redirect,
-)
+from gradcheck._graph.nodes import called_functions, output_refs
+from gradcheck._graph.program import Argument, Body, Program, Return, from_func_graph, redirect
 from gradcheck._graph.randomness import UNREPEATABLE, freeze_randomness, with_seed
 from gradcheck._graph.values import Values, is_symbolic
 from gradcheck._graph.variables import feed_variables

@@ -10,21 +10,19 @@ import tensorflow as tf
 from tensorflow.core.framework import types_pb2
 from tensorflow.python.framework import kernels
 
-from gradcheck._graph.program import (
-    Body,
+from gradcheck._graph.nodes import (
     Node,
-    Program,
     argument_types,
     control_inputs,
     copy_node,
     data_inputs,
-    fresh_name,
     make_node,
     op_def,
     output_refs,
     rename_called,
     set_inputs,
 )
+from gradcheck._graph.program import Body, Program, fresh_name
 from gradcheck._graph.randomness import RANDOM
 from gradcheck._graph.resizing import body_of_resize, is_resize, output_of, wide_resize
 

@@ -12,7 +12,7 @@ import tensorflow as tf
 from gradcheck._errors import GraphUnavailable
 from gradcheck._graph import structure
 from gradcheck._graph.evaluate import RUN_ERRORS
-from gradcheck._graph.program import output_refs
+from gradcheck._graph.nodes import output_refs
 from gradcheck._graph.provenance import operation, users_frame
 from gradcheck._graph.questions import Question, plain_name
 from gradcheck._graph.regions import Region, gradient_function, gradient_name, is_library, is_region, region_of

@@ -7,25 +7,19 @@ from dataclasses import dataclass, field, replace
 
 from tensorflow.core.framework import types_pb2
 
-from gradcheck._graph.program import (
+from gradcheck._graph.nodes import (
     CALLED,
-    RESOURCE,
-    Argument,
-    Body,
     Node,
-    Program,
-    Return,
     beside,
     control_inputs,
     copy_node,
     data_inputs,
-    fresh_name,
     make_node,
     node_of,
     output_refs,
-    reached_library,
     set_inputs,
 )
+from gradcheck._graph.program import RESOURCE, Argument, Body, Program, Return, fresh_name, reached_library
 
 _READS = {"ReadVariableOp": "Identity", "ResourceGather": "GatherV2", "ResourceGatherNd": "GatherNd"}
 _ASSIGNS = {"AssignVariableOp": None, "AssignAddVariableOp": "AddV2", "AssignSubVariableOp": "Sub"}

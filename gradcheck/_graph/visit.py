@@ -9,19 +9,8 @@ from typing import Any, Protocol
 from tensorflow.core.framework import types_pb2
 
 from gradcheck._graph.frames import V1, Frames
-from gradcheck._graph.program import (
-    CALLED,
-    COMPLEX,
-    Body,
-    Node,
-    Program,
-    data_inputs,
-    functions_named,
-    op_def,
-    output_refs,
-    prune,
-    topological,
-)
+from gradcheck._graph.nodes import CALLED, Node, data_inputs, functions_named, op_def, output_refs
+from gradcheck._graph.program import COMPLEX, Body, Program, prune, topological
 from gradcheck._graph.single import Ops, attributes_of, is_write, kind_of
 from gradcheck._graph.skim import Skimmer
 

@@ -5,21 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from gradcheck._graph.program import (
+from gradcheck._graph.nodes import (
     CALLED,
-    Body,
     Node,
-    Program,
     control_inputs,
     copy_node,
     data_inputs,
     make_node,
     node_of,
     output_refs,
-    redirect,
     set_inputs,
-    topological,
 )
+from gradcheck._graph.program import Body, Program, redirect, topological
 
 _READS = ("ReadVariableOp", "ResourceGather", "ResourceGatherNd", "VarIsInitializedOp", "VariableShape",
           "DisableCopyOnRead")  # fmt: skip

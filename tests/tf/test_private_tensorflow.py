@@ -21,6 +21,7 @@ from gradcheck._graph import (
     differentiate,
     evaluate,
     keywords,
+    nodes,
     program,
     quantiles,
     questions,
@@ -90,15 +91,15 @@ def test_the_functions_that_a_graph_calls_are_found(graph):
 
 
 def test_op_definitions_are_found():
-    with purpose("the definition of an op type is found by its name", "op_def_registry.get, in _graph/program.py"):
-        assert [a.name for a in program.op_def("MatMul").input_arg] == ["a", "b"]
-        assert program.op_def("no such op") is None
+    with purpose("the definition of an op type is found by its name", "op_def_registry.get, in _graph/nodes.py"):
+        assert [a.name for a in nodes.op_def("MatMul").input_arg] == ["a", "b"]
+        assert nodes.op_def("no such op") is None
 
 
 def sine():
     (node,) = [n for n in trace_function(tf.sin, [X]).program.main.nodes if n.op == "Sin"]
     argument = program.Argument("x", tf.float64.as_datatype_enum)
-    node = program.copy_node(node)
+    node = nodes.copy_node(node)
     program.set_inputs(node, ["x"], [])
     returned = program.Return(f"{node.name}:y:0", tf.float64.as_datatype_enum)
     return program.Program(main=program.Body(args=(argument,), nodes=(node,), returns=(returned,)), functions={})
@@ -157,7 +158,7 @@ def test_kernels_tell_their_types():
 @pytest.mark.parametrize("op", sorted(STATELESS))
 def test_a_random_op_has_a_stateless_twin(op):
     with purpose(f"{op} can be written as a stateless op", "its definition, and the row of _graph/stateless.py"):
-        assert program.op_def(op) is not None
+        assert nodes.op_def(op) is not None
 
 
 @pytest.mark.parametrize("op", sorted(quantiles._PARAMETERS))
@@ -166,7 +167,7 @@ def test_implicit_gradients_are_of_the_parameters_that_are_moved(op):
         assert op in FROM_PARAMETERS
         names = {"alpha"} if "Gamma" in op else {"means", "stddevs", "minvals", "maxvals"}
         positions, _ = quantiles._PARAMETERS[op]
-        assert {program.op_def(op).input_arg[k].name for k in positions} == names
+        assert {nodes.op_def(op).input_arg[k].name for k in positions} == names
 
 
 def test_the_gradient_of_an_op_can_be_replaced(graph):
