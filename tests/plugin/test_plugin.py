@@ -97,6 +97,7 @@ def assert_logged(result, outcomes, logdir):
     assert all(series.steps == tuple(range(len(series.steps))) for series in found.scalars.values())
 
 
+@pytest.mark.slow
 def test_a_project_of_thirty_tests_ten_of_which_fail(project, capsys):
     project.makepyfile(test_right=RIGHT, test_wrong=WRONG)
     result = run(
@@ -275,6 +276,7 @@ def test_a_random_seed_is_said_and_repeats_the_run(project):
     assert f"assert not {option.partition('=')[2]}" in again.stdout.str()
 
 
+@pytest.mark.slow
 def test_a_random_seed_is_one_for_all_workers(project, tmp_path):
     """Each worker reads `random` on the command line, and is told what was drawn."""
     project.makepyfile(

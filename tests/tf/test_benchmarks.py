@@ -104,6 +104,7 @@ def test_optimizers_agree_with_their_rules_and_what_is_planted_is_explained():
     assert outcome.figures == {"agrees": "13/13", "explained": "19/19", "no_claim": "7/7"}
 
 
+@pytest.mark.slow
 def test_the_command_writes_what_it_found_and_leaves_other_sections_of_the_page(tmp_path, capsys):
     file, page = tmp_path / "found.json", tmp_path / "page.md"
     page.write_text("# Old\n\n## truth\n\nKept.\n\n## figures\n\nReplaced.\n", encoding="utf-8")

@@ -12,7 +12,7 @@ from tests.breadth import faults, models, ops
 
 RIGHT = models.RIGHT + ops.RIGHT
 # Where time is short, every so many-th case stands for the rest in mode auto; all of them, and more modes, are slow.
-EVERY, EVERY_WRONG = 4, 2
+EVERY, EVERY_WRONG = 6, 4
 OTHER = {"directional": {"mode": "directional", "seed": 1}, "elementwise": {"mode": "elementwise", "seed": 2}}
 
 
@@ -115,6 +115,7 @@ print("paths", [f.x for f in right.findings], [f.x for f in plain.findings])
 """
 
 
+@pytest.mark.slow
 def test_mirrored_variables_on_two_devices_are_checked():
     """In a process of its own, because devices are configured before TensorFlow starts."""
     ran = subprocess.run([sys.executable, "-c", MIRRORED], capture_output=True, text=True, check=False, timeout=180)

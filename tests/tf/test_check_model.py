@@ -236,7 +236,17 @@ def state(model):
     return [(v.path, v.numpy().tobytes()) for v in variables]
 
 
-@pytest.mark.parametrize("more", [{}, {"forward": True}, {"order": 2, "mode": "directional"}], ids=str)
+@pytest.mark.parametrize(
+    "more",
+    [
+        {},
+        *(
+            pytest.param(more, marks=pytest.mark.slow)
+            for more in ({"forward": True}, {"order": 2, "mode": "directional"})
+        ),
+    ],
+    ids=str,
+)
 def test_variables_metrics_optimizer_and_random_states_stay_as_they_were(more):
     model = noisy()
     model.fit(X, Y, verbose=0)

@@ -107,6 +107,7 @@ SQUARES = """
 """
 
 
+@pytest.mark.slow
 def test_a_users_function_is_checked_and_only_the_user_is_heard(users_module, tmp_path):
     ran = _run("run", f"{users_module(SQUARES)}:right", cwd=tmp_path)
     assert ran.returncode == 0, ran.stderr
@@ -124,6 +125,7 @@ def test_a_users_wrong_gradient_is_found_and_shown(users_module, tmp_path):
     assert "\nGradientMismatch: d " in ran.stdout
 
 
+@pytest.mark.slow
 def test_json_is_alone_on_stdout_and_show_renders_it(users_module, tmp_path):
     ran = _run("run", "--json", f"{users_module(SQUARES)}:wrong", cwd=tmp_path)
     assert ran.returncode == 1, ran.stderr

@@ -54,6 +54,14 @@ class Regression:
         return compare_optimizers(optimizer, reference, self.loss, self.variables, steps)
 
 
+def rows(cases):
+    """Parameters of cases; where time is short, every third stands for the rest."""
+    return [
+        pytest.param(case, id=name, marks=[pytest.mark.slow] if k % 3 else [])
+        for k, (name, case) in enumerate(cases.items())
+    ]
+
+
 def test_the_documents_riddle_is_answered():
     w = tf.Variable(2.0, name="w")
     report = compare_optimizers(v1.AdagradOptimizer(0.6), Adagrad(0.6), lambda: (w * 1.0 - 3.0) ** 2, [w], 20)
@@ -91,7 +99,7 @@ AGREEING = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("make", AGREEING.values(), ids=AGREEING)
+@pytest.mark.parametrize("make", rows(AGREEING))
 def test_what_differs_by_rounding_only_agrees(make):
     report = Regression().compare(*make())
     assert report.ok, str(report)
@@ -281,8 +289,9 @@ PLANTED = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("make", "text"), PLANTED.values(), ids=PLANTED)
-def test_a_planted_deviation_is_found(make, text):
+@pytest.mark.parametrize("case", rows(PLANTED))
+def test_a_planted_deviation_is_found(case):
+    make, text = case
     report = Regression().compare(*make())
     assert not report.ok
     assert text in [each.text for each in report.explanations], str(report)
@@ -319,7 +328,7 @@ UNEXPLAINABLE = {
 }
 
 
-@pytest.mark.parametrize("make", UNEXPLAINABLE.values(), ids=UNEXPLAINABLE)
+@pytest.mark.parametrize("make", rows(UNEXPLAINABLE))
 def test_what_nothing_explains_is_not_explained(make):
     report = Regression().compare(make(), GradientDescent(0.05))
     assert not report.ok
@@ -367,7 +376,7 @@ SMALL = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("case", SMALL.values(), ids=SMALL)
+@pytest.mark.parametrize("case", rows(SMALL))
 def test_what_float32_would_hide_is_seen_in_float64_and_found(case):
     make, text, *dtype = case
     report = Regression(*dtype).compare(*make())
@@ -404,7 +413,7 @@ HARMLESS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("make", HARMLESS.values(), ids=HARMLESS)
+@pytest.mark.parametrize("make", rows(HARMLESS))
 def test_hyperparameters_in_float32_are_rounding(make):
     report = Regression().compare(*make())
     assert report.ok, str(report)

@@ -11,7 +11,7 @@ from tests.gallery import GALLERY, MODES, RIGHT, WRONG, Row
 
 SEEDS = (0, 1)
 # Where time is short, mode auto stands for the rest, with every third row in mode directional.
-DIRECTIONAL_TOO = 3
+DIRECTIONAL_TOO = 5
 
 
 def check(row, **options):

@@ -321,6 +321,7 @@ def test_a_step_is_searched_within_the_time_promised(layers, seconds):
     assert took < 2 * seconds  # the machine that runs tests may be busy
 
 
+@pytest.mark.slow
 def test_a_step_of_two_replicas_is_run_on_one_device():
     code = textwrap.dedent(
         """

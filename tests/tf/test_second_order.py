@@ -75,7 +75,14 @@ def in_a_nested_function(x):
     return tf.function(lambda x: tf.reduce_sum(through_kept_output(x) * x))(x)
 
 
-@pytest.mark.parametrize("fn", [lambda x: tf.reduce_sum(through_kept_output(x) ** 2), in_a_loop, in_a_nested_function])
+@pytest.mark.parametrize(
+    "fn",
+    [
+        lambda x: tf.reduce_sum(through_kept_output(x) ** 2),
+        pytest.param(in_a_loop, marks=pytest.mark.slow),
+        in_a_nested_function,
+    ],
+)
 def test_a_wrong_second_derivative_is_blamed_wherever_it_is(fn):
     report = check_gradients(fn, [X], order=2)
     first, *second = report.findings

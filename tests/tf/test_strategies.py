@@ -59,6 +59,7 @@ def test_tensors_of_any_range_have_many_values(scale):
     assert all(scale <= value <= 3 * scale for value in values)
 
 
+@pytest.mark.slow
 def test_all_shrink_to_zeros_small_shapes_and_float64():
     assert simplest(gs.shapes()) == ()
     assert simplest(gs.dtypes(narrow=True, complex=True)) is tf.float64
@@ -156,6 +157,7 @@ def test_kinks_are_met_and_kept_away_from(name):
     )
 
 
+@pytest.mark.slow
 def test_a_function_that_has_kinks_everywhere_leaves_nothing():
     with pytest.raises(NoSuchExample):
         find(gs.away_from_kinks(lambda x: tf.abs(x - tf.stop_gradient(x)) + 0 * x, (1,)), lambda x: x[0] > 100)
@@ -225,6 +227,7 @@ def test_right_programs_are_ok(program):
 
 @generate
 @given(gs.programs(wrong=True, dtype=DTYPES))
+@pytest.mark.slow
 def test_wrong_programs_are_caught_and_blamed(program):
     assert program.wrong in program.source
     report = gradcheck.check_gradients(program, program.inputs)

@@ -678,6 +678,7 @@ WITHOUT_V2 = """
 
 
 @pytest.mark.parametrize("switch", ["disable_v2_behavior", "disable_eager_execution"])
+@pytest.mark.slow
 def test_it_works_without_the_behaviour_of_tensorflow_2(switch):
     code = textwrap.dedent(WITHOUT_V2.format(switch=switch))
     environment = {**os.environ, "PYTHONPATH": os.getcwd()}
