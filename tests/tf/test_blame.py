@@ -203,6 +203,7 @@ OFTEN = ("loop", "condition in a map")  # the others are slow in sum
     "around", [pytest.param(AROUND[k], id=k, marks=[pytest.mark.slow] * (k not in OFTEN)) for k in AROUND]
 )
 @pytest.mark.parametrize(("one", "culprits"), [(tanh, []), (bent, ["bent"])])
+@pytest.mark.slow
 def test_a_custom_gradient_that_uses_its_argument_is_told_of_inside_of_control_flow(around, one, culprits):
     def in_graph():
         with tf.Graph().as_default():

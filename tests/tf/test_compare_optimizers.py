@@ -755,6 +755,7 @@ def v1_variable(name, value, **options):
 
 
 @pytest.mark.parametrize("use_resource", [False, True], ids=["reference variables", "resource variables"])
+@pytest.mark.slow
 def test_optimizers_of_a_graph_are_compared_and_the_graph_is_only_read(use_resource):
     with session_of(use_resource) as (loss, variables, session, trained, train):
         operations, values = len(loss.graph.get_operations()), session.run(variables)

@@ -99,6 +99,7 @@ REPEATED = [row for row in GALLERY if not row.known_failure and row.verdict is n
         for k, row in enumerate(REPEATED)
     ],
 )
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_findings_and_another_seed_the_same_verdict(row):
     fn, inputs = row.case()
     first, again, other = (gradcheck.check_gradients(fn, inputs, **{**row.options, "seed": seed}) for seed in (3, 3, 4))

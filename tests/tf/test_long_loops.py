@@ -104,6 +104,7 @@ def in_lists(a):
         "lists",
     ],
 )
+@pytest.mark.slow
 def test_the_iteration_is_found(fn, a, op, inside, monkeypatch):
     start = time.process_time()
     report = gradcheck.find_nonfinite(fn, [tf.constant(a)])

@@ -306,6 +306,7 @@ def assert_equal_over_200_steps(rule, peer):
 @pytest.mark.parametrize(
     ("rule", "peer"), PEERS, ids=[f"{type(rule).__name__}-{i}" for i, (rule, _) in enumerate(PEERS)]
 )
+@pytest.mark.slow
 def test_a_rule_equals_tensorflows_kernel_and_keras_over_200_random_steps(rule, peer):
     assert_equal_over_200_steps(rule, peer)
 

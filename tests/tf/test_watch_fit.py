@@ -61,6 +61,7 @@ WAYS = [
 
 
 @pytest.mark.parametrize("options", WAYS)
+@pytest.mark.slow
 def test_a_healthy_fit_is_the_same_to_the_bit_and_fully_undone(options):
     plain, watched = new_model(**options), new_model(**options)
     expected = fit(plain, epochs=2, validation_split=0.25).history
