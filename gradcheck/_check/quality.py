@@ -72,7 +72,7 @@ def nonlinear(work: Work, findings: dict[Pair, Finding]) -> None:
         for x, values in enumerate(cotangents.tried):
             if (a, x) in findings or values is None or not values.size:
                 continue
-            eps = work.gradient_eps
+            eps = cotangents.tried_eps
             gap, own = _departure(cotangents.combined, values, _scale(work, x))
             # A gradient that is truly zero is rounding alone, of the size of what was cancelled on the way to it.
             cancelled = 1e3 * eps * (_magnitude(work, a) + float(np.max(work.reach(a))))

@@ -34,7 +34,9 @@ class Cotangents:
         native: Per x, gradients in the function's own dtype: for `weights`, for their combination, for the first again.
         wide: Per x, gradients in the float64 twin, for `weights`; the native ones where nothing is narrower.
         combined: The factors of the linear combination of weights that was tried besides.
-        tried: Per x, wide gradients for `weights` and then for that combination; None where there is no gradient.
+        tried: Per x, gradients for `weights` and then for that combination; None where there is no gradient. Wide ones,
+            but for large inputs of float32, where each costs much.
+        tried_eps: The spacing of the dtype in which these round.
         given: Whether the user gave the first one.
     """
 
@@ -43,6 +45,7 @@ class Cotangents:
     wide: list[Gradient]
     combined: Reals
     tried: list[Reals | None]
+    tried_eps: float
     given: bool
 
 
@@ -203,21 +206,30 @@ def differentiate_outputs(work: Work) -> None:
         c = len(weights)
         combined = (factors @ weights)[None]
         # The same once more comes last; linearity is tried where the numbers are precise.
-        asked = [weights, weights[:1]] if work.point.narrow else [weights, combined, weights[:1]]
+        widely = work.point.narrow and not _is_large_float32(work)
+        asked = [weights, weights[:1]] if widely else [weights, combined, weights[:1]]
         native = analytic(work.point, a, np.concatenate(asked), shapes, wide=False)
-        tried = native
+        wide = tried = native
         if work.point.narrow:
-            tried = analytic(work.point, a, np.concatenate([weights, combined]), shapes, wide=True)
+            wide = analytic(
+                work.point, a, np.concatenate([weights, combined] if widely else [weights]), shapes, wide=True
+            )
+            tried = wide if widely else native
         work.cotangents.append(
             Cotangents(
                 weights=weights,
                 native=native,
-                wide=[replace(g, value=None if g.value is None else g.value[:c]) for g in tried],
+                wide=[replace(g, value=None if g.value is None else g.value[:c]) for g in wide],
                 combined=factors,
                 tried=[None if g.value is None else g.value[: c + 1] for g in tried],
+                tried_eps=work.gradient_eps if widely or not work.point.narrow else eps_of("float32"),
                 given=given,
             )
         )
+
+
+def _is_large_float32(work: Work) -> bool:
+    return any(one.large for one in work.movers) and all(s.dtype.name == "float32" for s in work.traced.sources)
 
 
 def _weights(work: Work, a: int, m: int, shapes: list[tuple[int, ...]]) -> tuple[Reals, bool]:

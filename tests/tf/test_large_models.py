@@ -88,3 +88,14 @@ def test_a_wrong_gradient_close_to_many_kinks_is_found():
     report = gradcheck.check_gradients(lambda x: tf.reduce_sum(wrong_relu(tf.sin(x))), [x], mode="directional")
     assert report.verdict is Verdict.MISMATCH, str(report)
     assert -1e-2 < np.sin(x[report.worst.index]) < 0
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_large_gradient_that_ignores_its_upstream_one_is_found(dtype):
+    deaf = tf.custom_gradient(lambda x: (tf.reduce_sum(x * x), lambda up: 2.0 * x))
+    heard = tf.custom_gradient(lambda x: (tf.reduce_sum(x * x), lambda up: 2.0 * x * up))
+    x = np.random.default_rng(0).normal(size=2**15 + 1).astype(dtype)
+    report = gradcheck.check_gradients(deaf, x, mode="directional")
+    assert report.verdict is Verdict.MISMATCH, report
+    assert "linear in the cotangent" in str(report)
+    assert gradcheck.check_gradients(heard, x, mode="directional").verdict is Verdict.MATCH
