@@ -117,8 +117,8 @@ def _names(owners: Sequence[Any]) -> list[str]:
 class Recording:
     """What is recorded about some gradients: the tensors that leave the graph, and the summary values from them.
 
-    Where the graph runs on the host, the gradients and variables themselves do, without a copy: NumPy looks at them in
-    a third of the time that ops would take. Elsewhere, or where they have to wait, the graph computes a vector.
+    Where no histograms are made and the graph runs on the host, the gradients and variables themselves do, without a
+    copy: NumPy looks at them sooner than ops would. Elsewhere, or where they have to wait, the graph computes a vector.
 
     Args:
         found: Gradients and variables.

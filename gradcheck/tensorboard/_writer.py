@@ -245,7 +245,8 @@ class SummaryWriter:
             (self._taken if self._chosen else self._waiting).append(mailbox)
             where_due(lambda: mailbox.put(step, row()), lambda: None)
 
-        by_host = runs_on_the_host()
+        # Bins are counted on all cores in the graph; norms and the like are quicker found by NumPy where they lie.
+        by_host = runs_on_the_host() and not any(self._options.values())
         if by_host:
             send(lambda: recording.tensors(present), recording.values)
         else:
