@@ -38,7 +38,7 @@ class GradientReport:
     notes: tuple[str, ...] = ()  # what was noticed and does not change the verdict
     skipped: tuple[str, ...] = ()  # inputs that have no derivative, with their dtype
     unpromoted: tuple[str, ...] = ()  # ops that could not run in float64
-    taylor: Taylor | None = None  # of the worst finding; None where there is nothing to differentiate
+    taylor: Taylor | None = None  # of the worst finding; None of large inputs that are ok, and of no derivative
 
     @property
     def ok(self) -> bool:
