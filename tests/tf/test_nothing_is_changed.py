@@ -342,6 +342,7 @@ def test_a_hundred_checks_leave_a_bounded_number_of_functions_and_graphs(fn):
     assert graphs_alive() <= graphs
 
 
+@pytest.mark.slow
 def test_functions_of_a_check_leave_the_registry_with_the_function(monkeypatch):
     monkeypatch.setattr("gradcheck._graph.memory._MOST", 1000)  # nothing of other tests is dropped meanwhile
     check(new_function())  # TensorFlow keeps some functions of the first loop in a process

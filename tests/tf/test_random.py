@@ -98,6 +98,7 @@ def test_a_tiny_parameter_beside_large_ones_matches():
     assert gradcheck.check_gradients(gamma, [np.array([0.01, 500.0])]).verdict is Verdict.MATCH
 
 
+@pytest.mark.slow
 def test_an_implicit_gradient_that_is_wrong_is_caught():
     @tf.custom_gradient
     def scaled(alpha):
