@@ -19,6 +19,7 @@ from gradcheck._derivatives.numeric import SECOND_WITNESS, Mover
 from gradcheck._derivatives.point import Reals
 from gradcheck._numerics.directions import blocks as in_cache
 from gradcheck._numerics.directions import eighths
+from gradcheck._numerics.stencils import NINE, SEVEN
 from gradcheck._results import Finding, Verdict
 
 _CONSTANTS = (
@@ -123,8 +124,11 @@ def compare_blocks(work: Work, mover: Mover, blocks: list[list[int]], *, closely
     target = worthwhile(size, _LOUDER * noise, mover.eps, coarsest=1e-9)
     step: Any = None
     grain: Any = None
+    begin = NINE
     if mover.large:  # samples cost much: no more of them than entries call for, and close, where they tell most
         target, step = np.maximum(target, 1e-7 * size), mover.first_step / 4
+        if not mover.point.unpromoted:
+            begin, step = SEVEN, mover.first_step / 16
     hidden, inside = np.zeros(own.shape), np.zeros(own.shape)
     if closely:
         target = 0.01 * target
@@ -142,7 +146,7 @@ def compare_blocks(work: Work, mover: Mover, blocks: list[list[int]], *, closely
     flat = (count * k, len(every))
     numeric = mover.derivatives(
         directions, count * k, reduce=lambda samples, _: samples @ every.T, target=target.reshape(flat),
-        argument_noise=noise.reshape(flat), step=step, grain=grain,
+        argument_noise=noise.reshape(flat), step=step, grain=grain, begin=begin,
     )  # fmt: skip
     whole = compare(
         own.reshape(flat), numeric, size.reshape(flat), work.options, dtype=work.dtype(mover.xs[0]),

@@ -19,6 +19,7 @@ from gradcheck._graph.program import Program
 from gradcheck._graph.rounding import with_rounding, with_rounding_by_value
 from gradcheck._numerics.directions import eighths, rademacher
 from gradcheck._numerics.intervals import Derivatives, differentiate
+from gradcheck._numerics.stencils import NINE
 
 MEMORY_BUDGET = 2**28  # bytes of perturbed inputs and of outputs that one call may hold
 LARGE = 2**15  # entries per point from which on points are made inside the program
@@ -215,7 +216,7 @@ class Mover:
     def derivatives(
         self, directions: Callable[[NDArray[np.int64]], list[Reals | None]], groups: int, *,
         reduce: Callable[[Reals, NDArray[np.int64]], Reals], target: Any, argument_noise: Any = 0.0,
-        step: Any = None, grain: Any = None,
+        step: Any = None, grain: Any = None, begin: tuple[int, ...] = NINE,
     ) -> Derivatives:  # fmt: skip
         """Derivatives along directions, with their errors.
 
@@ -227,6 +228,7 @@ class Mover:
             argument_noise: Rounding of the function's value that its samples need not show.
             step: The first step, of all groups or per group; default as the dtype asks for.
             grain: Where `argument_noise` is what `rounding_noise` gave: what rounding inside of ops may do besides.
+            begin: Where to sample first; see `gradcheck._numerics.intervals.differentiate`.
         """
 
         def sample(index: NDArray[np.int64], steps: Reals, grid: tuple[int, ...]) -> Reals:
@@ -236,7 +238,7 @@ class Mover:
         options: dict[str, Any] = {"eps": self.eps, "target": target, "argument_noise": argument_noise}
         known = grain is not None and not self._opaque
         options["loudest"] = _NO_ROUNDING * np.maximum(argument_noise, grain) if known else np.inf
-        return unmasked(sample, differentiate(sample, groups, step=first, **options), first, options)
+        return unmasked(sample, differentiate(sample, groups, step=first, begin=begin, **options), first, options)
 
     def _sample(
         self, index: NDArray[np.int64], steps: Reals, grid: tuple[float, ...],

@@ -1,4 +1,4 @@
-"""Derivatives with error bars from one window of nine equispaced samples."""
+"""Derivatives with error bars from one window of equispaced samples."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
 
 ROUNDING = 2.5  # standard deviations of rounding in an error bar
-_NOISY_ROUNDING = 5.0  # the same where noise is measured from nine samples, not derived from the dtype
+_NOISY_ROUNDING = 5.0  # the same where noise is measured from a few samples, not derived from the dtype
 _HIGHEST = 0.9
 LOUD = 30.0  # measured noise this far above rounding needs another explanation than rounding
 
@@ -66,9 +66,9 @@ def estimate(
     """Differentiate at grid point 0, at the order whose error bar is smallest.
 
     Args:
-        samples: Values at `grid` times `step`, shape [9, n].
+        samples: Values at `grid` times `step`, shape [points, n].
         step: Steps, shape [n].
-        grid: `NINE`, `RIGHT` or `LEFT`.
+        grid: `NINE`, `SEVEN`, `RIGHT` or `LEFT`.
         eps: Spacing of the dtype in which the samples were computed, relative.
         argument_noise: Noise from the rounding of the arguments, shape [n].
         grain: Noise of the function itself where it is known by now, else 0, shape [n].

@@ -76,6 +76,7 @@ def differentiate(
     argument_noise: float | Floats = 0.0,
     rounds: int = 8,
     loudest: float | Floats = np.inf,
+    begin: tuple[int, ...] = NINE,
 ) -> Derivatives:
     """Differentiate functions of one variable t at t = 0.
 
@@ -98,17 +99,18 @@ def differentiate(
         rounds: At most so many calls of `sample` for each grid.
         loudest: The most that rounding inside of a function can do to it, where that is known; broadcast likewise. What
             is louder is a feature too fine for the step, and no noise, be the function constant at small steps or not.
+        begin: Where to sample first: `NINE`, or `SEVEN`, which are made nine where they do not tell enough.
     """
     steps = np.full(groups, np.asarray(step, np.float64) * DETUNED)
-    samples = np.asarray(sample(np.arange(groups), steps, NINE), np.float64)
-    shape = groups, samples.shape[2]
+    first = np.asarray(sample(np.arange(groups), steps, begin), np.float64)
+    shape = groups, first.shape[2]
     limits = np.broadcast_to(np.asarray(target, np.float64), shape).reshape(-1)
     limits = np.maximum(limits, _NEGLIGIBLE * smallest_normal(eps))
     roughness = np.broadcast_to(np.asarray(argument_noise, np.float64), shape).reshape(-1)
     limit = np.broadcast_to(np.asarray(loudest, np.float64), shape).reshape(-1)
-    flat, first_steps = samples.reshape(len(NINE), -1), np.repeat(steps, shape[1])
-    results, satisfied = _look_once(flat, first_steps, eps, limits, roughness)
-    evaluations = len(NINE) * groups
+    first_steps = np.repeat(steps, shape[1])
+    results, satisfied = _look_once(first.reshape(len(begin), -1), first_steps, begin, eps, limits, roughness)
+    evaluations = len(begin) * groups
 
     def search(rest: Integers, grid: tuple[int, ...]) -> Search:
         group, channel = np.divmod(rest, shape[1])
@@ -124,6 +126,9 @@ def differentiate(
 
     rest = np.flatnonzero(~satisfied & np.isfinite(results.base))
     if rest.size:
+        open_ones = np.unique(rest // shape[1])
+        flat = _nine(sample, open_ones, steps, begin, first).reshape(len(NINE), -1)
+        evaluations += (len(NINE) - len(begin)) * open_ones.size
         centre = search(rest, NINE)
         for part in _chunks(rest.size):
             centre.offer(np.arange(rest.size)[part], flat[:, rest[part]], first_steps[rest[part]])
@@ -147,7 +152,20 @@ def _chunks(size: int) -> Iterator[slice]:
     return (slice(start, start + _CHUNK) for start in range(0, size, _CHUNK))
 
 
-def _look_once(flat: Floats, steps: Floats, eps: float, limits: Floats, roughness: Floats) -> tuple[_Results, Bools]:
+def _nine(sample: Sample, groups: Integers, steps: Floats, begin: tuple[int, ...], first: Floats) -> Floats:
+    """Nine samples of some groups, by those that there are; of the others what is missing is zero."""
+    if begin == NINE:
+        return first
+    samples = np.zeros((len(NINE), *first.shape[1:]))
+    samples[np.isin(NINE, begin)] = first
+    outer = tuple(g for g in NINE if g not in begin)
+    samples[np.ix_(~np.isin(NINE, begin), groups)] = sample(groups, steps[groups], outer)
+    return samples
+
+
+def _look_once(
+    flat: Floats, steps: Floats, grid: tuple[int, ...], eps: float, limits: Floats, roughness: Floats
+) -> tuple[_Results, Bools]:
     """Estimates from the first window, and which of them are good enough."""
     size = steps.size
     value, error, noise, order = np.empty(size), np.empty(size), np.empty(size), np.empty(size, np.int64)
@@ -155,10 +173,11 @@ def _look_once(flat: Floats, steps: Floats, eps: float, limits: Floats, roughnes
     unknown = np.zeros(1)
     with np.errstate(all="ignore"):
         for part in _chunks(size):
-            found = estimate(flat[:, part], steps[part], NINE, eps=eps, argument_noise=roughness[part], grain=unknown)
+            found = estimate(flat[:, part], steps[part], grid, eps=eps, argument_noise=roughness[part], grain=unknown)
             value[part], error[part], noise[part], order[part] = found.value, found.error, found.noise, found.order
             satisfied[part] = found.finite & (found.error <= limits[part]) & (steps[part] <= TRUSTED_STEP)
-    lost = ~np.isfinite(flat[len(NINE) // 2])
+    base = flat[grid.index(0)]
+    lost = ~np.isfinite(base)
     value[lost], error[lost], order[lost] = 0.0, np.inf, 0
     results = _Results(
         value=value,
@@ -173,7 +192,7 @@ def _look_once(flat: Floats, steps: Floats, eps: float, limits: Floats, roughnes
         left_error=error.copy(),
         right_error=error.copy(),
         nonfinite=lost,
-        base=flat[len(NINE) // 2].copy(),
+        base=base.copy(),
     )
     return results, satisfied
 

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 NINE = tuple(range(-4, 5))
+SEVEN = tuple(range(-3, 4))
 RIGHT = tuple(range(9))
 LEFT = tuple(range(0, -9, -1))
 ORDERS = (2, 4, 6, 8)
@@ -63,9 +64,9 @@ def stencil(grid: Sequence[int], order: int) -> Stencil:
 
 @functools.cache
 def ladder(grid: tuple[int, ...]) -> tuple[Stencil, ...]:
-    """First-derivative stencils of orders 2, 4, 6 and 8 on the points of `grid` that lie nearest to zero."""
-    reach = {order: order // 2 if min(grid) < 0 < max(grid) else order for order in ORDERS}
-    return tuple(stencil([g for g in grid if abs(g) <= reach[order]], 1) for order in ORDERS)
+    """First-derivative stencils of orders 2, 4, 6 and, of nine points, 8 on those points that lie nearest to zero."""
+    reach = {order: order // 2 if min(grid) < 0 < max(grid) else order for order in ORDERS if order < len(grid)}
+    return tuple(stencil([g for g in grid if abs(g) <= farthest], 1) for farthest in reach.values())
 
 
 def weight_matrix(stencils: Sequence[Stencil], grid: Sequence[int]) -> npt.NDArray[np.float64]:
