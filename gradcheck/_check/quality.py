@@ -11,7 +11,7 @@ import numpy as np
 from gradcheck._check import entries
 from gradcheck._check.findings import finding, position
 from gradcheck._check.scatter import nearby_runs, rounded_off, rounded_runs, rounding_of_gradients
-from gradcheck._check.work import Work, eps_of
+from gradcheck._check.work import Work, eps_of, once_more
 from gradcheck._derivatives.point import Reals, from_reals
 from gradcheck._graph.rounding import coarsest_spacing
 from gradcheck._numerics.directions import blocks
@@ -20,6 +20,7 @@ from gradcheck._results import Finding, Verdict
 Pair = tuple[int, int]
 _SAMPLES = 8  # runs from which a gradient's own rounding, or its conditioning, is measured
 _PLAIN, _PLAIN_ENTRY = 2.0**-6, 2.0**-3  # of a large gradient; of an entry, which one rectifier may turn
+_FITTING = 256.0  # roundings: what is further apart may differ from run to run
 _NOISE_FACTOR = 8.0  # times the largest scatter among them
 
 
@@ -31,11 +32,14 @@ def unstable(work: Work, findings: dict[Pair, Finding]) -> None:
         moved = float(np.max(jitter[first:last], initial=0.0))
         size = float(np.max(np.abs(work.values[a]), initial=0.0))
         eps = eps_of(work.traced.graph.outputs[work.traced.outputs[a].returns[0]].dtype.name)
+        again = cotangents.again
+        if again is None and not all(_is_plainly_linear(work, a, x) for x in range(len(cotangents.native))):
+            again = once_more(work, a)
         for x, gradient in enumerate(cotangents.native):
             if (a, x) in findings:
                 continue
-            values = gradient.value
-            gap, scale = _apart(values) if values is not None else (0.0, 0.0)
+            other = None if again is None else again[x].value
+            gap, scale = (0.0, 0.0) if gradient.value is None or other is None else _apart(gradient.value[0], other[0])
             if moved > 1e3 * eps * size:
                 findings[a, x] = _differs(
                     work, a, x, f"two runs of the function at the same point differ by {moved:.1e}"
@@ -48,12 +52,18 @@ def unstable(work: Work, findings: dict[Pair, Finding]) -> None:
                 )
 
 
-def _apart(values: Reals) -> tuple[float, float]:
-    """How far the last row is from the first, and how large that is, at most."""
+def _is_plainly_linear(work: Work, a: int, x: int) -> bool:
+    """Whether runs with different cotangents fit together: then runs with the same one do."""
+    gap, own = _departed(work, a, x)
+    return gap <= _FITTING * work.cotangents[a].tried_eps * own
+
+
+def _apart(one: Reals, other: Reals) -> tuple[float, float]:
+    """How far two vectors are apart, and how large the first is, at most."""
     gap = scale = 0.0
-    for part in blocks(values.shape[1]):
-        gap = max(gap, float(np.max(np.abs(values[-1, part] - values[0, part]))))
-        scale = max(scale, float(np.max(np.abs(values[0, part]))))
+    for part in blocks(one.size):
+        gap = max(gap, float(np.max(np.abs(other[part] - one[part]))))
+        scale = max(scale, float(np.max(np.abs(one[part]))))
     return gap, scale
 
 
@@ -73,7 +83,7 @@ def nonlinear(work: Work, findings: dict[Pair, Finding]) -> None:
             if (a, x) in findings or values is None or not values.size:
                 continue
             eps = cotangents.tried_eps
-            gap, own = _departure(cotangents.combined, values, _scale(work, x))
+            gap, own = _departed(work, a, x)
             # A gradient that is truly zero is rounding alone, of the size of what was cancelled on the way to it.
             cancelled = 1e3 * eps * (_magnitude(work, a) + float(np.max(work.reach(a))))
             if gap > max(np.sqrt(eps) * own, cancelled) and gap > 1e3 * eps * _swing(work, a, x):
@@ -93,6 +103,16 @@ def nonlinear(work: Work, findings: dict[Pair, Finding]) -> None:
                     "what linearity asks for is another value",
                     hint="the upstream gradient is ignored, or used other than as a factor",
                 )  # fmt: skip
+
+
+def _departed(work: Work, a: int, x: int) -> tuple[float, float]:
+    """How far a gradient is from linear in the cotangent, and the size of what is combined, at most."""
+    if (a, x) not in work.departures:
+        values, found = work.cotangents[a].tried[x], (0.0, 0.0)
+        if values is not None and values.size:
+            found = _departure(work.cotangents[a].combined, values, _scale(work, x))
+        work.departures[a, x] = found
+    return work.departures[a, x]
 
 
 def _departure(factors: Reals, values: Reals, scale: Reals | float) -> tuple[float, float]:

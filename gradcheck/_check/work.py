@@ -31,7 +31,8 @@ class Cotangents:
 
     Attributes:
         weights: [c, m]; the first is the user's, where one was given.
-        native: Per x, gradients in the function's own dtype: for `weights`, for their combination, for the first again.
+        native: Per x, gradients in the function's own dtype, for `weights`.
+        again: The same for the first cotangent, computed once more; None where it was not.
         wide: Per x, gradients in the float64 twin, for `weights`; the native ones where nothing is narrower.
         combined: The factors of the linear combination of weights that was tried besides.
         tried: Per x, gradients for `weights` and then for that combination; None where there is no gradient. Wide ones,
@@ -42,6 +43,7 @@ class Cotangents:
 
     weights: Reals
     native: list[Gradient]
+    again: list[Gradient] | None
     wide: list[Gradient]
     combined: Reals
     tried: list[Reals | None]
@@ -64,6 +66,7 @@ class Work:
     notes: list[str] = field(default_factory=list)
     roundings: dict[int, list[Reals | None]] = field(default_factory=dict)  # per output, see `scatter`
     reaches: dict[int, Reals] = field(default_factory=dict)
+    departures: dict[tuple[int, int], tuple[float, float]] = field(default_factory=dict)  # see `quality`
     plans: dict[int, Plan] = field(default_factory=dict)  # per x, which entries move together
 
     @property
@@ -205,10 +208,13 @@ def differentiate_outputs(work: Work) -> None:
         factors = np.array([-0.75, work.rng.choice([0.5, 1.25, -2.0])])[: len(weights)]
         c = len(weights)
         combined = (factors @ weights)[None]
-        # The same once more comes last; linearity is tried where the numbers are precise.
-        widely = work.point.narrow and not _is_large_float32(work)
-        asked = [weights, weights[:1]] if widely else [weights, combined, weights[:1]]
+        large = work.point.narrow and _is_large_float32(work)
+        widely = work.point.narrow and not large
+        # Linearity is tried where the numbers are precise, but not for a large model, of which each gradient costs
+        # much; there it also tells whether another run gives the same.
+        asked = [weights, *([] if widely else [combined]), *([] if large else [weights[:1]])]
         native = analytic(work.point, a, np.concatenate(asked), shapes, wide=False)
+        again = None if large else _rows(native, slice(-1, None))
         wide = tried = native
         if work.point.narrow:
             wide = analytic(
@@ -218,14 +224,24 @@ def differentiate_outputs(work: Work) -> None:
         work.cotangents.append(
             Cotangents(
                 weights=weights,
-                native=native,
-                wide=[replace(g, value=None if g.value is None else g.value[:c]) for g in wide],
+                native=_rows(native, slice(c)),
+                again=again,
+                wide=_rows(wide, slice(c)),
                 combined=factors,
-                tried=[None if g.value is None else g.value[: c + 1] for g in tried],
+                tried=[g.value for g in _rows(tried, slice(c + 1))],
                 tried_eps=work.gradient_eps if widely or not work.point.narrow else eps_of("float32"),
                 given=given,
             )
         )
+
+
+def _rows(gradients: list[Gradient], some: slice) -> list[Gradient]:
+    return [replace(g, value=None if g.value is None else g.value[some]) for g in gradients]
+
+
+def once_more(work: Work, a: int) -> list[Gradient]:
+    """The gradients of one output for its first cotangent, computed again in the function's own dtype."""
+    return analytic(work.point, a, work.cotangents[a].weights[:1], work.shapes[a], wide=False)
 
 
 def _is_large_float32(work: Work) -> bool:

@@ -9,7 +9,7 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from gradcheck._derivatives.branch import Branch, branch_at
+from gradcheck._derivatives.branch import Branch, Choices, branch_at, choices
 from gradcheck._derivatives.point import Point, Reals, as_reals, from_reals
 from gradcheck._derivatives.waves import unmasked
 from gradcheck._graph.evaluate import RUN_ERRORS, Runner, ShapeChanged
@@ -62,6 +62,7 @@ class Mover:
     _runner: Runner
     _values: list[Any]
     _names: list[str]
+    _choices: Choices | None = None
     _swings: dict[tuple[int, ...], Reals] = field(default_factory=dict)
     _runs: Reals | None = None
     _at: Branch | None = None
@@ -312,8 +313,8 @@ class Mover:
                 for name, d in zip(self._names, somewhere, strict=True)
                 if d is not None
             ]
-            key = (self.xs, len(self.spans))
-            self._at = branch_at(self.point, key, self._runner.program, self._names, known, directions)
+            which = self.point, (self.xs, len(self.spans)), self._runner.program, self._names, self._values
+            self._at = branch_at(*which, directions, self._choices or choices(*which))
         return self._at
 
 

@@ -6,7 +6,7 @@ to the point, has the same derivative there, and is smooth far beyond: millions 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 
 from tensorflow.core.framework import types_pb2
@@ -15,6 +15,7 @@ from gradcheck._graph.nodes import Node, beside, copy_node, data_inputs, make_no
 from gradcheck._graph.program import Program, Return, redirect
 
 _BOOL, _I32, _I64 = types_pb2.DT_BOOL, types_pb2.DT_INT32, types_pb2.DT_INT64
+_NEAR = 2.0**-36  # so close to its kink an input is looked at closely
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,12 +25,14 @@ class Branches:
     Attributes:
         program: Computes the same, each choice by a tensor of its own.
         choices: Those tensors: hold them at their base values, and the branches are held.
+        near: For some ops, by name, whether some input lies at its kink, or next to it; of others that is not known.
         differs: Per op, whether it gives anything else than its held branch does.
         names: Of the ops.
     """
 
     program: Program
     choices: tuple[Return, ...]
+    near: Mapping[str, Return]
     differs: tuple[Return, ...]
     names: tuple[str, ...]
 
@@ -45,6 +48,7 @@ def branches(program: Program, without: Collection[str] = ()) -> Branches:
     refs: dict[str, str] = {}
     own: dict[str, str] = {}  # the comparisons, each with what the op itself gives
     choices, names = [], []
+    near: dict[str, Return] = {}
     # In a loop of control flow v1, which lies open in the body, a choice has another value in every iteration.
     writers = {} if any(node.op == "LoopCond" for node in program.main.nodes) else _WRITERS
     for node in program.main.nodes:
@@ -52,9 +56,12 @@ def branches(program: Program, without: Collection[str] = ()) -> Branches:
         write = writers.get(node.op)
         if write is None or node.name in without or not _can_be_held(node):
             continue
-        added, choice, kept = write(node)
+        added, choice, kept, tested = write(node)
         (out, dtype), *_ = output_refs(node)
         nodes += [*added, *_differs(node.name, out, kept, dtype)]
+        if tested:
+            nodes += _near(node.name, tested, dtype)
+            near[node.name] = Return(f"{node.name}/near:output:0", _BOOL)
         refs[out] = kept
         own[f"{node.name}/unequal"] = out
         choices.append(choice)
@@ -64,6 +71,7 @@ def branches(program: Program, without: Collection[str] = ()) -> Branches:
     return Branches(
         program=Program(main=replace(changed, nodes=restored), functions=program.functions),
         choices=tuple(choices),
+        near=near,
         differs=tuple(Return(f"{name}/differs:output:0", _BOOL) for name in names),
         names=tuple(names),
     )
@@ -86,10 +94,22 @@ def _can_be_held(node: Node) -> bool:
 def _differs(name: str, out: str, kept: str, dtype: int) -> list[Node]:
     unequal = make_node("NotEqual", f"{name}/unequal", [out, kept], T=dtype)
     unequal.attr["incompatible_shape_error"].b = True
-    flat = make_node("Reshape", f"{name}/flat", [f"{name}/unequal:z:0", f"{name}/all:output:0"], T=_BOOL, Tshape=_I32)
-    some = make_node("Any", f"{name}/differs", [f"{name}/flat:output:0", f"{name}/axis:output:0"], Tidx=_I32)
+    return [unequal, *_any(f"{name}/differs", f"{unequal.name}:z:0", out)]
+
+
+def _near(name: str, tested: list[str], dtype: int) -> list[Node]:
+    gaps = make_node("SquaredDifference", f"{name}/gaps", tested, T=dtype)
+    least = _number(f"{name}/least", _NEAR**2, dtype, tested[0])
+    close = make_node("LessEqual", f"{name}/close", [f"{gaps.name}:z:0", f"{least.name}:output:0"], T=dtype)
+    return [gaps, least, close, *_any(f"{name}/near", f"{close.name}:z:0", tested[0])]
+
+
+def _any(name: str, condition: str, at: str) -> list[Node]:
+    """Whether a condition holds anywhere, at the given name."""
+    flat = make_node("Reshape", f"{name}/flat", [condition, f"{name}/all:output:0"], T=_BOOL, Tshape=_I32)
+    some = make_node("Any", name, [f"{name}/flat:output:0", f"{name}/axis:output:0"], Tidx=_I32)
     some.attr["keep_dims"].b = False
-    return [unequal, _vector(f"{name}/all", [-1], out), _vector(f"{name}/axis", [0], out), flat, some]
+    return [_vector(f"{name}/all", [-1], at), _vector(f"{name}/axis", [0], at), flat, some]
 
 
 def _vector(name: str, values: list[int], at: str) -> Node:
@@ -109,7 +129,8 @@ def _number(name: str, value: float, dtype: int, at: str) -> Node:
     return node
 
 
-Written = tuple[list[Node], Return, str]  # the nodes, the choice, and what is chosen
+# The nodes, the choice, what is chosen, and the tensors that are equal at a kink, where there are such.
+Written = tuple[list[Node], Return, str, list[str]]
 
 
 def _select(node: Node, test: str, tested: list[str], chosen: list[str], before: list[Node]) -> Written:
@@ -117,7 +138,7 @@ def _select(node: Node, test: str, tested: list[str], chosen: list[str], before:
     dtype = output_refs(node)[0][1]
     choice = make_node(test, f"{node.name}/choice", tested, T=dtype)
     kept = make_node("SelectV2", f"{node.name}/kept", [f"{choice.name}:z:0", *chosen], T=dtype)
-    return [*before, choice, kept], Return(f"{choice.name}:z:0", _BOOL), f"{kept.name}:output:0"
+    return [*before, choice, kept], Return(f"{choice.name}:z:0", _BOOL), f"{kept.name}:output:0", tested
 
 
 def _relu(node: Node) -> Written:
@@ -169,7 +190,7 @@ def _max_pool(node: Node) -> Written:
     )  # fmt: skip
     kept.attr["batch_dims"].i = 0
     nodes = [where, _vector(f"{node.name}/rows", [-1], x), flat, axis, kept]
-    return nodes, Return(f"{where.name}:argmax:0", _I64), f"{kept.name}:output:0"
+    return nodes, Return(f"{where.name}:argmax:0", _I64), f"{kept.name}:output:0", []
 
 
 _WRITERS: dict[str, Callable[[Node], Written]] = {

@@ -9,6 +9,7 @@ import gradcheck
 from gradcheck import Verdict
 from gradcheck._check.options import options
 from gradcheck._check.work import begin
+from gradcheck._derivatives import branch
 from gradcheck._graph.functions import trace_function
 from tests.gallery import normal
 
@@ -99,3 +100,51 @@ def test_a_large_gradient_that_ignores_its_upstream_one_is_found(dtype):
     assert report.verdict is Verdict.MISMATCH, report
     assert "linear in the cotangent" in str(report)
     assert gradcheck.check_gradients(heard, x, mode="directional").verdict is Verdict.MATCH
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_large_gradient_that_varies_from_run_to_run_is_found(dtype):
+    """Also in float32, where another run is made only if the gradients for different cotangents do not fit."""
+
+    def noisy(up):
+        return up * (1 + 1e-2 * np.random.default_rng().normal(size=up.shape)).astype(dtype)
+
+    @tf.custom_gradient
+    def fn(x):
+        return tf.identity(x), lambda up: tf.ensure_shape(tf.numpy_function(noisy, [up], up.dtype), up.shape)
+
+    x = normal(N, dtype=dtype)
+    report = gradcheck.check_gradients(lambda x: tf.reduce_sum(fn(x) ** 2), [x], mode="directional")
+    assert report.verdict is Verdict.NONDETERMINISTIC, str(report)
+    assert "two runs of the gradient at the same point differ" in str(report)
+
+
+def test_a_large_function_that_varies_from_run_to_run_is_found():
+    def noisy(y):
+        return y * (1 + 1e-2 * np.random.default_rng().normal())
+
+    x = normal(N)
+    vary = tf.custom_gradient(lambda y: (tf.numpy_function(noisy, [y], y.dtype), lambda up: up))
+    report = gradcheck.check_gradients(lambda x: vary(tf.reduce_sum(tf.nn.relu(x) ** 2)), [x], mode="directional")
+    assert report.verdict is Verdict.NONDETERMINISTIC, str(report)
+    assert "two runs of the function at the same point differ" in str(report)
+
+
+@pytest.mark.parametrize("fn", ["relu", "maximum", "max pool", "below rounding"])
+def test_only_ops_with_an_input_next_to_their_kink_are_looked_at_closely(fn, monkeypatch):
+    looked = []
+    kinked = branch._kinked
+    monkeypatch.setattr(branch, "_kinked", lambda *given: looked.append(given[5]) or kinked(*given))
+    x = np.abs(normal(N)) + 0.1
+    x[7] = {"relu": 0.0, "maximum": 0.5, "max pool": 0.1, "below rounding": 1e-14}[fn]
+    ops = {
+        "relu": tf.nn.relu,
+        "maximum": lambda x: tf.maximum(x, 0.5),
+        "max pool": lambda x: tf.nn.max_pool2d(tf.reshape(x, [1, 256, 256, 1]), 2, 2, "VALID"),
+        "below rounding": tf.nn.relu,
+    }
+    report = gradcheck.check_gradients(
+        lambda x: tf.reduce_sum(ops[fn](x)) + tf.reduce_sum(tf.abs(x + 3.0)), [x], mode="directional"
+    )
+    assert [len(near) for near in looked][:1] == [1]
+    assert report.verdict is (Verdict.MATCH if fn == "max pool" else Verdict.NONSMOOTH), str(report)
