@@ -30,7 +30,7 @@ def test_noise_on_a_smooth_function_is_measured_within_a_factor_of_four(sigma):
 
 @pytest.mark.parametrize(("sigma", "settle", "near"), [(1e-12, 0.6, 0.8), (1e-8, 0.97, 0.95), (1e-4, 0.99, 0.98)])
 def test_seven_samples_measure_it_less_well(sigma, settle, near):
-    """Where it does not settle, the function's own differences count as noise: too much of it, or a little too little."""
+    """Where it does not settle, the function's own differences count as noise: too much, or a little too little."""
     rng = np.random.default_rng(1)
     noise, settled = ecnoise((_smooth(2**-9, 1000) + sigma * rng.standard_normal((9, 1000)))[1:-1])
     assert settled.mean() > settle
