@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -24,8 +25,7 @@ from gradcheck._results import Finding, Verdict
 
 _CONSTANTS = (
     "along random directions the gradient is off by more than float64 rounding, and no entry by more than the "
-    "rounding of "
-    "constants in its own dtype"
+    "rounding of constants in its own dtype"
 )
 _LOUDER = 8.0  # than the last rounding of the output and the argument samples may be, and nothing be amiss
 _APART = 12  # up to so many xs are moved each on its own; more move all at once first
@@ -81,44 +81,64 @@ def _second_look(work: Work, mover: Mover, blocks: list[list[int]], results: lis
     return merged
 
 
-def compare_blocks(work: Work, mover: Mover, blocks: list[list[int]], *, closely: bool = False) -> list[Comparison]:
-    """For every output, comparisons of shape [blocks, directions, cotangents]."""
-    count, k = len(blocks), work.options.directions
-    # Of several sizes, so that no two entries can cancel exactly in all of them; quarters keep steps exact.
-    drawn = [eighths(work.rng, (k, b.size)) for b in mover.base]
-    members = [{mover.xs.index(x) for x in block} for block in blocks]
+class _Drawn:
+    """Random directions for blocks of xs that move together; group b k + d is direction d of block b."""
 
-    def moved(place: int, some: NDArray[np.int64] | slice) -> Reals:
+    def __init__(self, work: Work, mover: Mover, blocks: list[list[int]]) -> None:
+        self.mover, self.blocks, self.count = mover, blocks, work.options.directions
+        self.members = [{mover.xs.index(x) for x in block} for block in blocks]
+        # Of several sizes, so that no two entries can cancel exactly in all of them; quarters keep steps exact.
+        self._eighths = [eighths(work.rng, (self.count, b.size)) for b in mover.base]
+
+    def moved(self, place: int, some: NDArray[np.int64] | slice) -> Reals:
         """Directions in one source; made when they are needed, for those of a large model fill the memory."""
-        along: Reals = drawn[place][some] * mover.scales[place]
+        along: Reals = self._eighths[place][some] * self.mover.scales[place]
         along *= 0.25
         return along
 
-    def directions(groups: NDArray[np.int64]) -> list[Reals | None]:
+    def __call__(self, groups: NDArray[np.int64]) -> list[Reals | None]:
+        """The directions of some groups, per source."""
         result: list[Reals | None] = []
-        for place in range(len(drawn)):
-            inside = np.array([place in members[g // k] for g in groups])
-            along = moved(place, groups % k) if inside.any() else None
+        for place in range(len(self._eighths)):
+            inside = np.array([place in self.members[g // self.count] for g in groups])
+            along = self.moved(place, groups % self.count) if inside.any() else None
             if along is not None and not inside.all():
                 along[~inside] = 0.0
             result.append(along)
         return result
 
+    def slopes(self, work: Work, spans: list[slice]) -> tuple[Reals, Reals]:
+        """The gradients along the directions, [blocks, directions, cotangents], and how large they are typically."""
+        own = np.zeros((len(self.blocks), self.count, spans[-1].stop))
+        squares = np.zeros_like(own)
+        for a, span in enumerate(spans):
+            for b, block in enumerate(self.blocks):
+                for x in block:
+                    gradient, place = entrywise.gradient_of(work, a, x), self.mover.xs.index(x)
+                    for some in in_cache(gradient.shape[1]):
+                        scaled = gradient[:, some] * self.mover.scales[place][some]
+                        own[b, :, span] += self._eighths[place][:, some] @ (0.25 * scaled.T)
+                        squares[b, :, span] += np.square(scaled).sum(axis=1)
+        return own, np.sqrt(squares)
+
+    def rounding(self, work: Work, a: int, b: int) -> Reals:
+        """How far rounding scatters the gradient of an output along a block's directions, [directions, cotangents]."""
+        spread = np.zeros((self.count, len(work.cotangents[a].weights)))
+        for x in self.blocks[b]:
+            rounded, place = rounding_of_gradients(work, a)[x], self.mover.xs.index(x)
+            if rounded is not None:
+                spread += np.sqrt(self.moved(place, slice(None)) ** 2 @ (rounded**2).T)
+        return spread
+
+
+def compare_blocks(work: Work, mover: Mover, blocks: list[list[int]], *, closely: bool = False) -> list[Comparison]:
+    """For every output, comparisons of shape [blocks, directions, cotangents]."""
+    drawn = _Drawn(work, mover, blocks)
     weights = [work.full_weights(a) for a in range(len(work.cotangents))]
-    ends = np.cumsum([0, *(len(w) for w in weights)])
+    ends = np.cumsum([0, *(len(w) for w in weights)]).tolist()
+    spans = [slice(*pair) for pair in itertools.pairwise(ends)]
     every = np.concatenate(weights)
-    own = np.zeros((count, k, len(every)))
-    size = np.zeros_like(own)
-    for a in range(len(weights)):
-        for b, block in enumerate(blocks):
-            for x in block:
-                gradient, place = entrywise.gradient_of(work, a, x), mover.xs.index(x)
-                span = slice(ends[a], ends[a + 1])
-                for some in in_cache(gradient.shape[1]):
-                    scaled = gradient[:, some] * mover.scales[place][some]
-                    own[b, :, span] += drawn[place][:, some] @ (0.25 * scaled.T)
-                    size[b, :, span] += np.square(scaled).sum(axis=1)
-    size = np.sqrt(size)
+    own, size = drawn.slopes(work, spans)
     magnitude = np.broadcast_to(np.linalg.norm(every * mover.outputs, axis=1), own.shape)
     noise = 0.5 * mover.eps * (magnitude + np.concatenate([work.reach(a) for a in range(len(weights))]))
     target = worthwhile(size, _LOUDER * noise, mover.eps, coarsest=1e-9)
@@ -130,44 +150,36 @@ def compare_blocks(work: Work, mover: Mover, blocks: list[list[int]], *, closely
         if not mover.point.unpromoted:
             begin, step = SEVEN, mover.first_step / 16
     hidden, inside = np.zeros(own.shape), np.zeros(own.shape)
+    flat = own.size // len(every), len(every)
     if closely:
         target = 0.01 * target
-        heard = mover.rounding_noise(directions, count * k, reduce=lambda samples, _: samples @ every.T)
+        heard = mover.rounding_noise(drawn, flat[0], reduce=lambda samples, _: samples @ every.T)
         noise = np.maximum(0.5 * mover.eps * magnitude, heard.reshape(own.shape))
-        swings = np.array([_swing(mover, inside) for inside in members])
+        swings = np.array([_swing(mover, inside) for inside in drawn.members])
         reached = np.linalg.norm(every[None] * swings[:, None], axis=2)[:, None]
-        grain = np.broadcast_to(mover.eps * reached, own.shape).reshape(count * k, len(every))
+        grain = np.broadcast_to(mover.eps * reached, own.shape).reshape(flat)
         hidden = np.broadcast_to(16 * mover.eps * reached, own.shape)
         inside = heard.reshape(own.shape) / (0.5 * mover.eps)
         magnitude = np.maximum(magnitude, np.broadcast_to(reached, own.shape))
         with np.errstate(divide="ignore", invalid="ignore"):
             pace = np.nan_to_num(np.abs(own) / reached, nan=0.0, posinf=0.0).max(axis=2).reshape(-1)
             step = np.clip(np.where(pace > 0, 0.05 / pace, np.inf), 2.0**-45, SECOND_WITNESS * mover.first_step)
-    flat = (count * k, len(every))
     numeric = mover.derivatives(
-        directions, count * k, reduce=lambda samples, _: samples @ every.T, target=target.reshape(flat),
+        drawn, flat[0], reduce=lambda samples, _: samples @ every.T, target=target.reshape(flat),
         argument_noise=noise.reshape(flat), step=step, grain=grain, begin=begin,
     )  # fmt: skip
+    rules: dict[str, Any] = {"dtype": work.dtype(mover.xs[0]), "eps": work.gradient_eps}
     whole = compare(
-        own.reshape(flat), numeric, size.reshape(flat), work.options, dtype=work.dtype(mover.xs[0]),
-        eps=work.gradient_eps, magnitude=magnitude.reshape(flat), hidden=hidden.reshape(flat),
+        own.reshape(flat), numeric, size.reshape(flat), work.options, magnitude=magnitude.reshape(flat),
+        hidden=hidden.reshape(flat), **rules,
     )  # fmt: skip
-    parts = [_part(whole, own.shape, int(ends[a]), int(ends[a + 1])) for a in range(len(weights))]
-    if not closely:
-        return parts
-    reached = magnitude.reshape(own.shape)
-    for a, part in enumerate(parts):
-        if is_open(part).any():
-            spread = np.zeros(part.outcome.shape)
-            for b, block in enumerate(blocks):
-                for x in block:
-                    rounded, place = rounding_of_gradients(work, a)[x], mover.xs.index(x)
-                    if rounded is not None:
-                        spread[b] += np.sqrt(moved(place, slice(None)) ** 2 @ (rounded**2).T)
+    parts = [_part(whole, own.shape, span) for span in spans]
+    for a, span in enumerate(spans if closely else ()):
+        if is_open(parts[a]).any():
+            spread = np.stack([drawn.rounding(work, a, b) for b in range(len(blocks))])
             parts[a] = forgive(
-                part, spread, work.options, dtype=work.dtype(mover.xs[0]), eps=work.gradient_eps,
-                magnitude=reached[:, :, ends[a] : ends[a + 1]], inside=inside[:, :, ends[a] : ends[a + 1]],
-            )  # fmt: skip
+                parts[a], spread, work.options, magnitude=magnitude[:, :, span], inside=inside[:, :, span], **rules
+            )
     return parts
 
 
@@ -178,8 +190,8 @@ def _swing(mover: Mover, places: set[int]) -> Reals:
     return sum((mover.swing(p) for p in places), np.zeros(mover.outputs.size))
 
 
-def _part(whole: Comparison, shape: tuple[int, ...], first: int, last: int) -> Comparison:
-    return Comparison(**{n: getattr(whole, n).reshape(shape)[:, :, first:last] for n in Comparison.__slots__})
+def _part(whole: Comparison, shape: tuple[int, ...], span: slice) -> Comparison:
+    return Comparison(**{n: getattr(whole, n).reshape(shape)[:, :, span] for n in Comparison.__slots__})
 
 
 def _conclude(work: Work, comparison: Comparison, b: int, a: int, x: int, mode: str) -> Finding:
