@@ -353,7 +353,7 @@ MODELS = (
     model("convolutions in training", small_cnn, training=True),
     model("larger perceptron",
           stack(lambda: layers.Dense(160, activation="relu"), lambda: layers.Dense(160, activation="relu"),
-                lambda: layers.Dense(10), shape=(64,), batch=8)),
+                lambda: layers.Dense(10), shape=(64,), batch=8), mode="directional"),
     model("deep network of relu", stack(*[lambda: layers.Dense(24, activation="relu")] * 12, shape=(24,), batch=4)),
 )  # fmt: skip
 
