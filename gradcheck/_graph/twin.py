@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 from tensorflow.core.framework import types_pb2
 from tensorflow.python.framework import kernels
@@ -173,7 +175,29 @@ def _promote_attribute(attribute: Any) -> None:
     elif kind == "tensor" and attribute.tensor.dtype in WIDER:
         wide = tf.as_dtype(WIDER[attribute.tensor.dtype]).as_numpy_dtype
         array = tf.make_ndarray(attribute.tensor)
-        attribute.tensor.CopyFrom(tf.make_tensor_proto(array.astype(wide)))
+        attribute.tensor.CopyFrom(tf.make_tensor_proto(_exactly(array).astype(wide)))
+
+
+def _exactly(array: Any) -> Any:
+    """A float32 scalar that is the rounding of a constant of calculus as that constant; others as they are.
+
+    The gradient of erf holds 2 / sqrt(pi), which the function itself does not: rounded to float32 and then computed with
+    in float64, it would make of a right gradient one that is wrong by that rounding.
+    """
+    if array.dtype != np.float32 or array.size != 1:
+        return array
+    exact = _CONSTANTS.get(abs(float(array.reshape(()))))
+    return array if exact is None else np.full(array.shape, math.copysign(exact, float(array.reshape(()))))
+
+
+_CONSTANTS = {
+    float(np.float32(c)): c
+    for c in (
+        math.pi, math.pi / 2, math.tau, math.sqrt(math.pi), math.sqrt(math.pi) / 2, 2 / math.sqrt(math.pi),
+        math.sqrt(math.tau), 1 / math.sqrt(math.tau), math.sqrt(2), math.sqrt(0.5), math.sqrt(2 / math.pi),
+        math.log(2), 1 / math.log(2), math.log(10), 1 / math.log(10), math.e,
+    )
+}  # fmt: skip
 
 
 def _keeps(node: Node) -> bool:
