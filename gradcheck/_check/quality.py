@@ -13,7 +13,6 @@ from gradcheck._check.findings import finding, position
 from gradcheck._check.scatter import nearby_runs, rounded_off, rounded_runs, rounding_of_gradients
 from gradcheck._check.work import Work, eps_of, once_more
 from gradcheck._derivatives.point import Reals, from_reals
-from gradcheck._graph.rounding import coarsest_spacing
 from gradcheck._numerics.directions import blocks
 from gradcheck._results import Finding, Verdict
 
@@ -231,10 +230,6 @@ def tiny(dtype: str) -> float:
     return {"float16": 2.0**-14, "bfloat16": 2.0**-126}.get(dtype, 2.0**-126)
 
 
-def _spacing(work: Work) -> float:
-    return coarsest_spacing(work.point.program(wide=True))
-
-
 def _rounding(work: Work, a: int) -> list[Reals | None]:
     """Per x, how far the gradient scatters when every op rounds at random as its own dtype would, per entry."""
     seeds = range(work.options.seed, work.options.seed + _SAMPLES)
@@ -295,7 +290,7 @@ def _beyond_rounding(
     limit = allowed + _NOISE_FACTOR * np.maximum(own, exact) + absorbed
     beyond = np.flatnonzero(gap > limit)
     # Half of the digits of the narrowest dtype inside: more it cannot be asked for.
-    size, floor = float(np.linalg.norm(wide[0])), max(eps_of(dtype), work.point.made("spacing", lambda: _spacing(work)))
+    size, floor = float(np.linalg.norm(wide[0])), max(eps_of(dtype), work.spacing)
     # What it may be off by, not only what it happens to be off by here.
     seen = np.maximum(np.maximum(gap - absorbed, 0.0), own)
     lost = float(np.linalg.norm(seen))

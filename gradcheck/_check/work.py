@@ -14,6 +14,7 @@ from gradcheck._derivatives.freeing import mover
 from gradcheck._derivatives.numeric import Mover
 from gradcheck._derivatives.point import Point, Reals, as_reals
 from gradcheck._graph.program import prune
+from gradcheck._graph.rounding import coarsest_spacing
 from gradcheck._graph.trace import Traced
 from gradcheck._numerics.directions import blocks, rademacher
 
@@ -110,6 +111,12 @@ class Work:
                             total += np.square(gradient[:, part] * base[part]).sum(axis=1)
             self.reaches[a] = np.sqrt(total)
         return self.reaches[a]
+
+    @property
+    def spacing(self) -> float:
+        """The spacing of numbers around 1 in the narrowest dtype inside of the function."""
+        found: float = self.point.made("spacing", lambda: coarsest_spacing(self.point.program(wide=True)))
+        return found
 
     def coarse(self, x: int) -> float:
         """Relative rounding of single entries of a gradient in a narrow dtype, whose constants are rounded too."""
@@ -245,7 +252,8 @@ def once_more(work: Work, a: int) -> list[Gradient]:
 
 
 def _is_large_float32(work: Work) -> bool:
-    return any(one.large for one in work.movers) and all(s.dtype.name == "float32" for s in work.traced.sources)
+    floats = all(s.dtype.name == "float32" for s in work.traced.sources)
+    return floats and any(one.large for one in work.movers) and work.spacing <= eps_of("float32")
 
 
 def _weights(work: Work, a: int, m: int, shapes: list[tuple[int, ...]]) -> tuple[Reals, bool]:

@@ -19,6 +19,7 @@ from gradcheck._graph.nodes import (
     copy_node,
     data_inputs,
     make_node,
+    node_of,
     op_def,
     output_refs,
     rename_called,
@@ -95,8 +96,9 @@ def _wide(dtype: int) -> int:
 def _promote(body: Body, work: _Promotion) -> Body:
     nodes: list[Node] = []
     refs: dict[str, str] = {}
+    exact = _exact(body)
     for node in body.nodes:
-        before, new, after = _promote_node(node, work)
+        before, new, after = _promote_node(node, work, exact.get(node.name))
         nodes += [*before, new, *(cast for _, cast in after)]
         refs.update({ref: f"{cast.name}:y:0" for ref, cast in after})
     inner = {cast: ref for ref, cast in refs.items()}
@@ -114,7 +116,7 @@ def _promote(body: Body, work: _Promotion) -> Body:
     )
 
 
-def _promote_node(node: Node, work: _Promotion) -> tuple[list[Node], Node, list[tuple[str, Node]]]:
+def _promote_node(node: Node, work: _Promotion, exact: float | None) -> tuple[list[Node], Node, list[tuple[str, Node]]]:
     """Casts before, the node, and casts after it (each with the reference that it stands for)."""
     copy = copy_node(node)
     definition = op_def(node.op)
@@ -126,7 +128,7 @@ def _promote_node(node: Node, work: _Promotion) -> tuple[list[Node], Node, list[
     keep = _keeps(node)
     if not keep:
         for attribute in copy.attr.values():
-            _promote_attribute(attribute)
+            _promote_attribute(attribute, exact)
     for _, dtype in output_refs(node):
         if dtype in WIDER:
             copy.attr[NARROW].type = dtype
@@ -165,7 +167,7 @@ def _types(args: Any, node: Node, copy: Node) -> list[tuple[int, int]]:
     return list(zip(arrive, take, strict=True))
 
 
-def _promote_attribute(attribute: Any) -> None:
+def _promote_attribute(attribute: Any, exact: float | None) -> None:
     kind = attribute.WhichOneof("value")
     if kind == "type":
         attribute.type = _wide(attribute.type)
@@ -175,29 +177,53 @@ def _promote_attribute(attribute: Any) -> None:
     elif kind == "tensor" and attribute.tensor.dtype in WIDER:
         wide = tf.as_dtype(WIDER[attribute.tensor.dtype]).as_numpy_dtype
         array = tf.make_ndarray(attribute.tensor)
-        attribute.tensor.CopyFrom(tf.make_tensor_proto(_exactly(array).astype(wide)))
+        wider = array.astype(wide) if exact is None else np.full(array.shape, exact)
+        attribute.tensor.CopyFrom(tf.make_tensor_proto(wider))
 
 
-def _exactly(array: Any) -> Any:
-    """A float32 scalar that is the rounding of a constant of calculus as that constant; others as they are.
+def _exact(body: Body) -> dict[str, float]:
+    """Constants of calculus, by the nodes that hold them rounded.
 
-    The gradient of erf holds 2 / sqrt(pi), which the function itself does not: rounded to float32 and then computed with
-    in float64, it would make of a right gradient one that is wrong by that rounding.
+    The gradient of erf holds 2 / sqrt(pi), which the function itself does not: computed with in float64 as float32 has
+    rounded it, it would make a right gradient wrong by that rounding. In narrower dtypes other numbers round to the
+    same, and it is taken for that constant only where it multiplies an exponential, as there.
     """
-    if array.dtype != np.float32 or array.size != 1:
-        return array
-    exact = _CONSTANTS.get(abs(float(array.reshape(()))))
-    return array if exact is None else np.full(array.shape, math.copysign(exact, float(array.reshape(()))))
+    found = {}
+    before_exp = _multiplied_by_exp(body)
+    for node in body.nodes:
+        if node.op != "Const" or node.attr["dtype"].type not in _ROUNDED:
+            continue
+        rounded = _ROUNDED[node.attr["dtype"].type]
+        array = tf.make_ndarray(node.attr["value"].tensor)
+        if array.size == 1 and (rounded is _ROUNDED[types_pb2.DT_FLOAT] or node.name in before_exp):
+            number = float(array.reshape(()))
+            if abs(number) in rounded:
+                found[node.name] = math.copysign(rounded[abs(number)], number)
+    return found
 
 
-_CONSTANTS = {
-    float(np.float32(c)): c
-    for c in (
-        math.pi, math.pi / 2, math.tau, math.sqrt(math.pi), math.sqrt(math.pi) / 2, 2 / math.sqrt(math.pi),
-        math.sqrt(math.tau), 1 / math.sqrt(math.tau), math.sqrt(2), math.sqrt(0.5), math.sqrt(2 / math.pi),
-        math.log(2), 1 / math.log(2), math.log(10), 1 / math.log(10), math.e,
-    )
-}  # fmt: skip
+def _multiplied_by_exp(body: Body) -> set[str]:
+    """Names of the factors in products with an exponential."""
+    factors = {node.name: [node_of(r) for r in data_inputs(node)] for node in body.nodes if node.op == "Mul"}
+    exponentials = {node.name for node in body.nodes if node.op == "Exp"}
+    found: set[str] = set()
+    ahead = [names for names in factors.values() if exponentials & set(names)]
+    while ahead:
+        new = set(ahead.pop()) - found
+        found |= new
+        ahead += [factors[name] for name in new if name in factors]
+    return found
+
+
+_CONSTANTS = (
+    math.pi, math.pi / 2, math.tau, math.sqrt(math.pi), math.sqrt(math.pi) / 2, 2 / math.sqrt(math.pi),
+    math.sqrt(math.tau), 1 / math.sqrt(math.tau), math.sqrt(2), math.sqrt(0.5), math.sqrt(2 / math.pi),
+    math.log(2), 1 / math.log(2), math.log(10), 1 / math.log(10), math.e,
+)  # fmt: skip
+_ROUNDED = {
+    dtype: {float(tf.as_dtype(dtype).as_numpy_dtype(c)): c for c in _CONSTANTS}
+    for dtype in (types_pb2.DT_FLOAT, types_pb2.DT_HALF, types_pb2.DT_BFLOAT16)
+}
 
 
 def _keeps(node: Node) -> bool:

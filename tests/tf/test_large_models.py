@@ -148,3 +148,15 @@ def test_only_ops_with_an_input_next_to_their_kink_are_looked_at_closely(fn, mon
     )
     assert [len(near) for near in looked][:1] == [1]
     assert report.verdict is (Verdict.MATCH if fn == "max pool" else Verdict.NONSMOOTH), str(report)
+
+
+@pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16", "mixed_float16"])
+def test_a_large_model_with_a_gelu_takes_few_evaluations_in_any_precision(policy):
+    """The gradient of erf holds a rounded constant; and in mixed precision linearity holds to the narrow rounding."""
+    keras.utils.set_random_seed(0)
+    dense = [keras.layers.Dense(180, activation="gelu", dtype=policy) for _ in range(2)]
+    model = keras.Sequential([keras.Input((64,)), *dense, keras.layers.LayerNormalization(dtype=policy)])
+    x, y = normal(4, 64, dtype=np.float32), normal(4, 180, dtype=np.float32)
+    report = gradcheck.check_model(model, x, y, loss="mse", mode="directional")
+    assert report.verdict is Verdict.MATCH, str(report)
+    assert report.cost.evaluations < 400

@@ -197,3 +197,20 @@ def test_a_resize_stays_one_op_where_graph_and_twin_run_beside_each_other():
     twin, unpromoted = promote(program, step_by_step=True)
     assert [n.op for n in twin.main.nodes].count("ResizeBilinear") == 1
     assert any("ResizeBilinear" in name for name in unpromoted)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16, tf.bfloat16.as_numpy_dtype])
+def test_the_gradient_of_erf_has_its_constant_unrounded(dtype):
+    x = np.linspace(-1, 1, 9).astype(dtype)
+    point = Point(trace_function(tf.math.erf, [x]))
+    (found,) = analytic(point, 0, np.ones((1, 9)), [(9,)], wide=True)
+    exact = 2 / np.sqrt(np.pi) * np.exp(-(x.astype(np.float64) ** 2))
+    np.testing.assert_allclose(found.value[0], exact, rtol=1e-15)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, tf.bfloat16.as_numpy_dtype])
+def test_a_users_own_numbers_stay_as_they_are(dtype):
+    numbers = [1.125, 3.140625, 0.1, 2.0]  # the first two are what bfloat16 makes of 2 / sqrt(pi) and pi
+    kept = np.array(numbers).astype(dtype).astype(np.float64)
+    point = Point(trace_function(lambda x: [x * tf.constant(n, x.dtype) for n in numbers], [np.ones(1, dtype)]))
+    assert [float(v[0][0]) for v in point.outputs_at_base(wide=True)] == kept.tolist()
