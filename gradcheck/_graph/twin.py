@@ -12,9 +12,11 @@ import tensorflow as tf
 from tensorflow.core.framework import types_pb2
 from tensorflow.python.framework import kernels
 
+from gradcheck._graph.inline import write_out
 from gradcheck._graph.nodes import (
     Node,
     argument_types,
+    beside,
     control_inputs,
     copy_node,
     data_inputs,
@@ -27,7 +29,7 @@ from gradcheck._graph.nodes import (
 )
 from gradcheck._graph.program import Body, Program, fresh_name
 from gradcheck._graph.randomness import RANDOM
-from gradcheck._graph.resizing import body_of_resize, is_resize, output_of, wide_resize
+from gradcheck._graph.standins import stand_in
 
 _D = types_pb2.DT_DOUBLE
 WIDER = {
@@ -51,7 +53,6 @@ _UNCOUNTED = RANDOM | {"Range", "LinSpace"}
 class _Promotion:
     names: dict[str, str]  # library function -> its twin
     step_by_step: bool
-    resizes: dict[str, Body] = field(default_factory=dict)  # functions that stand for ops
     unpromoted: set[str] = field(default_factory=set)
 
 
@@ -85,7 +86,7 @@ def promote(program: Program, *, step_by_step: bool = False) -> tuple[Program, t
     work = _Promotion({name: fresh_name("twin") for name in program.functions}, step_by_step)
     main = _promote(program.main, work)
     library = {work.names[name]: _promote(body, work) for name, body in program.functions.items()}
-    return Program(main=main, functions=library | work.resizes), tuple(sorted(work.unpromoted))
+    return Program(main=main, functions=library), tuple(sorted(work.unpromoted))
 
 
 def _wide(dtype: int) -> int:
@@ -122,8 +123,9 @@ def _promote_node(node: Node, work: _Promotion, exact: float | None) -> tuple[li
     definition = op_def(node.op)
     if definition is None:
         return [], copy, []
-    if is_resize(node) and not work.step_by_step:
-        return _promote_resize(node, work)
+    body = None if work.step_by_step else stand_in(node)
+    if body is not None:
+        return _promote_by(body, node)
     rename_called(copy, work.names)
     keep = _keeps(node)
     if not keep:
@@ -152,13 +154,17 @@ def _promote_node(node: Node, work: _Promotion, exact: float | None) -> tuple[li
     return before, copy, after
 
 
-def _promote_resize(node: Node, work: _Promotion) -> tuple[list[Node], Node, list[tuple[str, Node]]]:
-    name = fresh_name("resize")
-    work.resizes[name] = body_of_resize(node)
-    call = wide_resize(node, name)
-    call.attr[NARROW].type = next((dtype for _, dtype in output_refs(node) if dtype in WIDER), types_pb2.DT_FLOAT)
-    given = make_node("Cast", f"{node.name}/widen", [f"{node.name}:output:0"], SrcT=_D, DstT=_D)
-    return [], call, [(output_of(node), given)]
+def _promote_by(body: Body, node: Node) -> tuple[list[Node], Node, list[tuple[str, Node]]]:
+    """A node written out as the body that stands for it, to which the node's name is given at the end."""
+    data = data_inputs(node)
+    inner, (result,) = write_out(node, body)
+    for made in inner:
+        if not made.input:
+            made.input.extend(beside(data[0]))
+    ((ref, dtype),) = output_refs(node)
+    named = make_node("Identity", node.name, [result], T=_D)
+    named.attr[NARROW].type = dtype if dtype in WIDER else types_pb2.DT_FLOAT
+    return inner, named, [(ref, make_node("Cast", f"{node.name}/widen", [f"{node.name}:output:0"], SrcT=_D, DstT=_D))]
 
 
 def _types(args: Any, node: Node, copy: Node) -> list[tuple[int, int]]:

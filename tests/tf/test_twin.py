@@ -192,6 +192,28 @@ def test_bilinear_resizing_has_a_twin_in_float64(size, how, dtype):
     assert distance(gradients[0].astype(dtype), gradients[1]) < DEPTH
 
 
+POOLS = {
+    "2 x 2 x 2": (2, 2, "VALID"),
+    "overlapping": ((3, 2, 3), (1, 2, 2), "SAME"),
+    "with gaps": ((1, 2, 1), (2, 1, 3), "VALID"),
+    "all of it": ((5, 4, 6), 1, "VALID"),
+}
+
+
+@pytest.mark.parametrize("how", list(POOLS.values()), ids=list(POOLS))
+@pytest.mark.parametrize("pool", [tf.nn.max_pool3d, tf.nn.avg_pool3d], ids=["max", "avg"])
+def test_pooling_in_three_dimensions_has_a_twin_in_float64(pool, how):
+    volumes = np.random.default_rng(0).normal(size=(2, 5, 4, 6, 3)).astype(np.float32)
+    point = Point(trace_function(lambda x: pool(x, *how), [volumes]))
+    ((own,),), ((exact,),) = (point.outputs_at_base(wide=wide) for wide in (False, True))
+    assert point.unpromoted == ()
+    assert exact.shape == own.shape
+    assert distance(own, exact) < 8
+    weights = np.random.default_rng(1).normal(size=(1, exact.size))
+    narrow, wide = (analytic(point, 0, weights, [exact.shape], wide=wide)[0].value for wide in (False, True))
+    assert distance(narrow.astype(np.float32), wide) < 8
+
+
 def test_a_resize_stays_one_op_where_graph_and_twin_run_beside_each_other():
     program = trace_function(lambda x: tf.image.resize(x, [4, 4]), [np.ones((1, 2, 2, 1), np.float32)]).program
     twin, unpromoted = promote(program, step_by_step=True)
