@@ -17,6 +17,7 @@ from gradcheck._numerics.directions import blocks
 from gradcheck._results import Finding, Verdict
 
 Pair = tuple[int, int]
+_NARROW_NOISE = 0.5  # of a gradient's size: what a narrower dtype inside may do to it
 _SAMPLES = 8  # runs from which a gradient's own rounding, or its conditioning, is measured
 _PLAIN, _PLAIN_ENTRY = 2.0**-6, 2.0**-3  # of a large gradient; of an entry, which one rectifier may turn
 _FITTING = 256.0  # roundings: what is further apart may differ from run to run
@@ -180,6 +181,7 @@ def rounded_away(work: Work, pairs: Sequence[Pair], findings: dict[Pair, Finding
         return
     for a in sorted({p[0] for p in pairs}):
         xs = [p[1] for p in pairs if p[0] == a and not _is_plainly_rounding(work, *p)]
+        xs = _beyond_narrow_noise(work, a, xs)
         gaps = {x: _gap(work, a, x) for x in xs}
         if not any((gap > allowed).any() for gap, allowed in gaps.values()):
             continue
@@ -211,6 +213,33 @@ def _is_plainly_rounding(work: Work, a: int, x: int) -> bool:
         apart += float(np.sum(np.square(gap)))
         allowed += float(np.sum(np.square(np.maximum(_PLAIN * size, unit))))
     return apart <= allowed
+
+
+def _beyond_narrow_noise(work: Work, a: int, xs: Sequence[int]) -> list[int]:
+    """Those of some xs whose gradient is off by more than what becomes of it in a dtype narrower than its own.
+
+    In mixed precision sums are taken in the narrow dtype, absorb terms, and decide maxima otherwise: that changes
+    entries as a defect would, and no other formula for the gradient would help. Only its size tells.
+    """
+    rest, worst = [], (0.0, -1)
+    for x in xs:
+        native, wide = work.cotangents[a].native[x].value, work.cotangents[a].wide[x].value
+        if work.spacing <= eps_of(work.dtype(x)) or native is None or wide is None:
+            rest.append(x)
+            continue
+        size, gap = float(np.linalg.norm(wide[0])), float(np.linalg.norm(native[0] - wide[0]))
+        cancelled = 8 * work.spacing * (_magnitude(work, a) + float(np.max(work.reach(a))))
+        if gap > _NARROW_NOISE * size and float(np.linalg.norm((native[0] - wide[0]) * _scale(work, x))) > cancelled:
+            rest.append(x)
+        elif size:
+            worst = max(worst, (gap / size, x))
+    if worst[0] > work.spacing:
+        narrowest = {2.0**-7: "bfloat16", 2.0**-10: "float16"}.get(work.spacing, "a narrower dtype")
+        work.notes.append(
+            f"inside, the function computes in {narrowest}: that puts gradients off by up to {worst[0]:.2g} of their "
+            f"size (of {work.traced.sources[worst[1]].path})"
+        )
+    return rest
 
 
 def _gap(work: Work, a: int, x: int) -> tuple[Reals, Reals]:

@@ -165,7 +165,10 @@ def _paired_function(name: str, only_moving: bool, work: _Pairing) -> str:
 
 def _pair(body: Body, only_moving: bool, work: _Pairing) -> Body:
     """The body computing moving values and base values side by side, stops reading from the base."""
-    base_args = tuple(Argument(f"{a.name}_base", a.dtype) for a in body.args)
+    suffix, taken = "_base", {part.name for part in (*body.args, *body.nodes)}
+    while any(f"{name}{suffix}" in taken for name in taken):  # the body was paired before
+        suffix += "_base"
+    base_args = tuple(Argument(f"{a.name}{suffix}", a.dtype) for a in body.args)
     if only_moving:
         return replace(body, args=(*body.args, *base_args))
     base = {a.name: b.name for a, b in zip(body.args, base_args, strict=True)}
@@ -180,7 +183,7 @@ def _pair(body: Body, only_moving: bool, work: _Pairing) -> Body:
             base.update(dict(zip(refs, both[len(refs) :], strict=True)))
             continue
         twin = copy_node(node)
-        twin.name = f"{node.name}_base"
+        twin.name = f"{node.name}{suffix}"
         set_inputs(twin, [base.get(i, i) for i in data_inputs(node)], control_inputs(node))
         base.update(dict(zip([r for r, _ in output_refs(node)], [r for r, _ in output_refs(twin)], strict=True)))
         nodes.append(twin)

@@ -1,10 +1,11 @@
 """Rounding inside a function is heard where it can spoil differences, and only there."""
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from gradcheck import Verdict, check_gradients
+from gradcheck import Verdict, check_gradients, check_model
 from gradcheck._derivatives.freeing import mover
 from gradcheck._derivatives.point import Point
 from gradcheck._graph.functions import trace_function
@@ -126,3 +127,22 @@ def test_a_narrow_gradient_that_is_right_is_within_what_is_said_to_be_allowed():
     found = check_gradients(lambda x: tf.reduce_sum(((x - tf.reduce_mean(x)) / 2) ** 3), [x], mode="elementwise").worst
     assert found.verdict is Verdict.MATCH
     assert 0 < found.excess <= 1
+
+
+@tf.custom_gradient
+def doubled_in_bfloat16(x):
+    return tf.identity(x), lambda up: up * (2 if x.dtype == tf.bfloat16 else 1)
+
+
+@pytest.mark.parametrize("wrong", [False, True])
+def test_what_a_narrower_dtype_inside_makes_of_sums_is_said_and_is_no_fault(wrong):
+    """A sum over thousands of pixels loses a tenth of itself in bfloat16; a gradient twice as large is no rounding."""
+    keras.utils.set_random_seed(1)
+    convolution = keras.layers.Conv2D(10, 1, dtype="mixed_bfloat16")
+    after = keras.layers.Lambda(doubled_in_bfloat16 if wrong else tf.identity, dtype="mixed_bfloat16")
+    model = keras.Sequential([keras.Input((16, 16, 3)), convolution, after])
+    rng = np.random.default_rng(1)
+    x, y = rng.normal(size=(4, 16, 16, 3)).astype(np.float32), rng.integers(0, 10, (4, 16, 16))
+    report = check_model(model, x, y, loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    assert report.ok is not wrong, str(report)
+    assert any("inside, the function computes in bfloat16" in note for note in report.notes) is not wrong
