@@ -9,6 +9,7 @@ from typing import Any
 
 from .outcome import Outcome, cell
 
+SHOWN = ("watch", "trips", "tensorboard", "farm", "peers", "catches", "growth")  # what the page shows
 HEAD = """# Benchmarks
 
 Written by `python -m tests.benchmarks NAME ... --page docs/benchmarks.md`, each table by the command above it. They say
