@@ -10,6 +10,7 @@ from gradcheck._check.gradients import checked, with_notes
 from gradcheck._check.objective import losses_kept, objective
 from gradcheck._check.options import Options, called, options, required_executor
 from gradcheck._farm.spread import spread
+from gradcheck._graph.given import arrays
 from gradcheck._report.gradient import GradientReport
 
 
@@ -77,6 +78,7 @@ def check_model(
     """
     opts = options(mode=mode, order=order, rtol=rtol, directions=directions, seed=seed, forward=forward)
     required_executor(executor)
+    x, y = arrays(x, integers=True), arrays(y, integers=True)
     wanted = objective(model, x, y, loss=loss, training=training, sample_weight=sample_weight, wrt=wrt)
     started = time.perf_counter()
     given = {
