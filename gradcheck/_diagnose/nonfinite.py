@@ -65,7 +65,10 @@ def find_nonfinite(fn: Callable[..., Any], inputs: Any) -> NonfiniteReport:
         ('SqrtGrad', '+Inf', (1,), 'singularity')
     """
     if not callable(fn):
-        raise TypeError(f"fn must be callable, found {type(fn).__name__}; write find_nonfinite(fn, inputs)")
+        raise TypeError(
+            f"fn must be callable, found {type(fn).__name__}; write find_nonfinite(fn, inputs) with the function that "
+            "makes it; in a session, gradcheck.hooks.NonfiniteHook watches tensors of the graph"
+        )
     traced = trace_function(fn, given(inputs), x_required=False)
     forward = outputs_of(traced)
     found = follow(forward)
