@@ -186,19 +186,7 @@ def assert_gradients(
     """Check as `check_gradients` does, and raise unless the report is ok.
 
     Args:
-        fn: As for `check_gradients`, and so are the others.
-        inputs: As there.
-        grad_ys: As there.
-        wrt: As there.
-        mode: As there.
-        order: As there.
-        rtol: As there.
-        directions: As there.
-        seed: As there.
-        forward: As there.
-        surrogate: As there.
-        executor: As there.
-        name: As there.
+        fn, inputs and all others: As for `check_gradients`.
 
     Returns:
         The report.

@@ -52,13 +52,7 @@ def check_model(
         grad_ys: Cotangents in the structure of what is differentiated, as for `check_gradients`.
         wrt: None for every trainable variable, by its path, read or not; or "inputs", or paths or variables, frozen
             ones too, one or a list.
-        mode: As for `check_gradients`, and so are the others.
-        order: As there.
-        rtol: As there.
-        directions: As there.
-        seed: As there.
-        forward: As there.
-        executor: As there.
+        mode, order, rtol, directions, seed, forward, executor: As for `check_gradients`.
         name: What to call the model in the report.
 
     Returns:
