@@ -183,10 +183,7 @@ def assert_gradients(
     executor: Executor | None = None,
     name: str | None = None,
 ) -> GradientReport:
-    """Check as `check_gradients` does, and raise unless the report is ok.
-
-    Args:
-        fn, inputs and all others: As for `check_gradients`.
+    """Check as `check_gradients` does, with the same arguments, and raise unless the report is ok.
 
     Returns:
         The report.

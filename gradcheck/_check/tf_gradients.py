@@ -110,10 +110,7 @@ def assert_tf_gradients(
     executor: Executor | None = None,
     name: str | None = None,
 ) -> GradientReport:
-    """Check as `check_tf_gradients` does, and raise unless the report is ok.
-
-    Args:
-        ys, xs and all others: As for `check_tf_gradients`.
+    """Check as `check_tf_gradients` does, with the same arguments, and raise unless the report is ok.
 
     Returns:
         The report.

@@ -28,7 +28,7 @@ ENTRYWISE = {
     "torch gradcheck slow": {1: 1000, 2: 10},
     "torch gradcheck fast": {1: 1000, 2: 10},
 }
-ROUNDS = 4  # of planted entries, each in all functions
+ROUNDS = 2  # of planted entries, each in all functions
 LIMIT = 60.0  # seconds after which a check is stopped and counts as failed
 HELD = "stop_gradient, not meant"  # a tf.stop_gradient is held, and listed as held, whatever was meant
 
