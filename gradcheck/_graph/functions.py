@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 import random
 import textwrap
 import traceback
@@ -34,6 +35,8 @@ from gradcheck._graph.reads import kept_variables, variables_read
 from gradcheck._graph.trace import Asked, Gradients, Traced, finish, place_inputs, with_values
 from gradcheck._graph.values import Values
 from gradcheck._results import Place
+
+_NUMPY = os.path.dirname(np.__file__) + os.sep
 
 
 def trace_function(
@@ -176,7 +179,8 @@ def _call(
 
 def _said(error: Exception) -> str:
     """The kind of an error, the user's line that raised it, and how its text begins."""
-    place = at_frame(users_frame_of_stack(traceback.extract_tb(error.__traceback__)), "", "")
+    stack = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith(_NUMPY)]
+    place = at_frame(users_frame_of_stack(stack), "", "")
     where = "" if place.file is None else f" at {place.file}:{place.line}"
     return f"{type(error).__name__}{where}: {textwrap.shorten(str(error), 120, placeholder=' ...')}"
 
