@@ -33,16 +33,21 @@ def run(*, quick: bool = False, seed: int = 0) -> Outcome:
                 if way.name in given_up:
                     continue
                 limit = float("inf") if way.name.startswith(MARK) else LIMIT
-                found = way.ask("grow", limit=limit, entries=10**power, seed=seed)
+                try:
+                    found = way.ask("grow", limit=limit, entries=10**power, seed=seed)
+                    took = f"> {LIMIT:g}"
+                except RuntimeError:  # the system ended it, as it does where memory is out
+                    found, took = None, "ended"
+                    way.end()
                 if found is None:
-                    rows.append((f"1e{power}", way.name, f"> {LIMIT:g}", None, None, ""))
+                    rows.append((f"1e{power}", way.name, took, None, None, ""))
                     given_up[way.name] = f"{way.name} at 1e{power}"
                     continue
                 progress(f"growth: 1e{power}, {way.name}, {found['seconds']:.1f} s, {found['megabytes']} MB")
                 figures.setdefault(way.name, []).append({"entries": 10**power, **found})
                 rows.append((f"1e{power}", way.name, found["seconds"], found["evaluations"], found["megabytes"],
                              "right" if found["ok"] else "WRONG"))  # fmt: skip
-                if found["megabytes"] * 10 > memory:
+                if found["megabytes"] * 10 > memory and power < powers[-1]:
                     given_up[way.name] = f"{way.name} for memory from 1e{power + 1} on"
                 if 10**power >= LARGE:
                     way.end()

@@ -1,6 +1,8 @@
 """The benchmarks in their quick form: what holds by derivation is asserted, speed never."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
 from dataclasses import replace
@@ -139,7 +141,7 @@ for line in sys.stdin:
 """
 
 
-def test_a_checker_that_takes_too_long_is_stopped_and_another_process_begun(monkeypatch):
+def test_a_checker_that_takes_too_long_is_stopped_and_one_that_ends_is_told(monkeypatch):
     def begin(_):
         return subprocess.Popen(
             [sys.executable, "-c", ANSWERS], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -150,7 +152,11 @@ def test_a_checker_that_takes_too_long_is_stopped_and_another_process_begun(monk
     try:
         first = way.ask("time")
         assert way.ask("grow", limit=0.1) is None
-        assert way.ask("time")["by"] != first["by"]
+        again = way.ask("time")
+        assert again["by"] != first["by"]
+        os.kill(again["by"], signal.SIGKILL)
+        with pytest.raises(RuntimeError, match="ended while it was asked"):
+            way.ask("time")
     finally:
         way.end()
 

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -103,8 +103,9 @@ def _ask(process: subprocess.Popen[str], request: dict[str, Any], limit: float =
     timer.daemon = True
     timer.start()
     try:
-        process.stdin.write(json.dumps(request) + "\n")
-        process.stdin.flush()
+        with suppress(BrokenPipeError):  # it has ended: said below
+            process.stdin.write(json.dumps(request) + "\n")
+            process.stdin.flush()
         for line in process.stdout:
             if line.startswith("{"):
                 return json.loads(line)
