@@ -31,14 +31,7 @@ class WatchdogCallback(keras.callbacks.Callback):  # type: ignore[misc]  # Keras
     others see is what stays.
 
     Args:
-        action: As for `Watchdog`, and so are the others.
-        every: As there.
-        max_skips: As there.
-        snapshot_every: As there.
-        dump_dir: As there.
-        logdir: As there.
-        early_warnings: As there.
-        layer_outputs: As there.
+        action, every, max_skips, snapshot_every, dump_dir, logdir, early_warnings, layer_outputs: As for `Watchdog`.
 
     Attributes:
         watchdog: The `Watchdog`, with `report`, `history`, `steps` and `trips`.
@@ -110,9 +103,7 @@ class GradientCheckCallback(keras.callbacks.Callback):  # type: ignore[misc]  # 
     Args:
         every: Check before each N-th batch, the first one included.
         action: What follows from a report that is not ok: "raise" a `GradientMismatch`, "stop" training, or "log" it.
-        rtol: As for `check_model`, and so are the others.
-        directions: As there.
-        seed: As there.
+        rtol, directions, seed: As for `check_model`.
 
     Attributes:
         report: The last report, or None.

@@ -18,6 +18,7 @@ from gradcheck._check.work import eps_of
 from gradcheck._errors import GradientMismatch
 from gradcheck._farm.spread import spread
 from gradcheck._graph.functions import name_of, trace_function
+from gradcheck._graph.given import given
 from gradcheck._graph.reads import kept_variables
 from gradcheck._graph.trace import Traced
 from gradcheck._report.gradient import Cost, GradientReport
@@ -50,8 +51,8 @@ def check_gradients(
         fn: Any callable, `tf.function`, Keras layer or model; may return a tensor, any structure of tensors, or a
             `Gradients`.
         inputs: A list or tuple is positional arguments, a dict keyword arguments, anything else one argument.
-            Tensors, arrays, variables, numbers and nested structures of them; integers, bools and strings pass
-            through.
+            Tensors, arrays, variables, numbers and nested structures of them; a list of floats inside is an array,
+            as in `tf.constant`; integers, bools and strings pass through.
         grad_ys: Cotangents in the structure of the outputs (None for an output without one); default random signs,
             drawn by `seed`.
         wrt: None for every floating or complex input and every trainable variable that fn reads; "inputs"; or paths
@@ -97,6 +98,7 @@ def check_gradients(
     started = time.perf_counter()
     title = called(name, name_of(fn))
     line = again(title, grad_ys, wrt, surrogate, opts)
+    inputs = given(inputs)
     with spread(executor) as noticed:
         found = checked(fn, inputs, opts, title, line, started, grad_ys=grad_ys, wrt=wrt, surrogate=surrogate)
     return with_notes(found, noticed)
@@ -181,22 +183,7 @@ def assert_gradients(
     executor: Executor | None = None,
     name: str | None = None,
 ) -> GradientReport:
-    """Check as `check_gradients` does, and raise unless the report is ok.
-
-    Args:
-        fn: As for `check_gradients`, and so are the others.
-        inputs: As there.
-        grad_ys: As there.
-        wrt: As there.
-        mode: As there.
-        order: As there.
-        rtol: As there.
-        directions: As there.
-        seed: As there.
-        forward: As there.
-        surrogate: As there.
-        executor: As there.
-        name: As there.
+    """Check as `check_gradients` does, with the same arguments, and raise unless the report is ok.
 
     Returns:
         The report.

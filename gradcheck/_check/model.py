@@ -10,6 +10,7 @@ from gradcheck._check.gradients import checked, with_notes
 from gradcheck._check.objective import losses_kept, objective
 from gradcheck._check.options import Options, called, options, required_executor
 from gradcheck._farm.spread import spread
+from gradcheck._graph.given import arrays
 from gradcheck._report.gradient import GradientReport
 
 
@@ -51,13 +52,7 @@ def check_model(
         grad_ys: Cotangents in the structure of what is differentiated, as for `check_gradients`.
         wrt: None for every trainable variable, by its path, read or not; or "inputs", or paths or variables, frozen
             ones too, one or a list.
-        mode: As for `check_gradients`, and so are the others.
-        order: As there.
-        rtol: As there.
-        directions: As there.
-        seed: As there.
-        forward: As there.
-        executor: As there.
+        mode, order, rtol, directions, seed, forward, executor: As for `check_gradients`.
         name: What to call the model in the report.
 
     Returns:
@@ -77,6 +72,7 @@ def check_model(
     """
     opts = options(mode=mode, order=order, rtol=rtol, directions=directions, seed=seed, forward=forward)
     required_executor(executor)
+    x, y = arrays(x, integers=True), arrays(y, integers=True)
     wanted = objective(model, x, y, loss=loss, training=training, sample_weight=sample_weight, wrt=wrt)
     started = time.perf_counter()
     given = {

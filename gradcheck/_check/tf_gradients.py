@@ -51,12 +51,7 @@ def check_tf_gradients(
         unconnected_gradients: "none" or "zero".
         session: Where variables have their values; default the default session. Not needed where nothing is read.
         feed_dict: Values of placeholders, or of any other tensor of the graph, as for `Session.run`.
-        mode: As for `check_gradients`, and so are the others.
-        order: As there.
-        rtol: As there.
-        directions: As there.
-        seed: As there.
-        executor: As there.
+        mode, order, rtol, directions, seed, executor: As for `check_gradients`.
         name: What to call ys in the report; default their names.
 
     Returns:
@@ -115,23 +110,7 @@ def assert_tf_gradients(
     executor: Executor | None = None,
     name: str | None = None,
 ) -> GradientReport:
-    """Check as `check_tf_gradients` does, and raise unless the report is ok.
-
-    Args:
-        ys: As for `check_tf_gradients`, and so are the others.
-        xs: As there.
-        grad_ys: As there.
-        stop_gradients: As there.
-        unconnected_gradients: As there.
-        session: As there.
-        feed_dict: As there.
-        mode: As there.
-        order: As there.
-        rtol: As there.
-        directions: As there.
-        seed: As there.
-        executor: As there.
-        name: As there.
+    """Check as `check_tf_gradients` does, with the same arguments, and raise unless the report is ok.
 
     Returns:
         The report.

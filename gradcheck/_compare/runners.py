@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
@@ -40,6 +41,22 @@ def require_optimizer(what: str, optimizer: Any) -> None:
             f"{what} must be a Keras 3 optimizer, one of tf.compat.v1.train, a rule of gradcheck.optimizers, or a "
             f"callable of (params, grads, state) that gives (params, state); got {type(optimizer).__name__}"
         )
+    if not (foreign.is_foreign(optimizer) or isinstance(optimizer, Rule)):
+        _require_arguments(what, optimizer)
+
+
+def _require_arguments(what: str, optimizer: Any) -> None:
+    try:
+        signature = inspect.signature(optimizer.step if _has_contract(optimizer) else optimizer)
+    except ValueError:  # some callables do not tell what they take
+        return
+    try:
+        signature.bind([], [], None)
+    except TypeError as error:
+        raise TypeError(
+            f"{what} must take (params, grads, state), where state is None at first, and give (params, state); "
+            f"{name_of(optimizer)} takes {signature}"
+        ) from error
 
 
 def start(optimizer: Any, variables: Sequence[Any], dtypes: Sequence[Any], *, wide: bool = False) -> Runner:

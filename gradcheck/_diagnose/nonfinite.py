@@ -11,6 +11,7 @@ from gradcheck._diagnose.parts import gradients_of, outputs_of
 from gradcheck._errors import GraphUnavailable
 from gradcheck._graph.evaluate import RUN_ERRORS
 from gradcheck._graph.functions import trace_function
+from gradcheck._graph.given import given
 from gradcheck._graph.rerun import Rerun, of_concrete, of_traced
 from gradcheck._graph.trace import Traced
 from gradcheck._report.nonfinite import NonfiniteReport
@@ -64,8 +65,11 @@ def find_nonfinite(fn: Callable[..., Any], inputs: Any) -> NonfiniteReport:
         ('SqrtGrad', '+Inf', (1,), 'singularity')
     """
     if not callable(fn):
-        raise TypeError(f"fn must be callable, found {type(fn).__name__}; write find_nonfinite(fn, inputs)")
-    traced = trace_function(fn, inputs, x_required=False)
+        raise TypeError(
+            f"fn must be callable, found {type(fn).__name__}; write find_nonfinite(fn, inputs) with the function that "
+            "makes it; in a session, gradcheck.hooks.NonfiniteHook watches tensors of the graph"
+        )
+    traced = trace_function(fn, given(inputs), x_required=False)
     forward = outputs_of(traced)
     found = follow(forward)
     if found.birth is not None:

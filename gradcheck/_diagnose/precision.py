@@ -15,6 +15,7 @@ from gradcheck._diagnose.parts import outputs_of
 from gradcheck._diagnose.ranges import is_continuous, wide_array
 from gradcheck._diagnose.surroundings import Surroundings, of_visit
 from gradcheck._graph.functions import trace_function
+from gradcheck._graph.given import given
 from gradcheck._graph.rerun import Rerun
 from gradcheck._graph.rounding import hands_on
 from gradcheck._graph.twin import is_narrow
@@ -55,7 +56,7 @@ def profile_precision(fn: Callable[..., Any], inputs: Any) -> PrecisionReport:
     """
     if not callable(fn):
         raise TypeError(f"fn must be callable, found {type(fn).__name__}; write profile_precision(fn, inputs)")
-    traced = trace_function(fn, inputs, x_required=False)
+    traced = trace_function(fn, given(inputs), x_required=False)
     if not is_narrow(traced.program):
         note = "it computes in float64 throughout: there is nothing wider here to compare with"
         return PrecisionReport(name=traced.name, losses=(), outputs=(), notes=(note,))

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import inspect
+import os
 import random
+import textwrap
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -26,11 +29,14 @@ from gradcheck._graph.copies import Copy
 from gradcheck._graph.keywords import bound_keywords, is_refused
 from gradcheck._graph.memory import fingerprint, recall, remember
 from gradcheck._graph.outside import constants_of, read_by_python
+from gradcheck._graph.provenance import at_frame, users_frame_of_stack
 from gradcheck._graph.quiet import errors_only
 from gradcheck._graph.reads import kept_variables, variables_read
 from gradcheck._graph.trace import Asked, Gradients, Traced, finish, place_inputs, with_values
 from gradcheck._graph.values import Values
 from gradcheck._results import Place
+
+_NUMPY = os.path.dirname(np.__file__) + os.sep
 
 
 def trace_function(
@@ -163,13 +169,20 @@ def _call(
             if eager is None:
                 raise first from first.__cause__
         notes.append(
-            f"{name} cannot be traced ({type(first).__name__}: {str(first).splitlines()[0][:120]}); it was called "
-            "eagerly, "
-            "through tf.py_function: in its own dtype, and without the variables it reads"
+            f"{name} cannot be traced ({_said(first)}); it was called eagerly, through tf.py_function: in its own "
+            "dtype, and without the variables it reads"
         )
         with suppress(Exception):  # what cannot be looked at says nothing
             lost += read_by_python(fn, lambda: _continuous(_eager_outputs(fn, inputs, name)))
         return _in_graph(_through_python(fn, inputs, eager), inputs)
+
+
+def _said(error: Exception) -> str:
+    """The kind of an error, the user's line that raised it, and how its text begins."""
+    stack = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith(_NUMPY)]
+    place = at_frame(users_frame_of_stack(stack), "", "")
+    where = "" if place.file is None else f" at {place.file}:{place.line}"
+    return f"{type(error).__name__}{where}: {textwrap.shorten(str(error), 120, placeholder=' ...')}"
 
 
 def _refuse_unfit(fn: Callable[..., Any], inputs: Any, name: str, error: Exception) -> None:

@@ -46,7 +46,7 @@ def rebuild(structure: Any, replacement: Callable[[Any], Any]) -> Any:
     """A copy of the structure with each leaf given to `replacement` (in the order of `leaves`)."""
     if isinstance(structure, Mapping):
         pairs = {key: rebuild(structure[key], replacement) for key in structure}
-        return pairs if type(structure) is dict else _same_mapping(structure, pairs)
+        return same_mapping(structure, pairs)
     if isinstance(structure, tuple) and hasattr(structure, "_fields"):
         return type(structure)(*(rebuild(getattr(structure, k), replacement) for k in structure._fields))
     if isinstance(structure, (list, tuple)):
@@ -57,7 +57,10 @@ def rebuild(structure: Any, replacement: Callable[[Any], Any]) -> Any:
     return replacement(structure)
 
 
-def _same_mapping(structure: Mapping[Any, Any], pairs: dict[Any, Any]) -> Any:
+def same_mapping(structure: Mapping[Any, Any], pairs: dict[Any, Any]) -> Any:
+    """The pairs in a mapping of the same type, where that can be made of them."""
+    if type(structure) is dict:
+        return pairs
     try:
         return type(structure)(pairs)  # type: ignore[call-arg]
     except TypeError:

@@ -20,7 +20,10 @@ from gradcheck._report.gradient import GradientReport
 from gradcheck._report.outcomes import Outcome
 from gradcheck.cli._misuse import MisuseError
 
-_RETURNS = "it must return (fn, inputs), (fn, inputs, options), a GradientReport or a Subject"
+_RETURNS = (
+    "it must return (fn, inputs), (fn, inputs, options), a GradientReport or a Subject, as `def check(): return loss, "
+    "[x]` does"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,7 +122,7 @@ def _require_callable_without_arguments(found: object, spec: str, returns: str) 
     try:
         signature.bind()
     except TypeError as error:
-        raise MisuseError(f"{spec} takes arguments, {signature}; it must take none: {returns}") from error
+        raise MisuseError(f"{spec} takes arguments, {signature}, and is called without any; {returns}") from error
 
 
 def _checked(name: str, module: ModuleType | None, make: Callable[[], Any], given: Mapping[str, Any]) -> Outcome:

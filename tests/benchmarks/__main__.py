@@ -11,7 +11,8 @@ import sys
 from pathlib import Path
 
 from .outcome import Outcome
-from .page import write
+from .page import SHOWN, write
+from .progress import progress
 
 NAMES = (
     "figures",
@@ -37,7 +38,12 @@ NAMES = (
 def main(arguments: list[str] | None = None) -> int:
     """Run benchmarks by name, all without one; 0 where every bound is kept."""
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(NAMES)}; all of them without one")
+    parser.add_argument(
+        "names",
+        nargs="*",
+        metavar="NAME",
+        help=f"of {', '.join(NAMES)}; without one all of them, with --page {', '.join(SHOWN)}",
+    )
     parser.add_argument("--quick", action="store_true", help="a small part of each, in about a minute")
     parser.add_argument("--seed", type=int, default=0, help="of points, data and directions")
     parser.add_argument("--json", metavar="FILE", help="also write what was found")
@@ -50,13 +56,15 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error(f"no benchmark is called {', '.join(unknown)}; there are {', '.join(NAMES)}")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before TensorFlow is imported
     found = []
-    for name in given.names or NAMES:
+    for name in given.names or (SHOWN if given.page else NAMES):
+        progress(name)
         # Relative, so that tests, which have no package above this one, can import it too.
         module = importlib.import_module(f".{name}", __package__)
         outcome = module.run(quick=given.quick, seed=given.seed)
         print(module.text_of(outcome), end="\n\n", flush=True)
         found.append((outcome, str(module.__doc__)))
         _write(given, found)
+    progress("done")
     return 0 if all(outcome.ok for outcome, _ in found) else 1
 
 

@@ -1,10 +1,11 @@
 """What gradient checkers catch: gradients that are wrong in known ways, and right ones that must be left in peace.
 
 A checker catches a defect where it says that the gradient is wrong, or ends in an error; either is a false alarm where
-nothing is wrong. All have their own defaults in float64; in narrow dtypes JAX has defaults by dtype, and the others get
-steps and tolerances that let plain functions pass (`tests/benchmarks/beside`). Checkers that look at every entry, as
-PyTorch's fast mode does where it disagrees, are left out at 100,000 entries, and at 1,000 of a second derivative;
-PyTorch's where autograd itself puts a defect right. Each case is asked of all in turns.
+nothing is wrong; no answer within 60 seconds counts as failed. All have their own defaults in float64; in narrow dtypes
+JAX has defaults by dtype, and the others get steps and tolerances that let plain functions pass
+(`tests/benchmarks/beside`). Checkers that look at every entry, as PyTorch's fast mode does where it disagrees, are left
+out at 100,000 entries, and at 1,000 of a second derivative; PyTorch's where autograd itself puts a defect right. Each
+case is asked of all in turns.
 """
 
 from __future__ import annotations
@@ -14,11 +15,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from .beside.libraries import Way, absent, ways
+from .beside.libraries import MARK, Way, absent, ways
 from .beside.planted import DEFECTS, FUNCTIONS
 from .beside.seeded import CASES, SIZES, UNITS
 from .outcome import Outcome
 from .outcome import text_of as text_of
+from .progress import progress
 
 # Up to how many entries, by order, checkers go that look at every entry; PyTorch's fast mode does where it disagrees.
 ENTRYWISE = {
@@ -26,8 +28,8 @@ ENTRYWISE = {
     "torch gradcheck slow": {1: 1000, 2: 10},
     "torch gradcheck fast": {1: 1000, 2: 10},
 }
-ROUNDS = 4  # of planted entries, each in all functions
-MARK = "gradcheck"  # begins the names of our ways
+ROUNDS = 2  # of planted entries, each in all functions
+LIMIT = 60.0  # seconds after which a check is stopped and counts as failed
 HELD = "stop_gradient, not meant"  # a tf.stop_gradient is held, and listed as held, whatever was meant
 
 
@@ -80,6 +82,7 @@ def _place(t: Tried) -> tuple[bool, int, int]:
 
 def _seeded(every: list[Way], seed: int, *, quick: bool) -> Iterable[Tried]:
     for case in CASES:
+        progress(f"catches: {case.name}")
         for entries in (10,) if quick else SIZES:
             for dtype in list(UNITS)[:2] if quick else UNITS:
                 if not case.exists(entries, dtype):
@@ -89,21 +92,25 @@ def _seeded(every: list[Way], seed: int, *, quick: bool) -> Iterable[Tried]:
                         continue
                     if way.name in ENTRYWISE and entries > ENTRYWISE[way.name][case.order]:
                         continue
-                    said = way.ask("seeded", kind=case.name, entries=entries, dtype=dtype, seed=seed)
-                    yield Tried(
-                        way.name, "seeded", case.name, entries, dtype, case.wrong, not said["ok"], said["error"]
-                    )
+                    asked = {"kind": case.name, "entries": entries, "dtype": dtype, "seed": seed}
+                    yield _tried(way, "seeded", asked, case.name, entries, dtype, case.wrong)
 
 
 def _planted(every: list[Way], seed: int, *, quick: bool) -> Iterable[Tried]:
     for dtype, defects in DEFECTS.items():
         for defect in defects[-1:] if quick else (0.0, *defects):
             kind = f"one of 1,000 wrong by {defect:g}, {dtype}" if defect else f"none of 1,000 wrong, {dtype}"
+            progress(f"catches: {kind}")
             for k in range(1 if quick else ROUNDS):
                 for function in FUNCTIONS:
                     for way in every:
-                        said = way.ask("planted", function=function, defect=defect, dtype=dtype, seed=seed + k)
-                        yield Tried(way.name, "planted", kind, 1000, dtype, bool(defect), not said["ok"], said["error"])
+                        asked = {"function": function, "defect": defect, "dtype": dtype, "seed": seed + k}
+                        yield _tried(way, "planted", asked, kind, 1000, dtype, bool(defect))
+
+
+def _tried(way: Way, group: str, asked: dict[str, Any], kind: str, entries: int, dtype: str, wrong: bool) -> Tried:
+    said = way.ask(group, limit=LIMIT, **asked) or {"ok": wrong, "error": f"no answer within {LIMIT:g} s"}
+    return Tried(way.name, group, kind, entries, dtype, wrong, not said["ok"], said["error"])
 
 
 def _row(label: str, those: list[Tried], names: list[str]) -> tuple[Any, ...]:

@@ -19,6 +19,7 @@ from typing import Any
 
 from .outcome import Outcome
 from .outcome import text_of as text_of
+from .progress import progress
 
 ROOT = Path(__file__).parents[2]
 WORKERS = 2
@@ -31,26 +32,28 @@ def run(*, quick: bool = False, seed: int = 0) -> Outcome:
     size = _QUICK if quick else _FULL
     plain = _measured("alone", size, seed, {})
     one = _measured("alone", size, seed, _ONE_THREAD)
-    rows = [("this process, all cores", plain["seconds"], 1.0, plain["seconds"] / one["seconds"], "")]
-    rows.append(("this process, one thread", one["seconds"], one["seconds"] / plain["seconds"], 1.0, ""))
-    ok, spread = True, None
+
+    def row(how: str, seconds: float, report: str = "") -> tuple[Any, ...]:
+        return (how, seconds, plain["seconds"] / seconds, one["seconds"] / seconds, report)
+
+    rows = [row("this process, all cores", plain["seconds"]), row("this process, one thread", one["seconds"])]
+    ok = True
     for how in ("processes", "dask"):
         if how == "dask" and find_spec("distributed") is None:
             rows.append(("dask: not installed, left out", None, None, None, ""))
             continue
+        progress(f"farm: {how}")
         spread = _measured(how, size, seed, _ONE_THREAD)
         same = spread["report"] == one["report"]
         ok &= same
-        seconds = spread["seconds"]
-        rows.append((f"{WORKERS} workers of one thread, {how}", seconds, plain["seconds"] / seconds,
-                     one["seconds"] / seconds, "same bits" if same else "ANOTHER REPORT"))  # fmt: skip
+        rows.append(row(f"{WORKERS} workers of one thread, {how}", spread["seconds"],
+                        "same bits" if same else "ANOTHER REPORT"))  # fmt: skip
     return Outcome(
         name="farm",
-        columns=("how", "seconds", "of all cores", "of one thread", "report"),
+        columns=("how", "seconds", "times as fast as all cores", "as one thread", "report"),
         rows=tuple(rows),
-        summary=f"farm: {one['evaluations']} evaluations; {WORKERS} workers of one thread each are "
-        f"{rows[-1][3] or rows[-2][3]:.2f} times as fast as one thread, and {rows[-1][2] or rows[-2][2]:.2f} times as "
-        f"fast as one process with all {os.cpu_count()} cores",
+        summary=f"farm: {one['evaluations']} evaluations; beside one thread, {WORKERS} workers of one thread are "
+        + ", ".join(f"{row[3]:.3g} times as fast ({row[0].rpartition(' ')[2]})" for row in rows[2:] if row[3]),
         ok=ok,
         figures={row[0]: row[1] for row in rows},
     )

@@ -9,11 +9,14 @@ from typing import Any
 
 from .outcome import Outcome, cell
 
+# What the page shows, the longest last: each is written when it has ended.
+SHOWN = ("watch", "trips", "farm", "peers", "growth", "catches", "tensorboard")
 HEAD = """# Benchmarks
 
-Written by `python -m tests.benchmarks NAME ... --page docs/benchmarks.md`, each table by the command above it. They say
-what has to hold and end with 1 where it does not; time decides nothing, and is shown in ratios taken in turns in one
-run. `pip install --group peers` (pip 25.1 or later) brings the libraries that are compared with.
+Written by `python -m tests.benchmarks --page docs/benchmarks.md`, all of it in one run of about 40 minutes on two
+cores; with a NAME after `benchmarks`, that section alone. Above each table stands the command that prints it. A
+benchmark says what has to hold and ends with 1 where it does not; time decides nothing, and is shown in ratios taken in
+turns in one run. `pip install --group peers` (pip 25.1 or later) brings the libraries that are compared with.
 """
 _SECTION = re.compile(r"^## (\w+)$", re.MULTILINE)
 

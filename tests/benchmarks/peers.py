@@ -1,7 +1,9 @@
 """Other gradient checkers on the same functions: time, evaluations and memory.
 
-Each library runs in a process of its own and is asked in turns. Time decides nothing; what has to hold is that every
-checker finds these right gradients right.
+Each checker runs in a process of its own and is asked in turns: first with a new function (cold), then with the same
+one again (warm: the median of up to five, of as many as take 10 seconds; one that takes longer than that is asked
+once, one that takes longer than 60 seconds is stopped). Time decides nothing; what has to hold is that gradcheck finds
+these right gradients right.
 """
 
 from __future__ import annotations
@@ -9,45 +11,59 @@ from __future__ import annotations
 from statistics import median
 from typing import Any
 
-from .beside.libraries import OURS, absent, ways
-from .beside.problems import SIZES, problems
+from .beside.libraries import MARK, OURS, Way, absent, ways
+from .beside.problems import SIZES, Problem, problems
 from .outcome import Outcome
 from .outcome import text_of as text_of
+from .progress import progress
 
-WARM = 5
-LONG = 20.0  # seconds after which a check is not repeated
+WARM, REPEATED = 5, 10.0  # repeats, and seconds that those of one checker may take together
+LIMIT = 60.0  # seconds after which a check is stopped
 
 
 def run(*, quick: bool = False, seed: int = 0) -> Outcome:
-    """Five functions at three sizes; with `quick` the small ones."""
-    found: dict[tuple[str, str], dict[str, dict[str, Any]]] = {}
+    """Five functions at three sizes; with `quick` the small ones, repeated once."""
+    found: list[tuple[Problem, dict[str, dict[str, Any]]]] = []
     with ways() as every:
         for problem in problems(seed, SIZES[:1] if quick else SIZES):
+            progress(f"peers: {problem.name}, {problem.size}")
             asked = {"problem": problem.name, "size": problem.size, "seed": seed}
-            taken = found[problem.name, problem.size] = {way.name: way.ask("time", **asked) for way in every}
-            seconds: dict[str, list[float]] = {}
-            for _ in range(1 if quick else WARM):
-                for way in every:
-                    if taken[way.name]["seconds"] < LONG:
-                        seconds.setdefault(way.name, []).append(way.ask("time", **asked)["seconds"])
-            for name, one in taken.items():
-                one["warm"] = median(seconds.get(name, [one["seconds"]]))
-    rows = [_row(name, way, taken) for (name, _), taken in sorted(found.items()) for way in taken]
-    wrong = [f"{name}, {size}, by {way}" for (name, size), t in found.items() for way in t if not t[way]["ok"]]
+            found.append((problem, _asked(every, asked, 1 if quick else WARM)))
+    found.sort(key=lambda one: (one[0].name, one[0].entries))
+    rows = [_row(problem, way, taken) for problem, taken in found for way in taken]
+    wrong = [f"{p.name}, {p.size}, by {way}" for p, taken in found for way in taken if not taken[way]["ok"]]
     return Outcome(
         name="peers",
         columns=("function", "entries", "by", "cold s", "of ours", "warm s", "of ours", "evaluations", "MB"),
         rows=tuple(rows),
-        summary=f"peers: {_ratios(list(found.values()))}; found wrong: {', '.join(wrong) or 'none'}; {absent()}",
-        ok=not any("gradcheck auto" in w or "gradcheck directional" in w for w in wrong),
-        figures={f"{name}, {size}": taken for (name, size), taken in found.items()},
+        summary=f"peers: {_ratios([taken for _, taken in found])}; found wrong: {', '.join(wrong) or 'none'}; "
+        f"{absent()}",
+        ok=not any(f"by {MARK}" in w for w in wrong),
+        figures={f"{problem.name}, {problem.size}": taken for problem, taken in found},
     )
 
 
-def _row(name: str, way: str, taken: dict[str, dict[str, Any]]) -> tuple[Any, ...]:
+def _asked(every: list[Way], asked: dict[str, Any], rounds: int) -> dict[str, dict[str, Any]]:
+    """Of each way its first answer, with the median of the seconds of later ones; without seconds if it was stopped."""
+    first = {way.name: way.ask("time", limit=LIMIT, **asked) or {"ok": True} for way in every}
+    later: dict[str, list[float]] = {name: [] for name in first}
+    for k in range(1, rounds + 1):
+        for way in every:
+            if k * first[way.name].get("seconds", LIMIT) < REPEATED:
+                again = way.ask("time", **asked)
+                later[way.name] += [] if again is None else [again["seconds"]]
+    return {name: {**one, "warm": median(later[name]) if later[name] else None} for name, one in first.items()}
+
+
+def _row(problem: Problem, way: str, taken: dict[str, dict[str, Any]]) -> tuple[Any, ...]:
     one, ours = taken[way], taken[OURS]
-    return (name, one["entries"], way, one["seconds"], one["seconds"] / ours["seconds"], one["warm"],
-            one["warm"] / ours["warm"], one["evaluations"], one["megabytes"])  # fmt: skip
+    cold = (one["seconds"], _ratio(one, ours, "seconds")) if "seconds" in one else (f"> {LIMIT:g}", None)
+    return (problem.name, problem.entries, way, *cold, one["warm"], _ratio(one, ours, "warm"), one.get("evaluations"),
+            one.get("megabytes"))  # fmt: skip
+
+
+def _ratio(one: dict[str, Any], ours: dict[str, Any], what: str) -> float | None:
+    return one[what] / ours[what] if one.get(what) and ours.get(what) else None
 
 
 def _ratios(found: list[dict[str, dict[str, Any]]]) -> str:
@@ -55,6 +71,7 @@ def _ratios(found: list[dict[str, dict[str, Any]]]) -> str:
     said = []
     for way in found[0]:
         if way != OURS:
-            cold, warm = (median(t[way][what] / t[OURS][what] for t in found) for what in ("seconds", "warm"))
+            ratios = [[_ratio(t[way], t[OURS], what) for t in found] for what in ("seconds", "warm")]
+            cold, warm = (median(r for r in those if r is not None) for those in ratios)
             said.append(f"{way} {cold:.2g} cold, {warm:.2g} warm")
-    return f"time of {OURS} is 1 beside {', '.join(said)} (medians)"
+    return f"time of {OURS} is 1 beside {', '.join(said)} (medians of what was measured)"

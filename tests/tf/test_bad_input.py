@@ -501,3 +501,13 @@ def test_an_assertion_that_fails_carries_the_report_and_its_text():
 
 def test_an_assertion_that_holds_gives_the_report():
     assert gradcheck.assert_gradients(square, [X]).verdict is Verdict.MATCH
+
+
+@pytest.mark.parametrize(
+    ("fn", "error"),
+    [(lambda x: tf.square(x.numpy()), "AttributeError"), (lambda x: np.sum(x**2), "NotImplementedError")],
+)
+def test_the_note_on_a_function_that_cannot_be_traced_says_at_which_line(fn, error):
+    (note,) = gradcheck.check_gradients(fn, X).notes
+    line = fn.__code__.co_firstlineno
+    assert re.match(rf"<lambda> cannot be traced \({error} at .*test_bad_input\.py:{line}: .*\); it was called", note)

@@ -1,6 +1,8 @@
 """The benchmarks in their quick form: what holds by derivation is asserted, speed never."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
 from dataclasses import replace
@@ -9,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
-from benchmarks import catches, optimizers, others, power, smooth, truth
+from benchmarks import catches, optimizers, others, peers, power, smooth, truth
 from benchmarks.__main__ import main
 from benchmarks.beside import libraries, seeded
 from benchmarks.correct import CORRECT, Correct
@@ -122,12 +124,48 @@ def test_the_command_writes_what_it_found_and_leaves_other_sections_of_the_page(
 def test_defects_are_caught_and_right_functions_left_in_peace_in_a_process_that_is_asked(monkeypatch):
     names = ("sign", "not summed over a broadcast axis", "right: relu at 0")
     monkeypatch.setattr(catches, "CASES", tuple(case for case in seeded.CASES if case.name in names))
-    monkeypatch.setattr(catches, "FUNCTIONS", {"square": None})
+    monkeypatch.setattr(catches, "DEFECTS", {})
     monkeypatch.setattr(libraries, "_MODULES", {"tensorflow": "of_tensorflow", "no_such_library": ""})
     outcome = catches.run(quick=True)
     assert outcome.ok, text_of(outcome)
     assert {row[0]: row[1] for row in outcome.rows}["sign"] == "2 of 2"
     assert outcome.summary.endswith("left out, not installed: no_such_library")
+
+
+ANSWERS = """
+import json, os, sys, time
+for line in sys.stdin:
+    if json.loads(line)["do"] == "grow":
+        time.sleep(60)
+    print(json.dumps({"by": os.getpid()}), flush=True)
+"""
+
+
+def test_a_checker_that_takes_too_long_is_stopped_and_one_that_ends_is_told(monkeypatch):
+    def begin(_):
+        return subprocess.Popen(
+            [sys.executable, "-c", ANSWERS], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+
+    monkeypatch.setattr(libraries, "_begin", begin)
+    way = libraries.Way("any", "of_any")
+    try:
+        first = way.ask("time")
+        assert way.ask("grow", limit=0.1) is None
+        again = way.ask("time")
+        assert again["by"] != first["by"]
+        os.kill(again["by"], signal.SIGKILL)
+        with pytest.raises(RuntimeError, match="ended while it was asked"):
+            way.ask("time")
+    finally:
+        way.end()
+
+
+def test_what_was_stopped_stands_in_the_table_as_longer_than_the_limit():
+    (problem, *_) = peers.problems(0, ("small",))
+    ours = {"seconds": 2.0, "warm": 1.0, "evaluations": 9, "megabytes": 0.5, "ok": True}
+    row = peers._row(problem, "slow", {libraries.OURS: ours, "slow": {"ok": True, "warm": None}})
+    assert row[2:] == ("slow", "> 60", None, None, None, None, None)
 
 
 @pytest.mark.parametrize("case", seeded.CASES, ids=lambda case: case.name)

@@ -137,7 +137,7 @@ def test_the_users_step_may_be_run_on_the_bundle(written, tmp_path, monkeypatch,
     assert "SqrtGrad" in capsys.readouterr().out
     for spec, says in (
         ("mending:nothing", "returned a value of type int; it must return the training step"),
-        ("mending:needs", "it must take none"),
+        ("mending:needs", "and is called without any; it must return the training step"),
         ("mending", "a step is named module:function, got 'mending'"),
         ("mending:absent", "has no 'absent'"),
     ):

@@ -316,7 +316,7 @@ class TestAUsersFunction:
             ("los", "module '{name}' has no 'los'; it has loss"),
             ("", "module '{name}' has no ''"),
             ("number", "{name}:number is of type int, not a function; it must return (fn, inputs), "),
-            ("loss", "{name}:loss takes arguments, (x); it must take none: it must return (fn, inputs), "),
+            ("loss", "{name}:loss takes arguments, (x), and is called without any; it must return (fn, inputs), "),
             ("nonsense", "{name}:nonsense returned a value of type str; it must return (fn, inputs), "),
             ("swapped", "{name}:swapped returned (list, builtin_function_or_method); it must return (fn, inputs), "),
             ("raises", "{name}:raises could not be checked: ValueError at {file}:6: no data"),

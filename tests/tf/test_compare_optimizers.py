@@ -693,12 +693,19 @@ W = tf.Variable([1.0])
 GOOD = GradientDescent(0.1)
 
 
+def by_two(params, grads):
+    return params, grads
+
+
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
         ((0.1, GOOD, never, W, 3), TypeError,
          "optimizer must be a Keras 3 optimizer, one of tf.compat.v1.train, a rule of gradcheck.optimizers, or a "
          "callable of (params, grads, state) that gives (params, state); got float"),
+        ((GOOD, by_two, never, W, 3), TypeError,
+         "reference must take (params, grads, state), where state is None at first, and give (params, state); by_two "
+         "takes (params, grads)"),
         ((GOOD, Adam, never, W, 3), TypeError, "reference must be an optimizer, not a class of them: write Adam(...)"),
         ((GOOD, GOOD, tf.constant(1.0), W, 3), TypeError,
          "loss must be a callable without arguments that gives the loss; got EagerTensor"),
@@ -722,7 +729,7 @@ GOOD = GradientDescent(0.1)
         ((lambda p, g, s: ([p[0][0]], s), GOOD, lambda: W[0] ** 2, W, 3), ValueError,
          "<lambda> must give params[0] of shape (1,) and dtype float32, as it gets; got shape () and dtype float32"),
     ],
-    ids=range(14),
+    ids=range(15),
 )  # fmt: skip
 def test_misuse_says_what_was_asked_and_what_to_write(arguments, error, message):
     before = W.numpy().tolist()

@@ -1,1 +1,1 @@
-"""Each library in a process of its own that answers requests, for the benchmarks `peers`, `catches` and `growth`."""
+"""Each checker in a process of its own that answers requests, for the benchmarks `peers`, `catches` and `growth`."""

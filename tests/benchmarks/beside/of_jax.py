@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.test_util import check_grads
 
-from .measure import serve
+from .measure import Counted, serve
 
 jax.config.update("jax_enable_x64", True)
 
@@ -68,23 +68,16 @@ class JaxOps:
 
 class _Jax:
     ops = JaxOps()
-    mended = ()
-    ways = ("jax check_grads",)
 
     def check(
         self, way: str, fn: Callable[..., Any], inputs: tuple[Any, ...], dtype: str, order: int
     ) -> tuple[bool, int | None]:
-        calls = [0]
-
-        def counted(*args: Any) -> Any:
-            calls[0] += 1
-            return fn(*args)
-
+        counted = Counted(fn)
         try:
             check_grads(counted, tuple(jnp.asarray(i, dtype) for i in inputs), order=order, modes=["rev"])
         except AssertionError:
-            return False, calls[0]
-        return True, calls[0]
+            return False, counted.calls
+        return True, counted.calls
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ import tensorflow as tf
 
 import gradcheck
 
-from .measure import serve
+from .measure import Counted, serve
 
 _TOLERANCE = {"float64": 1e-4, "float32": 1e-3, "bfloat16": 0.1}
 _STEP = {"float64": None, "float32": None, "bfloat16": 1 / 16}
@@ -73,8 +73,6 @@ class TensorFlowOps:
 
 class _TensorFlow:
     ops = TensorFlowOps()
-    mended = ()
-    ways = ("gradcheck auto", "gradcheck directional", "tf.test.compute_gradient")
 
     def check(
         self, way: str, fn: Callable[..., Any], inputs: tuple[Any, ...], dtype: str, order: int
@@ -83,16 +81,11 @@ class _TensorFlow:
         if way.startswith("gradcheck"):
             report = gradcheck.check_gradients(fn, given, mode=way.split()[1], order=order)
             return report.ok, report.cost.evaluations
-        calls = [0]
         asked = fn if order == 1 else lambda x: self.ops.vjp(fn, x, tf.ones_like(x))
-
-        def counted(*args: Any) -> Any:
-            calls[0] += 1
-            return asked(*args)
-
+        counted = Counted(asked)
         jacobians = tf.test.compute_gradient(counted, given, delta=_STEP[dtype])
         apart = [np.abs(np.float64(a) - np.float64(n)) for a, n in zip(*jacobians, strict=True)]
-        return all(bool((a < _TOLERANCE[dtype]).all()) for a in apart), calls[0]
+        return all(bool((a < _TOLERANCE[dtype]).all()) for a in apart), counted.calls
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from .measure import serve
+from .measure import Counted, serve
 
 torch.set_default_dtype(torch.float64)
 _WIDE: dict[str, dict[str, float]] = {
@@ -93,24 +93,17 @@ class TorchOps:
 
 class _Torch:
     ops = TorchOps()
-    mended = ("not summed over a broadcast axis",)  # autograd sums what a backward gives to the shape of the input
-    ways = ("torch gradcheck slow", "torch gradcheck fast")
 
     def check(
         self, way: str, fn: Callable[..., Any], inputs: tuple[Any, ...], dtype: str, order: int
     ) -> tuple[bool, int | None]:
-        calls = [0]
-
-        def counted(*args: Any) -> Any:
-            calls[0] += 1
-            return fn(*args)
-
+        counted = Counted(fn)
         given = [torch.tensor(i, dtype=getattr(torch, dtype), requires_grad=True) for i in inputs]
         check = torch.autograd.gradcheck if order == 1 else torch.autograd.gradgradcheck
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             ok = check(counted, given, fast_mode=way.endswith("fast"), raise_exception=False, **_WIDE[dtype])
-        return bool(ok), calls[0]
+        return bool(ok), counted.calls
 
 
 if __name__ == "__main__":
