@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from tensorflow.python.framework.func_graph import FuncGraph
 
 from gradcheck._errors import GraphUnavailable
 from gradcheck._graph import structure
@@ -34,8 +35,7 @@ def trace_tensors(asked: Question, name: str, *, order: int = 1, seed: int = 0) 
         ValueError: If a placeholder is not fed, or a session is needed and there is none.
         GraphUnavailable: If a value that is needed cannot be read.
     """
-    # A graph of our own around it all: what TensorFlow lifts out of functions must not land in the user's.
-    with tf.Graph().as_default():
+    with _around(asked.graph):
         copy = Copy(asked.graph, asked.fed, alone=asked.alone)
         ys = copy.bring(asked.ys)
         _require_session(asked, copy)
@@ -53,6 +53,16 @@ def trace_tensors(asked: Question, name: str, *, order: int = 1, seed: int = 0) 
     variables = {n for n, x in zip(asked.names, asked.xs, strict=True) if structure.variable_of(x) is not None}
     sources = tuple(replace(s, variable=s.path in variables) for s in traced.sources)
     return replace(traced, sources=sources, session=asked.values if asked.has_session else None)
+
+
+def _around(graph: Any) -> Any:
+    """A graph of our own around it all: what TensorFlow lifts out of functions must not land in the user's.
+
+    Tensors of a function that is called eagerly are compared by value, `i == 3`, and in a `tf.Graph` by identity; the
+    user's gradients must find what they find without us.
+    """
+    eager = graph.building_function and tf.compat.v1.executing_eagerly_outside_functions()
+    return (FuncGraph("around") if eager else tf.Graph()).as_default()
 
 
 def _cotangent_values(asked: Question, copy: Copy) -> list[Any]:
