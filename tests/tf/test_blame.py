@@ -273,6 +273,47 @@ def test_an_op_of_which_one_entry_in_many_is_slightly_wrong_is_blamed():
     assert (found.index, blamed(found)) == ((77,), ["slightly"])
 
 
+def bent_at_zero(n, off=0.0):
+    """Right but for one entry, where its gradient is off by a part."""
+
+    @tf.custom_gradient
+    def bent(x):
+        slope = tf.where(x > 0, 1.0, 0.1)
+        return slope * x, lambda up: up * slope * (1 + off * tf.one_hot(3777, n))
+
+    return bent
+
+
+@pytest.mark.slow
+def test_a_wrong_entry_among_thousands_is_named_beside_kinks():
+    x = np.random.default_rng(0).normal(size=4097).astype(np.float32)
+    x[::41] = 0.0
+    found = check_gradients(bent_at_zero(4097, 1e-3), [x], mode="directional").worst
+    assert (found.verdict, found.index, found.wrong) == (Verdict.MISMATCH, (3777,), 1)
+    assert blamed(found) == ["bent"]
+
+
+def test_several_kinks_among_thousands_at_which_the_gradient_is_between_the_sides_are_no_fault():
+    x = np.random.default_rng(0).normal(size=4097).astype(np.float32)
+    x[[5, 2000, 3000]] = 0.0
+    found = check_gradients(bent_at_zero(4097), [x], mode="directional").worst
+    assert (found.verdict, found.ok, found.wrong) == (Verdict.NONSMOOTH, True, 0)
+
+
+def test_the_iteration_is_named_where_a_gradient_compares_the_counter():
+    """Tensors of a function are compared by value, those of a tf.Graph by identity."""
+
+    @tf.custom_gradient
+    def once(a, i):
+        return tf.sin(a), lambda up: (tf.where(i == 3, 1.5, 1.0) * up * tf.cos(a), None)
+
+    def loop(x):
+        return tf.while_loop(lambda i, a: i < 6, lambda i, a: (i + 1, 1.2 * once(a, i)), [0, x[0]])[1]
+
+    place = check_gradients(loop, [X]).worst.blame
+    assert (place.op, place.iteration) == ("once", 3)
+
+
 def test_the_layer_inside_of_a_loop_is_named_once():
     cell = keras.layers.SimpleRNNCell(1, activation=bent, name="cell")
     model = keras.Sequential([keras.Input([3, 1]), keras.layers.RNN(cell, name="loop")], name="net")
