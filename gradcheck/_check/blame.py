@@ -12,6 +12,7 @@ from gradcheck._check.options import Options, verdict_only
 from gradcheck._check.unconnected import ends, instead_of
 from gradcheck._diagnose.cut import find_partial_cut, under_its_name
 from gradcheck._diagnose.likeness import Likeness
+from gradcheck._diagnose.remedies import PARTLY
 from gradcheck._errors import GraphUnavailable
 from gradcheck._graph.graphs import trace_tensors
 from gradcheck._graph.provenance import at_frame, origin
@@ -27,7 +28,6 @@ _NONE_ALONE = (
     "between runs, an input changed in place, or Python code that runs while the function is traced and not after"
 )
 _OTHERS = "no op that can be checked alone is wrong alone; not looked into: {ops}"
-_PARTLY = "one of several ways from the input to the output has no gradient, and the others have theirs"
 _ITS_OWN = "every op has its own gradient, so that the function has its own too, and not the surrogate's"
 _ENDS = "the gradient of {op} is zero or None for this input, and what it gives moves with it"
 _CORRECT = "correct the gradient of what is blamed; where the cut is meant, say so by tf.stop_gradient"
@@ -97,7 +97,7 @@ def _blame_output(
             findings[a, x] = _hinted(known, names, hints[id(first)])
         elif not found and (cut := find_partial_cut(traced, *ends(traced, a, x))) is not None:
             known = findings[a, x]
-            partly = known.reason if known.analytic is None else _PARTLY  # where TensorFlow gives None, no way has one
+            partly = known.reason if known.analytic is None else PARTLY  # where TensorFlow gives None, no way has one
             findings[a, x] = replace(known, cut=cut, reason=partly, advice=instead_of(cut))
         elif not found and (unseen or others):
             _advise(findings, a, [x], _OTHERS.format(ops=", ".join([*unseen, *others][:5])))

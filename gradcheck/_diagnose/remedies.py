@@ -11,6 +11,7 @@ EAGER_PYTHON = "Python ran here eagerly, and its result carries no gradient: Num
 THROUGH_VARIABLE = "the value goes through a variable, and gradients do not pass an assignment"
 OUTSIDE = "the variable was read outside of what is differentiated, and its value enters as a constant"
 READ_INSIDE = "read the variable by TensorFlow's ops inside of the function or tape, not by .numpy() and not before it"
+PARTLY = "one of several ways from the input to the output has no gradient, and the others have theirs"
 WHOLE_NUMBERS = "what is used of it are whole numbers, such as positions, which have no gradient"
 
 _REASONS = {
