@@ -10,7 +10,7 @@ from typing import Any
 from gradcheck._check.hints import Check, hints_of, hints_of_unit
 from gradcheck._check.options import Options, verdict_only
 from gradcheck._check.unconnected import ends, instead_of
-from gradcheck._diagnose.cut import find_partial_cut, under_its_name
+from gradcheck._diagnose.cut import find_overwriting, find_partial_cut, under_its_name
 from gradcheck._diagnose.likeness import Likeness
 from gradcheck._diagnose.remedies import PARTLY
 from gradcheck._errors import GraphUnavailable
@@ -87,11 +87,11 @@ def _blame_output(
     for x in xs:
         own = [each for each in found if x in each.reached]
         if own:
-            first, *others_wrong = own
+            first = own[0]
             if id(first) not in hints:
                 hints[id(first)] = hints_of_unit(first.unit, first.frame, options, check, set(first.xs))
-            also = tuple(_place(traced, each) for each in others_wrong)
-            known = replace(findings[a, x], blame=_place(traced, first), also=also)
+            blamed, *also = dict.fromkeys(_place(traced, each) for each in own)  # one line may make several
+            known = replace(findings[a, x], blame=blamed, also=tuple(also))
             known = _with_cut(known, first)
             names = [name for name in sorted(first.xs) if x in first.unit.reached[name]]
             findings[a, x] = _hinted(known, names, hints[id(first)])
@@ -99,6 +99,8 @@ def _blame_output(
             known = findings[a, x]
             partly = known.reason if known.analytic is None else PARTLY  # where TensorFlow gives None, no way has one
             findings[a, x] = replace(known, cut=cut, reason=partly, advice=instead_of(cut))
+        elif not found and (cut := find_overwriting(traced, *ends(traced, a, x))) is not None:
+            findings[a, x] = replace(findings[a, x], cut=cut, advice=cut.remedy)
         elif not found and (unseen or others):
             _advise(findings, a, [x], _OTHERS.format(ops=", ".join([*unseen, *others][:5])))
         elif not found and units:
@@ -120,9 +122,9 @@ def blame_surrogate(traced: Traced, options: Options, findings: dict[tuple[int, 
             continue
         with suppress(GraphUnavailable):
             found, _ = _culprits(units_of(traced, a, [x])[0], options, check)
-            places = tuple(_place(traced, each) for each in found)
+            places = list(dict.fromkeys(_place(traced, each) for each in found))
             if places:
-                findings[a, x] = replace(known, blame=places[0], also=places[1:])
+                findings[a, x] = replace(known, blame=places[0], also=tuple(places[1:]))
             else:
                 _advise(findings, a, [x], _ITS_OWN)
 

@@ -50,6 +50,11 @@ def test_each_input_is_told_of_the_ops_at_fault_for_it():
     assert sorted(blamed(found["inputs[1]"])) == ["leaky", "scaled"]
 
 
+def test_a_line_that_makes_the_same_mistake_twice_is_named_once():
+    found = findings(lambda x: sum(leaky(x * k) for k in (1.0, 2.0)), X)
+    assert blamed(found["inputs[0]"]) == ["leaky"]
+
+
 def test_the_line_that_calls_is_named_through_a_nested_function():
     @tf.function
     def inner(x):

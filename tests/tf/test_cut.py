@@ -96,6 +96,27 @@ def test_a_cut_of_one_of_several_ways_is_named(fn):
     assert found.reason.startswith("one of several ways")
 
 
+def test_a_way_through_a_variable_that_is_assigned_is_a_cut_and_so_is_its_value_from_before():
+    kept = tf.Variable(X, name="kept")
+
+    def assigned(x):
+        kept.assign(2 * x)
+        return kept * x
+
+    def added(x):
+        kept.assign_add(x)
+        return tf.reduce_sum(kept * kept)
+
+    through, before = (found.cut for found in check_gradients(assigned, X).findings)
+    assert (through.place.op_type, before.place.op_type) == ("ReadVariableOp", "ReadVariableOp")
+    assert through.place.source == before.place.source == "return kept * x"
+    assert "goes through a variable" in through.reason
+    assert "is assigned before it is read" in before.reason
+    first, second = check_gradients(added, X).findings
+    assert (first.verdict, first.cut.place.source) == (Verdict.CUT, "return tf.reduce_sum(kept * kept)")
+    assert second.verdict is Verdict.MATCH
+
+
 def test_what_is_constant_between_steps_is_no_partial_cut():
     assert check_gradients(lambda x: tf.round(3 * x) + tf.sign(x) + x, X).ok
 
