@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
-from gradcheck._check.hints import Check, hints_of, hints_of_unit
+from gradcheck._check.hints import Check, drawn_anew, hints_of, hints_of_unit
 from gradcheck._check.options import Options, verdict_only
 from gradcheck._check.unconnected import ends, instead_of
 from gradcheck._diagnose.cut import find_overwriting, find_partial_cut, under_its_name
@@ -83,6 +83,9 @@ def _blame_output(
     except GraphUnavailable as error:
         return _advise(findings, a, xs, _UNSEEN.format(why=str(error)))
     found, unseen = _culprits(units, options, check)
+    if not found:  # at the values it had, what is drawn anew is drawn alike
+        drawing = [unit for unit in units if drawn_anew(unit) is not None]
+        found = [_Wrong(unit, unit.frames[-1], frozenset(unit.reached), ends=False, cut=None) for unit in drawing]
     hints: dict[int, dict[str, Likeness]] = {}
     for x in xs:
         own = [each for each in found if x in each.reached]

@@ -78,9 +78,13 @@ def find_overwriting(traced: Traced, source: str | None, targets: Iterable[str])
 
 
 def _reads_what_was_assigned(traced: Traced, node: Node) -> bool:
-    """Whether a node reads a variable that was assigned: assignments are followed, so that it is no read any more."""
+    """Whether a node reads a variable that was assigned: assignments are followed, and it is handed what was."""
     op = operation(traced.graph, node.name, "ReadVariableOp") if node.op == "Identity" else None
-    return op is not None and op.type == "ReadVariableOp"
+    if op is None or op.type != "ReadVariableOp" or op.graph is not traced.graph:
+        return False
+    given = dict(zip(map(id, traced.graph.inputs), traced.program.main.args, strict=False))
+    variable = given.get(id(op.inputs[0]))
+    return variable is not None and data_inputs(node)[0] != variable.name
 
 
 def _leaves_out(traced: Traced, source: str, path: Iterable[Node]) -> Cut | None:

@@ -53,7 +53,7 @@ def trace_tensors(asked: Question, name: str, *, order: int = 1, seed: int = 0) 
         if order == 2:
             wanted = gradients_as_outputs(copy, wanted, seed)
         traced = finish(copy, name, wanted, [], asked.values, notes=_notes(asked, copy))
-        outside = {} if asked.alone else _outside(asked, copy)
+        outside = _outside(asked, copy) if asked.has_session and not asked.alone else {}
     variables = {n for n, x in zip(asked.names, asked.xs, strict=True) if structure.variable_of(x) is not None}
     sources = tuple(replace(s, variable=s.path in variables) for s in traced.sources)
     return replace(traced, sources=sources, session=asked.values if asked.has_session else None, outside=outside)

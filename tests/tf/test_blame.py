@@ -319,6 +319,32 @@ def test_the_iteration_is_named_where_a_gradient_compares_the_counter():
     assert (place.op, place.iteration) == ("once", 3)
 
 
+class Recomputed(keras.layers.Layer):
+    def __init__(self):
+        super().__init__(name="again")
+        self.dense, self.dropout = keras.layers.Dense(6), keras.layers.Dropout(0.5, seed=1)
+
+    def call(self, x, training=False):
+        return tf.recompute_grad(lambda t: self.dropout(self.dense(t), training=training))(x)
+
+
+def test_numbers_that_recompute_grad_draws_anew_are_blamed_and_those_of_a_seed_are_not():
+    def dropped(x):
+        return tf.nn.dropout(tf.sin(x), 0.5)
+
+    def seeded(x):
+        return x * tf.random.stateless_uniform(x.shape, [1, 2])
+
+    plain = check_gradients(tf.recompute_grad(dropped), [X])
+    layer = check_model(Recomputed(), X[:2], training=True)
+    for report, op in ((plain, "RandomUniform"), (layer, "StatelessRandomUniformV2")):
+        assert blamed(report.worst) == ["recompute_grad"]
+        assert f"and {op} '" in report.worst.hint
+    assert "recompute_grad(lambda t" in layer.worst.blame.source
+    assert check_gradients(tf.recompute_grad(seeded), [X]).ok
+    assert check_model(Recomputed(), X[:2]).ok
+
+
 def test_the_layer_inside_of_a_loop_is_named_once():
     cell = keras.layers.SimpleRNNCell(1, activation=bent, name="cell")
     model = keras.Sequential([keras.Input([3, 1]), keras.layers.RNN(cell, name="loop")], name="net")
