@@ -195,7 +195,6 @@ def in_condition(x, one):
 AROUND = {
     "loop": lambda x, one: tf.while_loop(lambda i, a: i < 3, lambda i, a: (i + 1, one(a)), [0, x])[1],
     "map": lambda x, one: tf.map_fn(one, x),
-    "condition": in_condition,
     "condition in a map": lambda x, one: tf.map_fn(lambda row: in_condition(row, one), x),
     "case": lambda x, one: tf.switch_case(tf.constant(1), [lambda: x, lambda: one(x)]),
 }
