@@ -7,11 +7,12 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
-from gradcheck._check.hints import Check, hints_of, hints_of_unit
+from gradcheck._check.hints import Check, drawn_anew, hints_of, hints_of_unit
 from gradcheck._check.options import Options, verdict_only
 from gradcheck._check.unconnected import ends, instead_of
-from gradcheck._diagnose.cut import find_partial_cut, under_its_name
+from gradcheck._diagnose.cut import find_overwriting, find_partial_cut, under_its_name
 from gradcheck._diagnose.likeness import Likeness
+from gradcheck._diagnose.remedies import PARTLY
 from gradcheck._errors import GraphUnavailable
 from gradcheck._graph.graphs import trace_tensors
 from gradcheck._graph.provenance import at_frame, origin
@@ -27,7 +28,6 @@ _NONE_ALONE = (
     "between runs, an input changed in place, or Python code that runs while the function is traced and not after"
 )
 _OTHERS = "no op that can be checked alone is wrong alone; not looked into: {ops}"
-_PARTLY = "one of several ways from the input to the output has no gradient, and the others have theirs"
 _ITS_OWN = "every op has its own gradient, so that the function has its own too, and not the surrogate's"
 _ENDS = "the gradient of {op} is zero or None for this input, and what it gives moves with it"
 _CORRECT = "correct the gradient of what is blamed; where the cut is meant, say so by tf.stop_gradient"
@@ -83,22 +83,27 @@ def _blame_output(
     except GraphUnavailable as error:
         return _advise(findings, a, xs, _UNSEEN.format(why=str(error)))
     found, unseen = _culprits(units, options, check)
+    if not found:  # at the values it had, what is drawn anew is drawn alike
+        drawing = [unit for unit in units if drawn_anew(unit) is not None]
+        found = [_Wrong(unit, unit.frames[-1], frozenset(unit.reached), ends=False, cut=None) for unit in drawing]
     hints: dict[int, dict[str, Likeness]] = {}
     for x in xs:
         own = [each for each in found if x in each.reached]
         if own:
-            first, *others_wrong = own
+            first = own[0]
             if id(first) not in hints:
                 hints[id(first)] = hints_of_unit(first.unit, first.frame, options, check, set(first.xs))
-            also = tuple(_place(traced, each) for each in others_wrong)
-            known = replace(findings[a, x], blame=_place(traced, first), also=also)
+            blamed, *also = dict.fromkeys(_place(traced, each) for each in own)  # one line may make several
+            known = replace(findings[a, x], blame=blamed, also=tuple(also))
             known = _with_cut(known, first)
             names = [name for name in sorted(first.xs) if x in first.unit.reached[name]]
             findings[a, x] = _hinted(known, names, hints[id(first)])
         elif not found and (cut := find_partial_cut(traced, *ends(traced, a, x))) is not None:
             known = findings[a, x]
-            partly = known.reason if known.analytic is None else _PARTLY  # where TensorFlow gives None, no way has one
+            partly = known.reason if known.analytic is None else PARTLY  # where TensorFlow gives None, no way has one
             findings[a, x] = replace(known, cut=cut, reason=partly, advice=instead_of(cut))
+        elif not found and (cut := find_overwriting(traced, *ends(traced, a, x))) is not None:
+            findings[a, x] = replace(findings[a, x], cut=cut, advice=cut.remedy)
         elif not found and (unseen or others):
             _advise(findings, a, [x], _OTHERS.format(ops=", ".join([*unseen, *others][:5])))
         elif not found and units:
@@ -120,9 +125,9 @@ def blame_surrogate(traced: Traced, options: Options, findings: dict[tuple[int, 
             continue
         with suppress(GraphUnavailable):
             found, _ = _culprits(units_of(traced, a, [x])[0], options, check)
-            places = tuple(_place(traced, each) for each in found)
+            places = list(dict.fromkeys(_place(traced, each) for each in found))
             if places:
-                findings[a, x] = replace(known, blame=places[0], also=places[1:])
+                findings[a, x] = replace(known, blame=places[0], also=tuple(places[1:]))
             else:
                 _advise(findings, a, [x], _ITS_OWN)
 

@@ -16,13 +16,13 @@ from gradcheck._derivatives.point import Reals
 from gradcheck._numerics.directions import blocks, rademacher
 
 Integers = NDArray[np.int64]
-_FRONTIER = 32  # suspicious subsets that are halved at a time,
-_FRONTIER_OF_LARGE, _LARGE = 4, 2**16  # and of so large an x, where each costs much
+_FRONTIER = 32, 1024  # subsets that are halved at a time, suspicious ones and those with a kink,
+_FRONTIER_OF_LARGE, _LARGE = (4, 4), 2**16  # and of so large an x, where each costs much
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wrong:
-    """Entries of one x that came out other than right.
+    """Entries of one x that came out other than right, or at a kink, where no others did.
 
     Attributes:
         entries: Positions among its reals.
@@ -140,38 +140,79 @@ def located(work: Work, x: int) -> tuple[Mover, int]:
     return found
 
 
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """Entries that moved together: analytic minus numeric, how much of it is allowed, and whether a kink was met."""
+
+    entries: Integers
+    gap: float
+    allowed: float
+    kink: bool
+
+    @property
+    def excess(self) -> float:
+        return abs(self.gap) / self.allowed if self.allowed else np.inf
+
+
 def halve(work: Work, a: int, x: int, c: int) -> Wrong | None:
     """Find wrong entries of a large x: k of n in about k log2 n directional derivatives.
 
     Signs stay the same from level to level, so that of two halves only one is measured: what the first does not
-    explain of its parent's difference is the second's.
+    explain of its parent's difference is the second's. A kink has no derivative to be shared out, and may be as wide
+    as what is wrong beside it: both halves are measured then, until it is alone. Entries stand in the order of their
+    values, for kinks are where many have the same one, such as 0.
+    """
+    first, let_go = _narrowed(work, a, x, c, patient=False)
+    if let_go and (first is None or first.comparison.outcome.max() < Outcome.APART):
+        return _narrowed(work, a, x, c, patient=True)[0]
+    return first
+
+
+def _narrowed(work: Work, a: int, x: int, c: int, *, patient: bool) -> tuple[Wrong | None, bool]:
+    """What halving finds, and whether kinks were let go for what is smooth and wrong, which costs less: if `patient`,
+    never.
     """
     signs = rademacher(work.rng, len(gradient_of(work, a, x)[c]))
-    whole = np.arange(len(signs))
-    frontier = [(whole, *_differences(work, a, x, c, [whole], signs)[0])]
-    more, most = False, _FRONTIER if len(signs) < _LARGE else _FRONTIER_OF_LARGE
-    while frontier and max(len(block) for block, _, _ in frontier) > 1:
-        lefts = [block[: (len(block) + 1) // 2] for block, _, _ in frontier]
-        found = _differences(work, a, x, c, lefts, signs)
-        parts = []
-        for (block, difference, allowed), left, (own, own_allowed) in zip(frontier, lefts, found, strict=True):
-            parts.append((left, own, own_allowed))
-            if len(left) < len(block):
-                parts.append((block[len(left) :], difference - own, allowed + own_allowed))
-        wrong = [part for part in parts if abs(part[1]) > part[2]]
-        if len(wrong) > most:
-            more = True
-            wrong = sorted(wrong, key=lambda part: -abs(part[1]) / part[2])[:most]
-        frontier = wrong
+    mover, place = located(work, x)
+    frontier = _measured(work, a, x, c, [np.argsort(mover.base[place], kind="stable")], signs)
+    more, let_go, (most, kinks) = False, False, _FRONTIER if len(signs) < _LARGE else _FRONTIER_OF_LARGE
+    while frontier and max(len(part.entries) for part in frontier) > 1:
+        parts = [half for both in _halves(work, a, x, c, frontier, signs) for half in both]
+        wrong = sorted((p for p in parts if not p.kink and abs(p.gap) > p.allowed), key=lambda p: -p.excess)
+        bent = sorted((p for p in parts if p.kink), key=lambda p: -p.excess)
+        pursued = kinks if patient or not wrong else 1
+        let_go = let_go or pursued < len(bent) <= kinks
+        more = more or let_go or len(wrong) > most or len(bent) > pursued
+        frontier = [*wrong[:most], *bent[:pursued]]
     if not frontier:
-        return None
-    entries = np.sort(np.concatenate([block for block, _, _ in frontier]))
+        return None, let_go
+    entries = np.sort(np.concatenate([part.entries for part in frontier]))
     comparison = compare_some(work, a, x, c, entries)
-    apart = np.flatnonzero(comparison.outcome[0] >= Outcome.KINK_OUTSIDE)
-    if not apart.size:
-        return None
-    picked = Comparison(**{name: getattr(comparison, name)[:, apart] for name in Comparison.__slots__})
-    return Wrong(entries=entries[apart], comparison=picked, more=more)
+    gravest = comparison.outcome.max()
+    if gravest < (Outcome.KINK_OUTSIDE if more else Outcome.KINK_WITHIN):
+        return None, let_go
+    worst = np.flatnonzero(comparison.outcome[0] == gravest)
+    picked = Comparison(**{name: getattr(comparison, name)[:, worst] for name in Comparison.__slots__})
+    return Wrong(entries=entries[worst], comparison=picked, more=more), let_go
+
+
+def _halves(work: Work, a: int, x: int, c: int, wholes: list[_Part], signs: Reals) -> list[list[_Part]]:
+    """Each part as its two halves; as itself, measured anew, where it has one entry."""
+    middle = [(len(part.entries) + 1) // 2 for part in wholes]
+    lefts = _measured(work, a, x, c, [p.entries[:m] for p, m in zip(wholes, middle, strict=True)], signs)
+    found = [[left] for left in lefts]
+    alone: list[tuple[int, Integers]] = []
+    for k, (part, left, m) in enumerate(zip(wholes, lefts, middle, strict=True)):
+        rest = part.entries[m:]
+        if not rest.size:
+            continue
+        if part.kink or left.kink:
+            alone.append((k, rest))
+        else:
+            found[k].append(_Part(rest, part.gap - left.gap, part.allowed + left.allowed, False))
+    for (k, _), right in zip(alone, _measured(work, a, x, c, [rest for _, rest in alone], signs), strict=True):
+        found[k].append(right)
+    return found
 
 
 def clearly_apart(work: Work, a: int, x: int, c: int) -> Comparison | None:
@@ -184,11 +225,15 @@ def clearly_apart(work: Work, a: int, x: int, c: int) -> Comparison | None:
     return found if found.outcome[0, 0] == Outcome.APART and gap > np.sqrt(eps_of(work.dtype(x))) * size else None
 
 
-def _differences(work: Work, a: int, x: int, c: int, parts: list[Integers], signs: Reals) -> list[tuple[float, float]]:
-    """For subsets of the entries that move together: analytic minus numeric, and how much of it is allowed."""
+def _measured(work: Work, a: int, x: int, c: int, parts: list[Integers], signs: Reals) -> list[_Part]:
+    """Subsets of the entries, each moved together."""
+    if not parts:
+        return []
     compared = _moved_together(work, a, x, c, parts, signs)
     gaps = (compared.analytic - compared.numeric)[:, 0]
-    return [(float(g), float(e)) for g, e in zip(gaps, compared.allowed[:, 0], strict=True)]
+    kinks = (compared.outcome == Outcome.KINK_WITHIN) | (compared.outcome == Outcome.KINK_OUTSIDE)
+    every = zip(parts, gaps, compared.allowed[:, 0], kinks[:, 0], strict=True)
+    return [_Part(entries, float(gap), float(allowed), bool(kink)) for entries, gap, allowed, kink in every]
 
 
 def _moved_together(work: Work, a: int, x: int, c: int, parts: list[Integers], signs: Reals) -> Comparison:

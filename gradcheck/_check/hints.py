@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import tensorflow as tf
 
 from gradcheck._check import entries
 from gradcheck._check.jacobian import analytic_rows, measure, row_reach
@@ -17,10 +18,12 @@ from gradcheck._derivatives.analytic import analytic
 from gradcheck._derivatives.point import Reals
 from gradcheck._diagnose.jacobians import Block
 from gradcheck._diagnose.likeness import Likeness, likenesses
+from gradcheck._graph.before import ops_before
 from gradcheck._graph.cost import entries_computed
 from gradcheck._graph.graphs import trace_tensors
 from gradcheck._graph.provenance import place_of
 from gradcheck._graph.questions import plain_name
+from gradcheck._graph.randomness import RANDOM
 from gradcheck._graph.structure import CONTINUOUS
 from gradcheck._graph.trace import Traced
 from gradcheck._graph.units import Frame, Unit
@@ -55,6 +58,9 @@ def hints_of_unit(unit: Unit, frame: Frame, options: Options, check: Check, xs: 
     called = {name: f"argument {k}" for k, name in reversed(list(enumerate(arguments)))}
     called |= {(name := plain_name(x)): f"variable {name}" for x in unit.xs if plain_name(x) not in called}
     found: dict[str, Likeness] = {}
+    anew = drawn_anew(unit)
+    if anew is not None:
+        return dict.fromkeys(xs, anew)
     for of_all in (True, False):  # an op that has a gradient for some inputs may have none for others
         if not found:
             with suppress(Exception):
@@ -191,6 +197,23 @@ def _block(asked: _Asked, x: int, own: Reals, numeric: Reals, error: Reals) -> B
         y_shape=work.shapes[asked.a][0] if one else None,
         paired=(one and work.traced.graph.outputs[returns[0]].dtype.is_complex, source.dtype.is_complex),
     )
+
+
+def drawn_anew(unit: Unit) -> Likeness | None:
+    """The hint at numbers that tf.recompute_grad draws from a state, which has gone on when it runs again."""
+    if unit.region is None or unit.region.name != "recompute_grad":
+        return None
+    own = ops_before(t.op for t in unit.region.results) - ops_before(t.op for t in unit.region.arguments)
+    for op in sorted(own, key=lambda each: each._id):
+        stateful = op.op_def.is_stateful or any(t.dtype == tf.resource for o in ops_before([op]) for t in o.inputs)
+        if op.type in RANDOM and stateful:
+            made = place_of(op, op.name)
+            line = f" (line {made.line}, `{made.source}`)" if made.source else ""
+            return Likeness(
+                f"recompute_grad runs the function again for its gradient, and {op.type} '{made.op}'{line} then draws "
+                "other numbers: give it a seed of its own, as tf.random.stateless_uniform takes it"
+            )
+    return None
 
 
 # ------------------------------------------------------------------------------------------------ missing terms

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gradcheck._check.options import SAFETY, Options
+from gradcheck._diagnose.jacobians import shown
 from gradcheck._numerics.intervals import Derivatives
 
 # Numeric errors above this part of the derivative decide nothing, unless rtol says otherwise.
@@ -223,4 +224,4 @@ def constant_factor(wrong: Comparison, *, single: bool) -> str | None:
     entries = "the wrong entry" if len(numeric) == 1 else f"all {len(numeric)} wrong entries"
     if abs(factor + 1) < 1e-6:
         return f"analytic = -numeric in {entries}: the sign is flipped"
-    return f"analytic = {factor:.6g} x numeric in {entries}: a constant factor"
+    return f"analytic = {shown(factor)} x numeric in {entries}: a constant factor"

@@ -47,8 +47,11 @@ def conclude(work: Work, a: int, x: int, c: int, comparison: Comparison) -> Find
 def report_wrong(work: Work, a: int, x: int, c: int, wrong: Wrong) -> Finding:
     """The finding that names the worst of some wrong entries."""
     at = wrong.comparison.worst()
+    entry = int(wrong.entries[at[1]])
+    if wrong.comparison.outcome[at] == Outcome.KINK_WITHIN:
+        return _at(work, a, x, c, wrong.comparison, at, entry)
     return _at(
-        work, a, x, c, wrong.comparison, at, int(wrong.entries[at[1]]), wrong=len(wrong.entries), more_wrong=wrong.more,
+        work, a, x, c, wrong.comparison, at, entry, wrong=len(wrong.entries), more_wrong=wrong.more,
         hint=constant_factor(wrong.comparison, single=work.traced.sources[x].shape in ((), (1,))),
     )  # fmt: skip
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from gradcheck._check.findings import finding
 from gradcheck._check.work import Work
 from gradcheck._diagnose.cut import find_cut
-from gradcheck._diagnose.remedies import OUTSIDE, READ_INSIDE
+from gradcheck._diagnose.remedies import OUTSIDE, PARTLY, READ_INSIDE
 from gradcheck._graph.evaluate import RUN_ERRORS
-from gradcheck._graph.trace import Traced
+from gradcheck._graph.trace import Outside, Traced
 from gradcheck._numerics.directions import rademacher
 from gradcheck._results import Cut, Finding, Verdict
 
@@ -29,12 +31,28 @@ def without_gradient(work: Work, a: int, x: int) -> Finding | None:
         return None
     path = work.traced.sources[x].path
     if absent and path in work.traced.outside:
-        outside = Cut(place=work.traced.outside[path], reason=OUTSIDE, remedy=READ_INSIDE)
-        return _cut_finding(work, a, x, outside, absent=True)
+        return _outside(work, a, x, work.traced.outside[path])
     if not _moves(work, a, x):
         return finding(work, a, x, Verdict.UNCONNECTED, analytic=None if absent else 0.0, numeric=0.0, error=0.0)
     cut = _cut(work, a, x, absent=absent)
     return _cut_finding(work, a, x, cut, absent=absent) if absent or cut is not None else None
+
+
+def _outside(work: Work, a: int, x: int, outside: Outside) -> Finding:
+    """A variable that was read outside, or that a constant looks like something of: cut, or one way of several is."""
+    place = outside.place
+    like = f"a constant here looks like {place.op}: " if place.op_type == "Constant" else ""
+    cut = Cut(place=place, reason=like + OUTSIDE, remedy=READ_INSIDE)
+    if len(outside.slopes) != len(work.traced.outputs):
+        return _cut_finding(work, a, x, cut, absent=True)
+    slope = outside.slopes[a]
+    verdict = Verdict.MISMATCH if slope.is_off else Verdict.MATCH
+    found = finding(
+        work, a, x, verdict, analytic=slope.analytic, numeric=slope.numeric, error=slope.error, allowed=slope.allowed,
+        cut=cut if slope.is_off else None, reason=PARTLY if slope.is_off else None,
+        advice=instead_of(cut) if slope.is_off else None,
+    )  # fmt: skip
+    return replace(found, twin=False)  # measured eagerly
 
 
 def zero_where_it_moves(work: Work, a: int, x: int, found: Finding) -> Finding:
@@ -52,7 +70,7 @@ def _cut_finding(work: Work, a: int, x: int, cut: Cut | None, *, absent: bool) -
 
 def instead_of(cut: Cut) -> str:
     """What to do about a cut."""
-    if cut.reason == OUTSIDE:
+    if cut.remedy == READ_INSIDE:
         return (
             f"{cut.remedy}; where it is meant to be a constant, leave the variable out of wrt, or make it not trainable"
         )

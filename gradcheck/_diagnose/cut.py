@@ -12,6 +12,7 @@ from tensorflow.python.framework import ops
 from gradcheck._diagnose.remedies import (
     CAST,
     EAGER_PYTHON,
+    OVERWRITTEN,
     STEPS,
     THROUGH_VARIABLE,
     WHOLE_NUMBERS,
@@ -54,11 +55,36 @@ def find_partial_cut(traced: Traced, source: str | None, targets: Iterable[str])
     live = {source}
     for node in _between(traced.program.main, source, set(targets)) if source is not None else ():
         if any(i in live for i in data_inputs(node)):
+            if _reads_what_was_assigned(traced, node):
+                return _cut_at(traced, node.name, "ReadVariableOp", THROUGH_VARIABLE)
             reason = _why(node) if _is_continuous(node) and node.op not in STEPS else None
             if reason is not None:
                 return _cut_at(traced, node.name, node.op, reason)
             live.update(ref for ref, _ in output_refs(node))
     return None
+
+
+def find_overwriting(traced: Traced, source: str | None, targets: Iterable[str]) -> Cut | None:
+    """The read of a variable that comes after all of it was assigned; None where its value from before counts."""
+    names = [a.name for a in traced.program.main.args]
+    if source not in names[: len(traced.graph.inputs)] or _between(traced.program.main, source, set(targets)):
+        return None
+    handle = traced.graph.inputs[names.index(source)]
+    nodes = {node.name: node for node in traced.program.main.nodes}
+    for op in handle.consumers():
+        if op.name in nodes and _reads_what_was_assigned(traced, nodes[op.name]):
+            return _cut_at(traced, op.name, op.type, OVERWRITTEN)
+    return None
+
+
+def _reads_what_was_assigned(traced: Traced, node: Node) -> bool:
+    """Whether a node reads a variable that was assigned: assignments are followed, and it is handed what was."""
+    op = operation(traced.graph, node.name, "ReadVariableOp") if node.op == "Identity" else None
+    if op is None or op.type != "ReadVariableOp" or op.graph is not traced.graph:
+        return False
+    given = dict(zip(map(id, traced.graph.inputs), traced.program.main.args, strict=False))
+    variable = given.get(id(op.inputs[0]))
+    return variable is not None and data_inputs(node)[0] != variable.name
 
 
 def _leaves_out(traced: Traced, source: str, path: Iterable[Node]) -> Cut | None:
@@ -69,6 +95,8 @@ def _leaves_out(traced: Traced, source: str, path: Iterable[Node]) -> Cut | None
     x = traced.graph.inputs[names.index(source)]
     called = False
     for node in list(path)[:_TRIED]:
+        if _reads_what_was_assigned(traced, node):
+            return _cut_at(traced, node.name, "ReadVariableOp", THROUGH_VARIABLE)
         try:
             outputs = traced.graph.get_operation_by_name(node.name).outputs
         except (KeyError, ValueError):  # inside of a function that is called
@@ -84,9 +112,6 @@ def _leaves_out(traced: Traced, source: str, path: Iterable[Node]) -> Cut | None
         if gradient[0] is None:
             if called:  # it may have ended in there, where each op is looked at alone
                 return None
-            made = outputs[0].op.type  # a variable that is assigned is followed, and its read is no longer one
-            if made == "ReadVariableOp":
-                return _cut_at(traced, node.name, made, THROUGH_VARIABLE)
             return _cut_at(traced, node.name, node.op, reason)
     return None
 

@@ -65,6 +65,12 @@ def factor_of(block: Block) -> float | None:
     return 0.0 if np.all(np.abs(analytic) <= allowed) else factor
 
 
+def shown(factor: float) -> str:
+    """A factor, with as many digits as tell it from 1."""
+    off = factor - 1
+    return f"{factor:.6g}" if abs(off) > 1e-4 else f"(1 {'-' if off < 0 else '+'} {abs(off):.2g})"
+
+
 def is_about(value: float, wanted: float) -> bool:
     """Whether a measured factor is a given one, to more digits than an accident would give."""
     return abs(value - wanted) <= 1e-5 * abs(wanted)

@@ -8,9 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from gradcheck._diagnose.jacobians import FEW, Block, Reals, factor_of, is_about, is_everywhere
+from gradcheck._diagnose.jacobians import FEW, Block, Reals, factor_of, is_about, is_everywhere, shown
 from gradcheck._diagnose.structures import (
+    displaced,
     mean_for_sum,
+    of_nothing,
     overwritten,
     own_entry_only,
     spread_from_extremum,
@@ -146,7 +148,7 @@ def _wrong_on_one_side(block: Block) -> str | None:
     if side is None:
         return None
     factor = factor_of(block)
-    also = "" if factor is None else f", analytic = {factor:.6g} x numeric" if factor else ", where analytic = 0"
+    also = "" if factor is None else f", analytic = {shown(factor)} x numeric" if factor else ", where analytic = 0"
     wrong, right = int(columns.sum()), int((~columns).sum())
     return f"wrong only where {side}: in all {wrong} entries there{also}, and right in the other {right}"
 
@@ -159,7 +161,7 @@ def _side(values: Reals, wrong: NDArray[np.bool_]) -> str | None:
             edge, beyond = float(np.max(sign * x[wrong])), float(np.min(sign * x[~wrong]))
             if edge <= 0 <= beyond and edge < beyond and name == "x":
                 return f"x {relation} 0"
-            if edge < beyond and len(values) >= _SIDES:
+            if edge < beyond and len(values) >= _SIDES and not (name == "|x|" and sign * edge <= 0):
                 return f"{name} {relation}= {sign * edge:.3g}"
     return None
 
@@ -173,10 +175,10 @@ def _constant_factor(block: Block) -> Likeness | None:
         return Likeness(f"analytic = 0 {entries}", plain=not is_everywhere(block))
     if is_about(factor, -1.0):
         return Likeness(f"analytic = -numeric {entries}: the sign is flipped", plain=True)
-    return Likeness(f"analytic = {factor:.6g} x numeric {entries}: a constant factor", plain=True)
+    return Likeness(f"analytic = {shown(factor)} x numeric {entries}: a constant factor", plain=True)
 
 
 _RULES: tuple[Callable[[Block], str | None], ...] = (
     _surrogate, spread_from_extremum, transposed, own_entry_only, sum_left_out, overwritten, _conjugated,
-    _clipped_norm, mean_for_sum, _clipped, _wrong_on_one_side,
+    _clipped_norm, mean_for_sum, _clipped, displaced, _wrong_on_one_side, of_nothing,
 )  # fmt: skip

@@ -9,8 +9,13 @@ _COMPARISONS = ("Greater", "GreaterEqual", "Less", "LessEqual", "Equal", "NotEqu
 CAST = "a cast to an integer or bool dtype has no gradient"
 EAGER_PYTHON = "Python ran here eagerly, and its result carries no gradient: NumPy and .numpy() cut it"
 THROUGH_VARIABLE = "the value goes through a variable, and gradients do not pass an assignment"
+OVERWRITTEN = (
+    "the variable is assigned before it is read here, so that the value it had, by which TensorFlow differentiates, "
+    "changes nothing"
+)
 OUTSIDE = "the variable was read outside of what is differentiated, and its value enters as a constant"
 READ_INSIDE = "read the variable by TensorFlow's ops inside of the function or tape, not by .numpy() and not before it"
+PARTLY = "one of several ways from the input to the output has no gradient, and the others have theirs"
 WHOLE_NUMBERS = "what is used of it are whole numbers, such as positions, which have no gradient"
 
 _REASONS = {

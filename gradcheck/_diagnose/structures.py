@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gradcheck._diagnose.jacobians import Block, factor_of, is_about, is_everywhere
+from gradcheck._diagnose.jacobians import FEW, Block, Reals, factor_of, is_about, is_everywhere
+
+_COMPARED = 512  # entries of x among which other places are looked for
 
 
 def transposed(block: Block) -> str | None:
@@ -170,4 +172,49 @@ def overwritten(block: Block) -> str | None:
     return (
         f"{len(lost)} of {len(block.analytic)} entries of the output send back nothing, each made of the same entry of "
         "the input as another one: where an index occurs twice, one gradient overwrites the other and is not added"
+    )
+
+
+def displaced(block: Block) -> str | None:
+    """Derivatives that are right, and stand where those of other entries of x belong."""
+    n = block.analytic.shape[1]
+    if block.combined or any(block.paired) or n > _COMPARED:
+        return None
+
+    def like(matrix: Reals, j: int) -> NDArray[np.bool_]:
+        """Which columns of a matrix are the analytic one of an entry."""
+        reach = np.maximum(block.allowed, block.allowed[:, [j]])
+        found: NDArray[np.bool_] = np.all(np.abs(matrix - block.analytic[:, [j]]) <= reach, axis=0)
+        return found
+
+    found: list[tuple[int, int]] = []
+    for j in np.flatnonzero(block.wrong.any(axis=0)).tolist():
+        belongs = like(block.numeric, j)
+        if not belongs.any() or belongs.sum() < like(block.analytic, j).sum():  # not moved: given to more than it has
+            return None
+        if np.any(np.abs(block.analytic[:, j]) > block.allowed[:, j]):
+            found.append((j, int(np.argmax(belongs))))
+    several = {block.numeric[:, k].tobytes() for _, k in found}
+    if len(several) < FEW:
+        return None
+    first, other = ([int(i) for i in np.unravel_index(k, block.shape)] for k in found[0])
+    return (
+        f"the derivatives are right and stand in other places, in all {len(found)} wrong entries that have one: "
+        f"{first} of the input has what belongs to {other}"
+    )
+
+
+def of_nothing(block: Block) -> str | None:
+    """Entries of x that the output does not depend on, and that get a gradient, where all others are right."""
+    wrong, used = block.wrong.any(axis=0), block.reached.any(axis=0)
+    if wrong.sum() < FEW or not used.any() or np.any(wrong & used):
+        return None
+    where = ""
+    if len(block.shape) > 1 and block.shape[-1] == block.shape[-2]:
+        row, column = np.unravel_index(np.flatnonzero(wrong), block.shape)[-2:]
+        side = "above" if np.all(column > row) else "below" if np.all(column < row) else None
+        where = f" {side} the diagonal" if side else ""
+    return (
+        f"wrong only in {int(wrong.sum())} entries{where}, on which the output does not depend: their gradient is 0; "
+        f"right in the {int(used.sum())} that it is made of"
     )

@@ -161,7 +161,10 @@ def _selected(wanted: Any, named: Sequence[tuple[str, Any]], inputs: Any) -> lis
     if isinstance(wanted, (int, np.integer)) and not isinstance(wanted, bool):
         what, instead = f"the number {wanted}", f'; the input at a position is written wrt="inputs[{wanted}]"'
     if isinstance(wanted, tf.Variable):
-        instead = "; read it inside the function, for a value that was read outside of it is a constant there"
+        instead = (
+            "; read it inside the function, for a value that was read outside of it is a constant there (none of the "
+            "function's constants looks like it, or like something simple that was computed from it)"
+        )
     raise ValueError(f"wrt must name inputs or variables of the function: {known}; found {what}{instead}")
 
 

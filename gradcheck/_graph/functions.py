@@ -32,9 +32,8 @@ from gradcheck._graph.outside import constants_of, read_by_python
 from gradcheck._graph.provenance import at_frame, users_frame_of_stack
 from gradcheck._graph.quiet import errors_only
 from gradcheck._graph.reads import kept_variables, variables_read
-from gradcheck._graph.trace import Asked, Gradients, Traced, finish, place_inputs, with_values
+from gradcheck._graph.trace import Asked, Gradients, Outside, Traced, finish, place_inputs, with_values
 from gradcheck._graph.values import Values
-from gradcheck._results import Place
 
 _NUMPY = os.path.dirname(np.__file__) + os.sep
 
@@ -69,14 +68,14 @@ def trace_function(
     arrays = [leaf for leaf in structure.leaves(inputs, "inputs") if isinstance(leaf.value, np.ndarray)]
     copies = [leaf.value.copy() for leaf in arrays]
     called = fn if surrogate is None else _side_by_side(fn, surrogate, inputs)
-    lost: list[tuple[Any, Place]] = []
+    lost: list[Outside] = []
     graph, placed, result, skipped = _call(called, inputs, name, notes, lost, eagerly=variables is None)
     _give_back(arrays, copies, name, notes)
     result, shown = (result, None) if surrogate is None else result
     wanted = () if variables is None else variables()
-    outside = {id(v): (v, place) for v, place in (*lost, *constants_of(graph, wanted, wrt))}
-    read = variables_read(graph, [fn, surrogate], [*wanted, *(v for v, _ in outside.values())])
-    outside_by_path = {r.path: outside[id(r.variable)][1] for r in read if id(r.variable) in outside}
+    outside = {id(each.variable): each for each in (*lost, *constants_of(graph, wanted, wrt))}
+    read = variables_read(graph, [fn, surrogate], [*wanted, *(each.variable for each in outside.values())])
+    outside_by_path = {r.path: outside[id(r.variable)] for r in read if id(r.variable) in outside}
     if isinstance(result, Gradients):
         refuse_with_gradients(grad_ys, wrt)
         asked = asked_by_gradients(result, placed, read)
@@ -148,7 +147,7 @@ def _side_by_side(fn: Callable[..., Any], surrogate: Callable[..., Any], inputs:
 
 
 def _call(
-    fn: Callable[..., Any], inputs: Any, name: str, notes: list[str], lost: list[tuple[Any, Place]], *, eagerly: bool
+    fn: Callable[..., Any], inputs: Any, name: str, notes: list[str], lost: list[Outside], *, eagerly: bool
 ) -> tuple[Any, Any, Any, list[str]]:
     """Call fn in a graph of ours: as it is, else converted by AutoGraph, else as one op that runs it `eagerly`."""
     with _tracing():

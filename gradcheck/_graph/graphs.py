@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from tensorflow.python.framework.func_graph import FuncGraph
 
 from gradcheck._errors import GraphUnavailable
 from gradcheck._graph import structure
@@ -15,9 +17,11 @@ from gradcheck._graph.asked import check_cotangent, gradients_as_outputs
 from gradcheck._graph.contexts import chain
 from gradcheck._graph.copies import Copy
 from gradcheck._graph.evaluate import Runner
+from gradcheck._graph.outside import taken_as_constants
 from gradcheck._graph.questions import Question, plain_name
 from gradcheck._graph.randomness import FROM_PARAMETERS
-from gradcheck._graph.trace import Asked, Traced, finish, settled
+from gradcheck._graph.sources import begin_of
+from gradcheck._graph.trace import Asked, Outside, Traced, finish, settled
 from gradcheck._graph.values import Values, is_symbolic
 
 
@@ -34,8 +38,7 @@ def trace_tensors(asked: Question, name: str, *, order: int = 1, seed: int = 0) 
         ValueError: If a placeholder is not fed, or a session is needed and there is none.
         GraphUnavailable: If a value that is needed cannot be read.
     """
-    # A graph of our own around it all: what TensorFlow lifts out of functions must not land in the user's.
-    with tf.Graph().as_default():
+    with _around(asked.graph):
         copy = Copy(asked.graph, asked.fed, alone=asked.alone)
         ys = copy.bring(asked.ys)
         _require_session(asked, copy)
@@ -50,9 +53,33 @@ def trace_tensors(asked: Question, name: str, *, order: int = 1, seed: int = 0) 
         if order == 2:
             wanted = gradients_as_outputs(copy, wanted, seed)
         traced = finish(copy, name, wanted, [], asked.values, notes=_notes(asked, copy))
+        outside = _outside(asked, copy) if asked.has_session and not asked.alone else {}
     variables = {n for n, x in zip(asked.names, asked.xs, strict=True) if structure.variable_of(x) is not None}
     sources = tuple(replace(s, variable=s.path in variables) for s in traced.sources)
-    return replace(traced, sources=sources, session=asked.values if asked.has_session else None)
+    return replace(traced, sources=sources, session=asked.values if asked.has_session else None, outside=outside)
+
+
+def _outside(asked: Question, copy: Copy) -> dict[str, Outside]:
+    """Variables among the xs that ys do not read, and that a constant or what is fed has the value of."""
+    unread = {}
+    for name, x in zip(asked.names, asked.xs, strict=True):
+        variable = structure.variable_of(x)
+        if variable is not None and copy.find(begin_of(variable)) is None:
+            with suppress(GraphUnavailable, tf.errors.OpError):  # what has no value is no constant
+                unread[name] = variable, np.asarray(asked.values.value(begin_of(variable)))
+    found = taken_as_constants(copy, list(unread.values()), asked=False, but=map(copy.x_of, asked.xs))
+    places = {id(each.variable): each for each in found}
+    return {name: places[id(v)] for name, (v, _) in unread.items() if id(v) in places}
+
+
+def _around(graph: Any) -> Any:
+    """A graph of our own around it all: what TensorFlow lifts out of functions must not land in the user's.
+
+    Tensors of a function that is called eagerly are compared by value, `i == 3`, and in a `tf.Graph` by identity; the
+    user's gradients must find what they find without us.
+    """
+    eager = graph.building_function and tf.compat.v1.executing_eagerly_outside_functions()
+    return (FuncGraph("around") if eager else tf.Graph()).as_default()
 
 
 def _cotangent_values(asked: Question, copy: Copy) -> list[Any]:

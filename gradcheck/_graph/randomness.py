@@ -32,7 +32,12 @@ _GENERATORS = frozenset(_SKIPS) | {
 }  # fmt: skip
 
 # Stateful, without a stateless twin of the same draws: one draw of theirs is fed.
-UNREPEATABLE = frozenset({"ParameterizedTruncatedNormal", "NonDeterministicInts"})
+UNREPEATABLE = frozenset({
+    "ParameterizedTruncatedNormal", "NonDeterministicInts", "SampleDistortedBoundingBox",
+    "SampleDistortedBoundingBoxV2", "AllCandidateSampler", "FixedUnigramCandidateSampler",
+    "LearnedUnigramCandidateSampler", "LogUniformCandidateSampler", "ThreadUnsafeUnigramCandidateSampler",
+    "UniformCandidateSampler",
+})  # fmt: skip
 
 # Their draws jump when their inputs move, and are held.
 PARAMETRIC = frozenset(

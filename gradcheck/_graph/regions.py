@@ -76,7 +76,8 @@ def region_of(op: Any) -> Region:
     made = sorted((op.graph.get_operation_by_name(name) for name in inside), key=lambda each: each._id)
     frame = _function_frame(op, made)
     written = own.get("grad_fn")
-    name, library = _told_by(written) if frame is None else (frame.name, _in_library(frame.filename))
+    library = is_library(written) if frame is None else _in_library(frame.filename)
+    name = _told_by(written) if frame is None or library else frame.name
     return Region(
         op=op,
         results=results,
@@ -138,10 +139,12 @@ def _is_decorator(frame: Any) -> bool:
     return (os.path.basename(frame.filename), frame.name) == _DECORATOR
 
 
-def _told_by(written: Any) -> tuple[str | None, bool]:
-    """The name of the decorated function, from that of the gradient that it returned; whether it is a library's."""
+def _told_by(written: Any) -> str | None:
+    """The name of the decorated function, from that of the gradient that it returned; of a library's, what it is in."""
     scopes = str(getattr(written, "__qualname__", "")).split(".<locals>.")
-    return (scopes[-2].rpartition(".")[2] if len(scopes) > 1 else None), is_library(written)
+    if len(scopes) < 2:
+        return None
+    return scopes[0 if is_library(written) else -2].rpartition(".")[2]
 
 
 def _in_library(path: str) -> bool:

@@ -75,6 +75,38 @@ class Output:
     faults: Mapping[int, Fault] = field(default_factory=dict)  # per x, why TensorFlow could not use a gradient
 
 
+@dataclass(frozen=True, slots=True)
+class Slope:
+    """A derivative along one direction: what a tape sees of it, and what differences say, with their error."""
+
+    analytic: float
+    numeric: float
+    error: float
+
+    @property
+    def allowed(self) -> float:
+        return 10 * self.error + 0.02 * max(abs(self.analytic), abs(self.numeric))
+
+    @property
+    def is_off(self) -> bool:
+        return abs(self.analytic - self.numeric) > self.allowed
+
+
+@dataclass(frozen=True, slots=True)
+class Outside:
+    """A variable whose value enters as a constant.
+
+    Attributes:
+        variable: The variable.
+        place: Where it enters; an op of type "Variable", or "Constant" where it only looks like something of it.
+        slopes: Of each output, where a tape sees some of the ways from the variable, and not all.
+    """
+
+    variable: Any
+    place: Place
+    slopes: tuple[Slope, ...] = ()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Traced:
     """A function traced once, with its gradients: what every question is answered from."""
@@ -91,7 +123,7 @@ class Traced:
     fed: tuple[str, ...] = ()  # arguments of the placeholders, in the order of the feeds
     captured: tuple[tuple[Any, str], ...] = ()  # what was captured from outside, with its argument
     session: Values | None = None  # what reads the variables of a graph of the user's, where a session has them
-    outside: Mapping[str, Place] = field(default_factory=dict)  # by path, variables whose values enter as constants
+    outside: Mapping[str, Outside] = field(default_factory=dict)  # by path, variables whose values enter as constants
     compiled: dict[Any, Any] = field(default_factory=dict)  # what was made of the program so far, by key
 
 

@@ -27,7 +27,10 @@ HEADLINES = {
     Verdict.NONDETERMINISTIC: "{gradient} cannot be checked{where}: two runs at the same point differ",
     Verdict.NONFINITE: "{nonfinite} is NaN or infinite{where}",
 }
-_CONSTANT = "{gradient} is {absent}{where}, yet {y} is made from the value of {x}"
+_OUTSIDE = {  # by the type of the op at the cut
+    "Variable": "{gradient} is {absent}{where}, yet {y} is made from the value of {x}",
+    "Constant": "{gradient} is {absent}{where}, yet {y} takes a constant that looks like {constant}",
+}
 
 _NEXT = {
     Verdict.CUT: "use a differentiable op there; where the cut is meant, say so by tf.stop_gradient",
@@ -74,13 +77,15 @@ def _headline(finding: Finding, report: GradientReport) -> str:
     y, x = _output(finding, report), _line(finding.x)
     gradient = f"d {f'({y})' if ' ' in y else y} / d {x}"
     gradient_is_nonfinite = finding.analytic is not None and not math.isfinite(finding.analytic)
-    is_constant = finding.cut is not None and finding.cut.place.op_type == "Variable"
-    return (_CONSTANT if is_constant else HEADLINES[finding.verdict]).format(
+    cut = Place(op="", op_type="") if finding.cut is None else finding.cut.place
+    headline = _OUTSIDE.get(cut.op_type) if finding.verdict is Verdict.CUT else None
+    return (headline or HEADLINES[finding.verdict]).format(
         gradient=gradient,
         y=y,
         x=x,
         where=_where(finding),
         absent="None" if finding.analytic is None else "zero",
+        constant=_line(cut.op),
         nonfinite=gradient if gradient_is_nonfinite else f"the value of {y}",
     )
 

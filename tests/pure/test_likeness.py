@@ -71,7 +71,25 @@ def maxima(analytic, numeric=LARGEST):
     return block(analytic, numeric, (9,), (3,), base=TRIPLES)
 
 
+LOWER = np.tril(np.ones((3, 3), bool)).reshape(-1)
+TRIANGULAR = rng.normal(size=(4, 9)) * LOWER
+ABOVE = rng.normal(size=(4, 9)) * ~LOWER
+
+
+def matrix(analytic, numeric=TRIANGULAR):
+    """A Jacobian of what reads the lower triangle of a matrix."""
+    return block(analytic, numeric, (3, 3), (4,), base=np.arange(9.0) % 4 - 1.5)
+
+
 EARNED = [
+    # Neither the largest nor the smallest made it.
+    ("wrong only in 6 entries, on which the output", maxima(2 * GROUPS, 2 * np.eye(9)[[1, 4, 6]])),
+    ("in other places, in all 8 wrong entries that have one: [0] of the input has what belongs to [1]",
+     slopes(np.roll(SLOPES, -1, axis=1))),
+    ("in other places, in all 5 wrong entries", slopes(np.roll(SLOPES * (X < 0.9), -1, axis=1), SLOPES * (X < 0.9))),
+    ("wrong only in 3 entries above the diagonal, on which the output does not depend", matrix(TRIANGULAR + ABOVE)),
+    ("wrong only in 3 entries, on which the output does not depend",
+     matrix((TRIANGULAR + ABOVE)[:, [0, 3, 2, 1, 4, 5, 6, 7, 8]], TRIANGULAR[:, [0, 3, 2, 1, 4, 5, 6, 7, 8]])),
     ("of a maximum goes to 3 entries, and belongs to the largest alone", maxima(2 * GROUPS)),
     ("of a maximum goes to 2 entries, and belongs", maxima(LARGEST + 2 * np.eye(9)[[0, 4, 8]] * [[1], [1], [0]])),
     ("of a maximum is shared by 3 entries, like that of a mean: it belongs to the largest", maxima(2 / 3 * GROUPS)),
@@ -112,7 +130,9 @@ EARNED = [
     ("the complex conjugate of", block(COMPLEX * [1, -1], COMPLEX, (1,), (1,), paired=(True, True))),
 ]  # fmt: skip
 NEARLY = [
-    maxima(2 * GROUPS, 2 * np.eye(9)[[1, 4, 6]]),  # neither the largest nor the smallest made it
+    slopes(np.roll(SLOPES, -1, axis=1) * 1.01),
+    matrix((TRIANGULAR + ABOVE) * 1.01),
+    matrix(TRIANGULAR + ABOVE * (np.arange(9) == 1)),
     maxima(2 * GROUPS * (1 + 1e-6 * TRIPLES)),
     slopes(np.where((X < 0) | (X == 0.4), np.cos(X), 1) * SLOPES),
     slopes(np.where(X == -1.5, np.cos(X), 1) * SLOPES),  # one wrong entry says nothing of a side

@@ -50,6 +50,11 @@ def test_each_input_is_told_of_the_ops_at_fault_for_it():
     assert sorted(blamed(found["inputs[1]"])) == ["leaky", "scaled"]
 
 
+def test_a_line_that_makes_the_same_mistake_twice_is_named_once():
+    found = findings(lambda x: sum(leaky(x * k) for k in (1.0, 2.0)), X)
+    assert blamed(found["inputs[0]"]) == ["leaky"]
+
+
 def test_the_line_that_calls_is_named_through_a_nested_function():
     @tf.function
     def inner(x):
@@ -190,7 +195,6 @@ def in_condition(x, one):
 AROUND = {
     "loop": lambda x, one: tf.while_loop(lambda i, a: i < 3, lambda i, a: (i + 1, one(a)), [0, x])[1],
     "map": lambda x, one: tf.map_fn(one, x),
-    "condition": in_condition,
     "condition in a map": lambda x, one: tf.map_fn(lambda row: in_condition(row, one), x),
     "case": lambda x, one: tf.switch_case(tf.constant(1), [lambda: x, lambda: one(x)]),
 }
@@ -271,6 +275,73 @@ def test_an_op_of_which_one_entry_in_many_is_slightly_wrong_is_blamed():
 
     found = check_gradients(lambda x: slightly(right(x)), [np.linspace(-1, 1, 5000, dtype=np.float32)]).worst
     assert (found.index, blamed(found)) == ((77,), ["slightly"])
+
+
+def bent_at_zero(n, off=0.0):
+    """Right but for one entry, where its gradient is off by a part."""
+
+    @tf.custom_gradient
+    def bent(x):
+        slope = tf.where(x > 0, 1.0, 0.1)
+        return slope * x, lambda up: up * slope * (1 + off * tf.one_hot(3777, n))
+
+    return bent
+
+
+@pytest.mark.slow
+def test_a_wrong_entry_among_thousands_is_named_beside_kinks():
+    x = np.random.default_rng(0).normal(size=4097).astype(np.float32)
+    x[::41] = 0.0
+    found = check_gradients(bent_at_zero(4097, 1e-3), [x], mode="directional").worst
+    assert (found.verdict, found.index, found.wrong) == (Verdict.MISMATCH, (3777,), 1)
+    assert blamed(found) == ["bent"]
+
+
+def test_several_kinks_among_thousands_at_which_the_gradient_is_between_the_sides_are_no_fault():
+    x = np.random.default_rng(0).normal(size=4097).astype(np.float32)
+    x[[5, 2000, 3000]] = 0.0
+    found = check_gradients(bent_at_zero(4097), [x], mode="directional").worst
+    assert (found.verdict, found.ok, found.wrong) == (Verdict.NONSMOOTH, True, 0)
+
+
+def test_the_iteration_is_named_where_a_gradient_compares_the_counter():
+    """Tensors of a function are compared by value, those of a tf.Graph by identity."""
+
+    @tf.custom_gradient
+    def once(a, i):
+        return tf.sin(a), lambda up: (tf.where(i == 3, 1.5, 1.0) * up * tf.cos(a), None)
+
+    def loop(x):
+        return tf.while_loop(lambda i, a: i < 6, lambda i, a: (i + 1, 1.2 * once(a, i)), [0, x[0]])[1]
+
+    place = check_gradients(loop, [X]).worst.blame
+    assert (place.op, place.iteration) == ("once", 3)
+
+
+class Recomputed(keras.layers.Layer):
+    def __init__(self):
+        super().__init__(name="again")
+        self.dense, self.dropout = keras.layers.Dense(6), keras.layers.Dropout(0.5, seed=1)
+
+    def call(self, x, training=False):
+        return tf.recompute_grad(lambda t: self.dropout(self.dense(t), training=training))(x)
+
+
+def test_numbers_that_recompute_grad_draws_anew_are_blamed_and_those_of_a_seed_are_not():
+    def dropped(x):
+        return tf.nn.dropout(tf.sin(x), 0.5)
+
+    def seeded(x):
+        return x * tf.random.stateless_uniform(x.shape, [1, 2])
+
+    plain = check_gradients(tf.recompute_grad(dropped), [X])
+    layer = check_model(Recomputed(), X[:2], training=True)
+    for report, op in ((plain, "RandomUniform"), (layer, "StatelessRandomUniformV2")):
+        assert blamed(report.worst) == ["recompute_grad"]
+        assert f"and {op} '" in report.worst.hint
+    assert "recompute_grad(lambda t" in layer.worst.blame.source
+    assert check_gradients(tf.recompute_grad(seeded), [X]).ok
+    assert check_model(Recomputed(), X[:2]).ok
 
 
 def test_the_layer_inside_of_a_loop_is_named_once():

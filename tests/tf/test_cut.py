@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from gradcheck import Verdict, check_gradients, check_model
+from gradcheck import Verdict, check_gradients, check_model, check_tf_gradients
 
 X = np.array([0.3, -1.2, 2.1, 0.9], np.float32)
 
@@ -96,6 +96,27 @@ def test_a_cut_of_one_of_several_ways_is_named(fn):
     assert found.reason.startswith("one of several ways")
 
 
+def test_a_way_through_a_variable_that_is_assigned_is_a_cut_and_so_is_its_value_from_before():
+    kept = tf.Variable(X, name="kept")
+
+    def assigned(x):
+        kept.assign(2 * x)
+        return kept * x
+
+    def added(x):
+        kept.assign_add(x)
+        return tf.reduce_sum(kept * kept)
+
+    through, before = (found.cut for found in check_gradients(assigned, X).findings)
+    assert (through.place.op_type, before.place.op_type) == ("ReadVariableOp", "ReadVariableOp")
+    assert through.place.source == before.place.source == "return kept * x"
+    assert "goes through a variable" in through.reason
+    assert "is assigned before it is read" in before.reason
+    first, second = check_gradients(added, X).findings
+    assert (first.verdict, first.cut.place.source) == (Verdict.CUT, "return tf.reduce_sum(kept * kept)")
+    assert second.verdict is Verdict.MATCH
+
+
 def test_what_is_constant_between_steps_is_no_partial_cut():
     assert check_gradients(lambda x: tf.round(3 * x) + tf.sign(x) + x, X).ok
 
@@ -156,17 +177,90 @@ def test_what_python_reads_of_a_variable_is_cut_without_being_asked_for():
     assert sys.getprofile() is before
 
 
-def test_what_python_reads_and_does_not_use_or_the_tape_sees_too_is_no_cut():
+def test_what_python_reads_and_does_not_use_is_no_cut():
     w = tf.Variable(X, name="w")
     assert check_gradients(lambda x: x * 2.0 + 0.0 * float(np.sum(w.numpy() > 9.0)), X).ok
-    assert check_gradients(lambda x: x * w.numpy() + w, X).ok
+    assert check_gradients(lambda x: x * float(np.sum(w.numpy() > 0.0)) + tf.sin(w), X).ok
 
 
-def test_a_constant_of_another_value_is_not_taken_for_a_variable():
-    w = tf.Variable(X)
-    read = tf.convert_to_tensor(w) * 2.0
+def test_a_variable_that_python_reads_and_the_tape_too_has_one_of_two_ways_cut():
+    w, b = tf.Variable(X, name="w"), tf.Variable(0.7, name="b")
+    first, second = check_gradients(lambda x: (x * w.numpy() + w, w * b + x), X).findings[1::2]
+    assert (first.x, first.verdict, first.twin, first.cut.place.op) == ("w", Verdict.MISMATCH, False, "w")
+    assert first.reason.startswith("one of several ways")
+    along = np.abs(X).max() * np.array([1.0, -0.5, 1.0, 1.0])
+    np.testing.assert_allclose([first.analytic, first.numeric], [along.sum(), along @ (1 + X)], rtol=1e-3)
+    assert (second.x, second.verdict) == ("w", Verdict.MATCH)
+    np.testing.assert_array_equal(w.numpy(), X)
+
+
+M = np.random.default_rng(0).normal(size=(4, 4)).astype(np.float32)
+COMPUTED = {
+    "2 * w": lambda w: 2 * w,
+    "w - 0.25": lambda w: w.numpy() - 0.25,
+    "3 * w - 1": lambda w: 3 * w - 1,
+    "tf.exp(w)": tf.exp,
+    "w / tf.norm(w)": lambda w: w / tf.norm(w),
+    "tf.transpose(w)": tf.transpose,
+    "tf.reduce_mean(w, 1)": lambda w: tf.reduce_mean(w, 1),
+    "tf.norm(w)": tf.norm,
+    "w[2]": lambda w: w[2],
+}
+
+
+@pytest.mark.parametrize("text", COMPUTED)
+def test_a_constant_that_was_computed_from_a_variable_outside_is_said_to_look_like_it(text):
+    w = tf.Variable(M, name="w")
+    kept = COMPUTED[text](w)
+    report = check_gradients(lambda x: tf.reduce_sum(x * kept), X, wrt=[w])
+    found = report.worst
+    assert (found.verdict, found.cut.place.op, found.cut.place.op_type) == (Verdict.CUT, text, "Constant")
+    assert f"takes a constant that looks like {text}" in str(report)
+    assert "x * kept" in found.cut.place.source
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda w: w * (1 + 1e-4 * tf.one_hot(2, 4)),
+        lambda w: tf.random.stateless_normal([4, 4], [1, 2]),
+        lambda w: tf.reduce_sum(w) * 0 + 2.0,
+        lambda w: tf.sort(tf.reshape(w, [-1]))[6:10],
+    ],
+)
+def test_a_constant_of_another_value_is_not_taken_for_a_variable(change):
+    w = tf.Variable(M)
+    read = change(w)
     with pytest.raises(ValueError, match=r"^wrt must name .*; read it inside the function, for a value that was read"):
         check_gradients(lambda x: x * read, X, wrt=[w])
+
+
+@pytest.mark.parametrize(
+    ("enters", "cut"),
+    [
+        (lambda value, fed: value, "v"),
+        (lambda value, fed: 2 * value, "2 * v"),
+        (lambda value, fed: fed, "v"),
+        (lambda value, fed: value + np.float32([0, 1e-4, 0, 0]), None),
+    ],
+)
+@pytest.mark.parametrize("resource", [True, False])
+def test_a_variable_whose_value_a_session_gave_is_cut_where_it_enters(enters, cut, resource):
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+        fed = tf.compat.v1.placeholder(tf.float32, [4], name="fed")
+        x = tf.compat.v1.placeholder(tf.float32, [4], name="x")
+        v = tf.compat.v1.get_variable("v", initializer=X[::-1].copy(), use_resource=resource)
+        zero = tf.compat.v1.get_variable("zero", initializer=np.zeros(4, np.float32), use_resource=resource)
+        tf.compat.v1.get_variable("without_value", initializer=X, use_resource=resource)
+        session.run([v.initializer, zero.initializer])
+        value = session.run(v)
+        y = x * enters(value, fed) + np.zeros(4, np.float32)
+        xs = [x, *tf.compat.v1.trainable_variables()]
+        report = check_tf_gradients(y, xs, feed_dict={x: X, fed: value})
+    cuts = {found.x: found.cut.place.op for found in report.findings if found.verdict is Verdict.CUT}
+    assert cuts == ({} if cut is None else {"v": cut})
+    if cut is not None:
+        assert "x * enters(value, fed)" in report.worst.cut.place.source
 
 
 class Kept(keras.layers.Layer):

@@ -272,3 +272,11 @@ def test_gradients_through_a_loop_that_draws_match():
         )[1]
 
     assert gradcheck.check_gradients(fn, [ALPHA]).verdict is Verdict.MATCH
+
+
+def test_the_classes_that_a_loss_samples_are_held_at_one_draw():
+    def loss(w, b, x):
+        return tf.nn.sampled_softmax_loss(w, b, tf.constant([[1], [2]]), x, num_sampled=3, num_classes=8)
+
+    report = gradcheck.check_gradients(loss, [np.ones(shape, np.float32) for shape in ([8, 3], [8], [2, 3])])
+    assert report.ok, str(report)
