@@ -7,9 +7,9 @@ from functools import partial
 from typing import Any
 
 import tensorflow as tf
-from tensorflow.core.framework import attr_value_pb2
 
 from gradcheck._graph.finite import COUNTED, census
+from gradcheck._graph.gates import hold_writes
 from gradcheck._graph.together import Together
 from gradcheck._watchdog.counting import Counting, Ring
 from gradcheck._watchdog.ledger import Ledger
@@ -44,7 +44,9 @@ def decided(ledger: Ledger, looked: Looked, gradients: Sequence[Any] | None) -> 
             with tf.control_dependencies(told):
                 return [tf.constant(False), *([] if waits else map(tf.zeros_like, flat))]
 
-        return branch(tf.reduce_all(tf.equal(counts[:, _NEW], 0)) & may_go_on, going_on, tripping)
+        sound = tf.reduce_all(tf.equal(counts[:, _NEW], 0)) & may_go_on
+        found: list[Any] = tf.cond(sound, going_on, tripping)
+        return found
 
     def looking() -> list[Any]:
         together = Together(looked.tensors)
@@ -65,6 +67,7 @@ def decided(ledger: Ledger, looked: Looked, gradients: Sequence[Any] | None) -> 
     healthy, *passed = looking() if every == 1 else tf.cond(looks, looking, going_on)
     if gradients is None:
         return healthy
+    hold_writes(healthy)  # such as a count of steps, which needs no gradient
     if waits and flat:
         with tf.control_dependencies([healthy]):
             passed = tf.identity_n(flat)
@@ -92,14 +95,10 @@ def branch(condition: Any, then: Callable[[], list[Any]], otherwise: Callable[[]
     """A conditional of which only the branch that is taken costs something.
 
     TensorFlow writes a conditional as its branches' ops, of which those not taken are passed over one by one: many, in
-    a branch that looks closely. On CPUs alone it is left a call instead.
+    a branch that looks closely. So that branch is one call.
     """
-    found: list[Any] = tf.cond(condition, then, otherwise)
-    if not tf.config.list_logical_devices("GPU"):  # from which a call would copy everything
-        made = found[0].op
-        while made.type == "Identity":
-            made = made.inputs[0].op
-        made._set_attr("_lower_using_switch_merge", attr_value_pb2.AttrValue(b=False))
+    rare = tf.function(otherwise, autograph=False, experimental_attributes={"_noinline": True})
+    found: list[Any] = tf.cond(condition, then, lambda: [*rare()])
     return found
 
 

@@ -126,12 +126,11 @@ class Watchdog:
         """The gradients, where they, the loss and the outputs are finite: one test, to be put before the update.
 
         Where they are not, "raise" raises before the gradients are handed on; from inside a `tf.function`, TensorFlow
-        wraps what is raised into a `tf.errors.OpError` with the same text, and what does not wait for gradients, such
-        as an optimizer's count of its steps, may be written all the same. With any other action zeros are returned in
-        their place: `guard` has returned when the update runs, and cannot hold it back. Zeros leave weights as they
-        are under plain gradient descent; an optimizer with momentum, decay or a count of its steps still moves by
-        itself. `apply` holds the update back to the last bit, and `watch` the whole step, with what the forward pass
-        wrote.
+        wraps what is raised into a `tf.errors.OpError` with the same text, and what the function writes behind `guard`
+        is not written, an optimizer's count of its steps neither. With any other action zeros are returned in their
+        place: `guard` has returned when the update runs, and cannot hold it back. Zeros leave weights as they are under
+        plain gradient descent; an optimizer with momentum, decay or a count of its steps still moves by itself. `apply`
+        holds the update back to the last bit, and `watch` the whole step, with what the forward pass wrote.
 
         With `jit_compile=True` nothing can be said to Python while the function runs: from the first trip on each step
         gets zeros (but for "skip", within `max_skips`, and "log"), and the trip is told where Python looks next:

@@ -10,6 +10,7 @@ from gradcheck import NonfiniteTrip, Watchdog
 
 BAD = tf.constant([1.0, np.nan, np.inf])
 GOOD = tf.constant([1.0, 2.0, 3.0])
+FINE, INFINITE = tf.constant([1.0, 2.0]), tf.constant([0.0, 2.0])
 V = tf.Variable([0.0, 0.0, 0.0], name="v")
 
 
@@ -101,19 +102,36 @@ class TestBoth:
         assert run(lambda: Watchdog().guard([None], loss=tf.constant(1)))() == [None]
 
 
-def test_raise_comes_before_the_update():
-    w = tf.Variable(GOOD)
-    watchdog = Watchdog()
+CALLED = {
+    "directly": lambda f: f,
+    "in a function": lambda f: tf.function(tf.function(f)),
+    "in a branch": lambda f: lambda x: tf.cond(x[1] > 0.0, lambda: f(x), lambda: x),
+    "in a loop": lambda f: lambda x: tf.while_loop(lambda k, g: k < 1, lambda k, g: (k + 1, f(g)), (0, x))[1],
+}
+
+
+@pytest.mark.parametrize("called", CALLED)
+@pytest.mark.parametrize(("action", "most"), [("raise", 10), ("skip", 0)])
+def test_what_raises_comes_before_all_that_is_written_behind_it(called, action, most):
+    w, count, loss = tf.Variable([1.0, 2.0]), tf.Variable(0), tf.Variable(0.0)
+    optimizer = keras.optimizers.Adam(0.1)
+    optimizer.build([w])
+    watchdog = Watchdog(action, max_skips=most)
+    guarded = CALLED[called](lambda x: watchdog.guard([x], variables=[w])[0])
+    counting = tf.function(lambda: count.assign_add(1))
 
     @tf.function
     def step(x):
-        (gradient,) = watchdog.guard([x], variables=[w])
-        w.assign_sub(gradient)
+        loss.assign(tf.reduce_sum(x))
+        optimizer.apply([guarded(x)], [w])
+        counting()
 
-    step(GOOD)
+    step(FINE)
+    before = [v.numpy().tobytes() for v in (w, count, *optimizer.variables)]
     with pytest.raises(tf.errors.OpError, match="gradient of Variable"):
-        step(BAD)
-    np.testing.assert_array_equal(w, np.zeros(3))
+        step(INFINITE / 0.0)
+    assert [v.numpy().tobytes() for v in (w, count, *optimizer.variables)] == before
+    assert not np.isfinite(loss)
     with pytest.raises(NonfiniteTrip, match=r"^step 1 of guard is not finite"):
         Watchdog().guard([BAD])
 
@@ -196,9 +214,6 @@ class Applying:
     @property
     def bits(self):
         return [np.asarray(v).tobytes() for v in (self.w, *self.optimizer.variables)]
-
-
-FINE, INFINITE = tf.constant([1.0, 2.0]), tf.constant([0.0, 2.0])
 
 
 class TestApply:

@@ -33,11 +33,11 @@ from gradcheck._graph import (
 from gradcheck._graph.copies import Copy
 from gradcheck._graph.evaluate import Runner
 from gradcheck._graph.functions import FuncGraph, trace_function
+from gradcheck._graph.gates import hold_writes
 from gradcheck._graph.guarded import Guarded
 from gradcheck._graph.provenance import place
 from gradcheck._graph.randomness import FROM_PARAMETERS
 from gradcheck._graph.stateless import STATELESS
-from gradcheck._watchdog.deciding import branch
 from gradcheck._watchdog.session import SessionWatch
 from gradcheck.tensorboard._transport import Mailbox, default_writer, variants, without_warning
 
@@ -394,17 +394,18 @@ def test_random_kernels_count_as_generators_do():
                 np.testing.assert_array_equal(own, found)
 
 
-def test_a_conditional_can_be_left_a_call():
-    @tf.function
-    def chosen(x):
-        return branch(x > 0.0, lambda: [x * 2.0], lambda: [x])[0]
+def test_all_that_is_written_can_wait_for_a_tensor():
+    count = tf.Variable(0)
 
-    with purpose("a conditional that is left a call", "_watchdog/deciding.py"):
-        nodes = chosen.get_concrete_function(tf.constant(1.0)).graph.as_graph_def().node
-        (node,) = [n for n in nodes if n.op in ("If", "StatelessIf")]
-        assert "_lower_using_switch_merge" in node.attr
-        assert not node.attr["_lower_using_switch_merge"].b
-        assert chosen(tf.constant(1.0)) == 2.0
+    @tf.function
+    def counting(x):
+        hold_writes(x)
+        count.assign_add(1)
+
+    with purpose("which variables an op uses, asked when a function is traced", "_graph/gates.py"):
+        ops = counting.get_concrete_function(tf.constant(1.0)).graph.get_operations()
+        (write,) = [op for op in ops if op.type == "AssignAddVariableOp"]
+        assert [op.name for op in write.control_inputs] == ["gradcheck_gate"]
 
 
 def test_ops_that_run_at_once_are_seen():
