@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from gradcheck._diagnose.digits import UNITS, Lost, digits_of, lost, relative_error
-from gradcheck._diagnose.entries import is_by_entry
+from gradcheck._diagnose.felt import compared, felt, side_by_side
 from gradcheck._diagnose.inside import inside
 from gradcheck._diagnose.parts import outputs_of
-from gradcheck._diagnose.ranges import is_continuous, wide_array
+from gradcheck._diagnose.ranges import wide_array
 from gradcheck._diagnose.surroundings import Surroundings, of_visit
 from gradcheck._graph.functions import trace_function
 from gradcheck._graph.given import given
 from gradcheck._graph.rerun import Rerun
-from gradcheck._graph.rounding import hands_on
 from gradcheck._graph.twin import is_narrow
 from gradcheck._graph.visit import Value, Visit
 from gradcheck._report.precision import Kept, Loss, PrecisionReport
+
+_FLOORED = ("Sqrt", "Rsqrt", "Log", "Reciprocal", "Pow")
+_DIVIDES = ("RealDiv", "Div", "DivNoNan", "Xdivy")
 
 
 def profile_precision(fn: Callable[..., Any], inputs: Any) -> PrecisionReport:
@@ -29,9 +30,10 @@ def profile_precision(fn: Callable[..., Any], inputs: Any) -> PrecisionReport:
     The traced graph runs op by op in its own dtype and beside it in float64, on the same inputs. What an op loses is
     how far its error against float64 exceeds the errors that its inputs had, in decimal digits; errors that it
     inherits are not its own. Named are cancellation (of nearly equal numbers, relative to their own rounding), small
-    terms that are absorbed, results that underflow or saturate, and sums whose rounding adds up. A sum that comes near
-    0 by chance loses digits as well: what is no more frequent than chance is left out. For the gradient, hand over a
-    function that returns it.
+    terms that are absorbed, results that underflow or saturate, and sums whose rounding adds up. One entry among many
+    comes near 0 by chance, and loses digits as well. So named is what chance does not explain, and what an output of
+    the function feels: with all else computed in float64, the error of the op's bad entries puts it off by 10 units of
+    rounding. For the gradient, hand over a function that returns it.
 
     Args:
         fn: Any Python callable, tf.function, Keras layer or model, as for `find_nonfinite`.
@@ -63,57 +65,45 @@ def profile_precision(fn: Callable[..., Any], inputs: Any) -> PrecisionReport:
     return profile(outputs_of(traced))
 
 
-@dataclass(slots=True)
-class _Profile:
-    rerun: Rerun
-    worst: dict[str, tuple[Lost, Visit]] = field(default_factory=dict)
-
-    def see(self, own: Visit, twin: Visit) -> None:
-        for narrow, wide in zip(own.outputs, twin.outputs, strict=True):
-            narrow.note = wide.tensor
-        for value in own.outputs:
-            if value.tensor.dtype.name not in UNITS or hands_on(own.node.op):
-                continue
-            known = [v for v in own.inputs if v.note is not None and is_continuous(v.tensor)]
-            known = [v for v in known if v.tensor.shape == v.note.shape]
-            pairs = [(wide_array(v.tensor), wide_array(v.note)) for v in known]
-            result, exact = wide_array(value.tensor), wide_array(value.note)
-            shapes = [v.tensor.shape.as_list() for v in own.inputs]
-            by_entry = is_by_entry(own.node.op, shapes, list(result.shape))
-            found = lost(own.node.op, value.tensor.dtype.name, pairs, result, exact, by_entry=by_entry)
-            if found is not None and (own.name not in self.worst or found.digits > self.worst[own.name][0].digits):
-                self.worst[own.name] = found, own
-
-
 def profile(rerun: Rerun) -> PrecisionReport:
     """The report on a program."""
-    work = _Profile(rerun)
-    returned, notes = _side_by_side(work)
-    losses = [_loss(rerun, found, seen) for found, seen in work.worst.values()]
+    worst: dict[str, tuple[Lost, Visit]] = {}
+
+    def see(own: Visit) -> None:
+        for _, each in compared(own):
+            found = lost(each)
+            if found is not None and (own.name not in worst or _rank(found) > _rank(worst[own.name][0])):
+                worst[own.name] = found, own
+
+    returned = side_by_side(rerun, see)
+    notes = []
+    if isinstance(returned, str):
+        notes = [f"in float64 another way is taken from {returned} on: what comes after is not compared"]
+    doubtful = [name for name, (found, _) in worst.items() if not found.certain]
+    real = felt(rerun, doubtful) if doubtful else set()
+    seen = [(found, own) for name, (found, own) in worst.items() if found.certain or name in real]
+    losses = [_loss(rerun, *each) for each in seen if not _is_a_floor(rerun, *each)]
+    outputs = [] if isinstance(returned, str) else list(zip(rerun.outputs, returned, strict=True))
     return PrecisionReport(
         name=rerun.name,
         losses=tuple(sorted(losses, key=lambda loss: -loss.digits)),
-        outputs=tuple(_kept(label, value) for label, value in returned if value.tensor.dtype.name in UNITS),
+        outputs=tuple(_kept(label, value) for label, value in outputs if value.tensor.dtype.name in UNITS),
         notes=(*rerun.notes, *notes),
     )
 
 
-def _side_by_side(work: _Profile) -> tuple[list[tuple[str, Value]], list[str]]:
-    """Run both; give what is returned, each noting its value in float64."""
-    twin = work.rerun.widened()
-    given, own_walk = work.rerun.start()
-    wide_given, twin_walk = twin.start()
-    for narrow, wide, each in zip(given, wide_given, work.rerun.given, strict=True):
-        narrow.note = None if each.variable is not None else wide.tensor
-    while True:
-        try:
-            own = next(own_walk)
-        except StopIteration as end:
-            return list(zip(work.rerun.outputs, end.value, strict=True)), []
-        other = next((v for v in twin_walk if v.node.name == own.node.name and v.path == own.path), None)
-        if other is None:
-            return [], [f"in float64 another way is taken from {own.name} on: what comes after is not compared"]
-        work.see(own, other)
+def _rank(found: Lost) -> tuple[bool, float]:
+    return found.certain, found.digits
+
+
+def _is_a_floor(rerun: Rerun, found: Lost, seen: Visit) -> bool:
+    """Whether the term that counts for nothing is a constant that keeps a divisor, a root or a logarithm from 0."""
+    if found.absorbed is None:
+        return False
+    around = of_visit(rerun, seen)
+    made = around.maker(around.node, found.absorbed)
+    guarded = any(taker.op in _FLOORED or (taker.op in _DIVIDES and k == 1) for taker, k in around.takers(around.node))
+    return guarded and made is not None and made.op == "Const"
 
 
 def _kept(label: str, value: Value) -> Kept:

@@ -84,6 +84,35 @@ def in_a_loop(a):
     return a
 
 
+def normalized(v):
+    mean = tf.reduce_mean(v, 0)
+    variance = tf.reduce_mean(v * v, 0) - mean * mean  # here
+    return v / tf.sqrt(tf.abs(variance) + 1e-5)
+
+
+def distances(v):
+    squares = tf.reduce_sum(v * v, 1)
+    return squares[:, None] - 2.0 * tf.matmul(v, v, transpose_b=True) + squares[None]  # here
+
+
+def log_of_sum(z):
+    return tf.math.log(tf.reduce_sum(tf.exp(z - 30.0), -1)) + 30.0 - z[..., 0]  # here
+
+
+def series(a):
+    """exp(-a)."""
+    terms = tf.math.cumprod(tf.concat([[1.0], -a / tf.range(1.0, 60.0)], 0))
+    return tf.reduce_sum(terms)  # here
+
+
+def one_minus_cos_of_all(a):
+    return 1.0 - tf.cos(a)  # here
+
+
+def a_root_far_from_zero(a):
+    return a * (tf.sqrt(a * a + 1e6) - 1e3)  # here
+
+
 LOSSES = [
     ("1 - cos(x)", one_minus_cos, [x(1e-3, 2e-3)], "Sub", "cancellation", "tf.sin", 3.0),
     ("exp(x) - 1", exp_minus_one, [x(1e-6)], "Sub", "cancellation", "expm1", 4.0),
@@ -107,6 +136,21 @@ LOSSES = [
     ("quadratic formula", quadratic, [x(1.0), x(1e4), x(1.1)], "AddV2", "cancellation", "nearly equal", 5.0),
     ("float16", moments, [x(10.1, 10.2, 10.3, dtype=tf.float16)], "Sub", "cancellation", "reduce_variance", 2.0),
     ("bfloat16", exp_minus_one, [x(0.01, dtype=tf.bfloat16)], "Sub", "cancellation", "expm1", 1.5),
+    ("moments of a batch", normalized, [300.0 + normal(32, 8)], "Sub", "cancellation", "reduce_variance", 4.0),
+    ("distances", distances, [50.0 + 1e-3 * normal(6, 4)], "AddV2", "cancellation", "nearly equal", 5.0),
+    ("log of a sum", log_of_sum, [x(30.0, 17.0)], "Sub", "cancellation", "nearly equal", 0.9),
+    ("alternating series", series, [x(9.0)], "Sum", "cancellation", "nearly equal", 2.5),
+    ("a scale within", a_root_far_from_zero, [normal(50)], "Sub", "cancellation", "nearly equal", 4.0),
+    ("1 - cos(x) of many", one_minus_cos_of_all, [normal(1000)], "Sub", "cancellation", "tf.sin", 3.0),
+    (
+        "1 - cos(x) of a few",
+        one_minus_cos_of_all,
+        [x(1e-4, 1e-3, 0.01, 0.1, 1.0)],
+        "Sub",
+        "cancellation",
+        "tf.sin",
+        3.0,
+    ),
     ("one row of many", one_minus_cos, [x(1e-3, 1.0, 1.5, 2.0, 2.5, 3.0)], "Sub", "cancellation", "tf.sin", 3.0),
 ]
 
@@ -154,6 +198,9 @@ keras.utils.set_random_seed(0)  # before the layers are made, which then draw th
 HEALTHY = [
     ("sin", tf.sin, [normal(1000)]),
     ("sum of many", tf.reduce_sum, [normal(10_000)]),
+    ("a root over its floor", lambda a: a / (tf.sqrt(a * a) + 1e-9), [normal(50)]),
+    ("a logarithm over its floor", lambda a: tf.math.log(tf.abs(a) + 1e-12), [normal(50)]),
+    ("masked", lambda a: tf.nn.softmax(a + x(0.0, 0.0, -100.0)) @ tf.ones([3, 2]), [normal(6, 3)]),
     ("difference of noise", lambda a: a[0] - a[1], [normal(2, 5000)]),
     ("matmul", lambda a: tf.matmul(a, a), [normal(64, 64)]),
     ("softmax", tf.nn.softmax, [normal(20, 10)]),
@@ -168,6 +215,31 @@ HEALTHY = [
     ),
     ("relu net", model(keras.layers.Dense(64, activation="relu"), keras.layers.Dense(4)), normal(32, 16)),
 ]
+
+
+def test_one_entry_of_a_sum_that_comes_near_zero_is_no_loss():
+    """In a row of the matrix the terms cancel, as they do by chance in one row of many; what takes it feels nothing."""
+    rows = np.random.default_rng(0).normal(size=(400, 8)).astype("float32")
+    rows[7] -= rows[7].mean() - np.float32(3e-6)
+    report = gradcheck.profile_precision(lambda a: tf.tanh(tf.matmul(a, tf.ones([8, 1])) + 0.5), [tf.constant(rows)])
+    assert report.ok, str(report)
+    alone = gradcheck.profile_precision(lambda a: 1.0 / tf.matmul(a, tf.ones([8, 1])), [tf.constant(rows)])
+    assert alone.worst.op_type == "MatMul", str(alone)
+
+
+def test_what_is_zero_but_for_rounding_has_no_digits_to_lose():
+    """The gradient of a bias before a normalization."""
+    bias = tf.constant(np.random.default_rng(0).normal(size=8), f32)
+
+    def gradient(a, b):
+        with tf.GradientTape() as tape:
+            tape.watch(b)
+            shifted = a + b
+            mean, variance = tf.nn.moments(shifted, 0)
+            loss = tf.reduce_sum(tf.sin((shifted - mean) * tf.math.rsqrt(variance + 1e-3)))
+        return tape.gradient(loss, b)
+
+    assert gradcheck.profile_precision(gradient, [normal(32, 8), bias]).ok
 
 
 @pytest.mark.parametrize(("name", "fn", "inputs"), HEALTHY, ids=[row[0] for row in HEALTHY])
