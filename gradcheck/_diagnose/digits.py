@@ -16,7 +16,8 @@ _CHANCE = 20.0
 _RARE_BY_ENTRY, _RARE = 1e-4, 1e-6
 # How many digits a single entry of a sum of many loses before it can be more than chance.
 _LEAST_OF_MANY = 2.5
-# What is so many times smaller than the error as float64 is finer than the dtype, or less, is 0 but for rounding.
+# Errors are so many times smaller in float64 as it is finer than the dtype: what is not larger than that many of them
+# is 0 but for rounding.
 _ZERO = 100.0
 LEAST = 1.0
 # A term that counts for nothing in more than this share of the entries is absorbed; so much of a result at its limit,
@@ -80,13 +81,18 @@ def relative_error(value: Any, exact: Any) -> Any:
     return np.where(value == exact, 0.0, np.minimum(np.nan_to_num(error, nan=1.0, posinf=1.0), 1.0))
 
 
+def is_zero(value: Any, exact: Any, unit: float) -> Any:
+    """For each entry whether it is 0 but for rounding, in float64 as in the dtype of that unit of rounding."""
+    error = np.abs(value - exact)
+    return np.abs(exact) <= _ZERO * np.maximum(error, np.sqrt(np.mean(error**2))) * (2.0**-53 / unit)
+
+
 def digits_lost(beside: Beside) -> Any:
     """How many digits each entry of an op's output loses in this op; None where they cannot be compared."""
     value, exact, unit = beside.value, beside.exact, UNITS[beside.dtype]
     if not value.size or value.shape != exact.shape or not np.all(np.isfinite(value)):
         return None
-    zero = np.abs(exact) <= _ZERO * np.abs(value - exact) * (2.0**-53 / unit)
-    error = np.where(zero, 0.0, relative_error(value, exact))
+    error = np.where(is_zero(value, exact, unit), 0.0, relative_error(value, exact))
     inherited = np.full(value.shape, unit)
     for own, wide in beside.inputs:
         before = relative_error(own, wide)

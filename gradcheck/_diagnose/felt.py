@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from gradcheck._diagnose.digits import LEAST, UNITS, Beside, digits_lost, relative_error
+from gradcheck._diagnose.digits import LEAST, UNITS, Beside, digits_lost, is_zero, relative_error
 from gradcheck._diagnose.entries import is_by_entry
 from gradcheck._diagnose.ranges import is_continuous, wide_array
 from gradcheck._graph.evaluate import eagerly
@@ -124,11 +124,17 @@ def _bring(own: Visit, other: Visit) -> None:
 
 def _is_felt(returned: tuple[Value, ...], wrong: tuple[Value, ...]) -> bool:
     pairs = [(v, w) for v, w in zip(returned, wrong, strict=True) if v.tensor.dtype.name in UNITS]
-    return any(_differs(wide_array(w.tensor), wide_array(v.note), UNITS[v.tensor.dtype.name]) for v, w in pairs)
+    return any(
+        _differs(wide_array(w.tensor), wide_array(v.note), wide_array(v.tensor), UNITS[v.tensor.dtype.name])
+        for v, w in pairs
+    )
 
 
-def _differs(value: Any, exact: Any, unit: float) -> bool:
-    if value.shape != exact.shape or not np.all(np.isfinite(value)):
+def _differs(value: Any, exact: Any, narrow: Any, unit: float) -> bool:
+    if not value.shape == exact.shape == narrow.shape or not np.all(np.isfinite(value)):
         return True
+    if not value.size:
+        return False
+    value = np.where(is_zero(narrow, exact, unit), exact, value)
     whole = np.linalg.norm(value - exact) > _FELT * unit * np.linalg.norm(exact)
-    return bool(whole or (value.size and np.mean(relative_error(value, exact) > _FELT * unit) > _SHARE))
+    return bool(whole or np.mean(relative_error(value, exact) > _FELT * unit) > _SHARE)
