@@ -125,6 +125,18 @@ def hyperbolic_distance(z):
     return tf.math.acosh(z)  # here
 
 
+def quantile(z):
+    return tf.math.erfinv(z)  # here
+
+
+def log_of_factorial(z):
+    return tf.math.lgamma(z)  # here
+
+
+def entropy_without_a_bound(z):
+    return -tf.math.xlogy(tf.ones_like(z), z)  # here
+
+
 def all_masked(z):
     return tf.reduce_logsumexp(tf.where(z > 5.0, z, -np.inf), axis=1)  # here
 
@@ -431,6 +443,9 @@ FAULTS = [
     Fault("logsumexp of nothing", all_masked, [x([6.0, 1.0], [1.0, 2.0])], "Log", "singularity", r"what is masked"),
     Fault("log1p of -1", log_one_plus_far_below, [x(0.5, -1.0)], "Log1p", "singularity", r"log1p at or below"),
     Fault("acosh below 1", hyperbolic_distance, [x(0.5, 2.0)], "Acosh", "singularity", r"tf\.maximum\(x, 1\.0\)"),
+    Fault("erfinv at 1", quantile, [x(0.5, 1.0)], "Erfinv", "singularity", r"erfinv at or beyond the ends"),
+    Fault("lgamma at a pole", log_of_factorial, [x(0.5, -2.0)], "Lgamma", "singularity", r"negative whole number"),
+    Fault("x log 0", entropy_without_a_bound, [x(0.5, 0.0)], "Xlogy", "singularity", r"bound y"),
     Fault("softmax of nothing", all_masked_softmax, [x([6.0], [1.0])], "RealDiv", "singularity", r"what is masked"),
     Fault("softmax by hand", own_softmax, [x(0.0, 100.0)], "Exp", "overflow", r"tf\.nn\.softmax", kind="+Inf"),
     Fault("softmax from below", own_softmax_below, [x(-120.0, -110.0)], "RealDiv", "lost precision", r"nn\.softmax"),

@@ -15,7 +15,7 @@ _SMALLEST = {"float16": 2.0**-14, "bfloat16": 2.0**-126, "float32": 2.0**-126, "
 _CHANCE = 20.0
 _RARE_BY_ENTRY, _RARE = 1e-4, 1e-6
 # How many digits a single entry of a sum of many loses before it can be more than chance.
-_LEAST_OF_MANY = 2.5
+_LEAST_OF_MANY = 3.0
 # Errors are so many times smaller in float64 as it is finer than the dtype: what is not larger than that many of them
 # is 0 but for rounding.
 _ZERO = 100.0

@@ -17,7 +17,7 @@ from gradcheck._graph.rounding import hands_on
 from gradcheck._graph.visit import Inward, Value, Visit
 
 _FELT = 10.0  # units of rounding, of an output as a whole
-_SHARE = 0.25  # or of more than so many of its entries
+_FELT_EACH, _SHARE = 100.0, 0.25  # or of each in more than such a share of its entries
 
 
 def compared(own: Visit) -> Iterator[tuple[int, Beside]]:
@@ -76,25 +76,26 @@ def felt(rerun: Rerun, names: list[str]) -> set[str]:
     """Those of some ops of which the outputs of the function feel the digits that they lose.
 
     Each of them has a run in float64 of its own, to which only the entries in which the op loses digits bring their
-    error. It is felt by an output that it puts off by 10 units of rounding, as a whole or in a quarter of its entries;
-    and where the run takes another way.
+    error. It is felt by an output that it puts off by 10 units of rounding as a whole; that of an op that works entry
+    by entry also by one that it puts off by 100 in a quarter of its entries; and where the run takes another way.
     """
     twin = rerun.widened()
     walks = {name: twin.start()[1] for name in names}
-    strayed = set[str]()
+    strayed, by_entry = set[str](), set[str]()
 
     def see(own: Visit) -> None:
         for name in walks.keys() - strayed:
             other = _same(walks[name], own)
             if other is None:
                 strayed.add(name)
-            elif own.name == name:
-                _bring(own, other)
+            elif own.name == name and _bring(own, other):
+                by_entry.add(name)
 
     returned = side_by_side(rerun, see)
     if isinstance(returned, str):  # what comes after is not known
         return set(names)
-    return strayed | {name for name in names if name not in strayed and _is_felt(returned, _end(walks[name]))}
+    found = {name: _end(walk) for name, walk in walks.items() if name not in strayed}
+    return strayed | {name for name, wrong in found.items() if _is_felt(returned, wrong, each=name in by_entry)}
 
 
 def _same(walk: Inward, own: Visit) -> Visit | None:
@@ -111,8 +112,9 @@ def _end(walk: Inward) -> tuple[Value, ...]:
             return found
 
 
-def _bring(own: Visit, other: Visit) -> None:
-    """Add an op's own error to what it gives in another run, where it loses digits."""
+def _bring(own: Visit, other: Visit) -> bool:
+    """Add an op's own error to what it gives in another run, where it loses digits; whether it works entry by entry."""
+    by_entry = False
     for k, beside in compared(own):
         digits = digits_lost(beside)
         if digits is not None:
@@ -120,21 +122,23 @@ def _bring(own: Visit, other: Visit) -> None:
             with eagerly():
                 taken = other.outputs[k].tensor
                 other.outputs[k].tensor = taken + tf.cast(tf.constant(error), taken.dtype)
+            by_entry = beside.by_entry
+    return by_entry
 
 
-def _is_felt(returned: tuple[Value, ...], wrong: tuple[Value, ...]) -> bool:
+def _is_felt(returned: tuple[Value, ...], wrong: tuple[Value, ...], *, each: bool) -> bool:
     pairs = [(v, w) for v, w in zip(returned, wrong, strict=True) if v.tensor.dtype.name in UNITS]
     return any(
-        _differs(wide_array(w.tensor), wide_array(v.note), wide_array(v.tensor), UNITS[v.tensor.dtype.name])
+        _differs(wide_array(w.tensor), wide_array(v.note), wide_array(v.tensor), UNITS[v.tensor.dtype.name], each)
         for v, w in pairs
     )
 
 
-def _differs(value: Any, exact: Any, narrow: Any, unit: float) -> bool:
+def _differs(value: Any, exact: Any, narrow: Any, unit: float, each: bool) -> bool:
     if not value.shape == exact.shape == narrow.shape or not np.all(np.isfinite(value)):
         return True
     if not value.size:
         return False
     value = np.where(is_zero(narrow, exact, unit), exact, value)
     whole = np.linalg.norm(value - exact) > _FELT * unit * np.linalg.norm(exact)
-    return bool(whole or np.mean(relative_error(value, exact) > _FELT * unit) > _SHARE)
+    return bool(whole or (each and np.mean(relative_error(value, exact) > _FELT_EACH * unit) > _SHARE))

@@ -281,6 +281,13 @@ def _edges(case: _Case) -> str | None:
         )
     if case.op == "Atanh":
         return "atanh at or beyond 1: tf.clip_by_value(x, -1 + 1e-6, 1 - 1e-6) first"
+    if case.op in ("Erfinv", "Ndtri"):
+        low, high = ("-1 + 1e-6", "1 - 1e-6") if case.op == "Erfinv" else ("1e-6", "1 - 1e-6")
+        return f"{case.op.lower()} at or beyond the ends of its range: tf.clip_by_value(x, {low}, {high}) first"
+    if case.op in ("Lgamma", "Digamma"):
+        return f"{case.op.lower()} at 0 or a negative whole number: tf.maximum(x, 1e-6), where x cannot be negative"
+    if case.op in ("Xlogy", "Xlog1py"):
+        return f"{case.op.lower()}(x, y) is 0 for x of 0 alone; bound y: tf.maximum(y, 1e-12)"
     if case.op == "Acosh":
         return "acosh below 1" + (
             " or at it, where the slope is infinite: tf.maximum(x, 1 + 1e-6) first"
