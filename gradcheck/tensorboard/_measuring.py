@@ -52,7 +52,7 @@ def measured(vector: NDArray[Any], dtype: Any, histogram: bool) -> Statistics:
         bins = sum((_bins(block, form, top) for block in blocks), np.zeros(form.bins, np.intp))
         buckets = drawn(bins, form.bias, largest)
     return Statistics(
-        size=len(bits), norm=_norm(vector, top, form, squares), largest=largest, zero=zero, subnormal=low - zero,
+        norm=_norm(vector, top, form, squares), largest=largest, zero=zero, subnormal=low - zero,
         nan=nan, posinf=posinf, neginf=infinite - posinf, buckets=buckets,
     )  # fmt: skip
 

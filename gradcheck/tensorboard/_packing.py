@@ -6,15 +6,16 @@ neither flushing subnormal numbers to zero nor what XLA makes of NaN can change.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import tensorflow as tf
 
 from gradcheck._graph.finite import amounts, is_finite
+from gradcheck.tensorboard._transport import compiled_by_xla, without_warning
 
-HEAD = ("size", "norm", "largest", "zero", "subnormal", "nan", "posinf", "neginf")  # per tensor, before its bins
+HEAD = ("norm", "largest", "nan", "posinf", "neginf", "zero", "subnormal")  # of each tensor, beside its bins
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,54 +80,93 @@ def flat(value: Any) -> Any:
     return tf.concat([tf.math.real(vector), tf.math.imag(vector)], 0) if vector.dtype.is_complex else vector
 
 
-def pack(vectors: Sequence[Any], histograms: bool) -> Any:
-    """The statistics of vectors of real numbers: float64, for each what `HEAD` says, then the bins of each.
+def pack(vectors: Sequence[Any], histograms: bool) -> tuple[Any, Any]:
+    """The statistics of vectors of real numbers, float64: [vectors, 7] as `HEAD` says, and the bins of all in a row.
 
-    The largest magnitude stands as its bits where they are exact in float64, which they are but in float64 itself.
+    Args:
+        vectors: Of the dtypes of `FORMATS`.
+        histograms: Whether bins are counted; else there are none.
     """
     if not vectors:
-        return tf.zeros([0], tf.float64)
+        return tf.zeros([0, len(HEAD)], tf.float64), tf.zeros([0], tf.float64)
     bins = [_bins(v) for v in vectors] if histograms else []
-    looks = (
-        [_by_bins(v, b) for v, b in zip(vectors, bins, strict=True)] if histograms else [_by_bits(v) for v in vectors]
-    )
-    largest, small, wild = zip(*looks, strict=True)
-    largest, low, wild = tf.stack(largest), _numbers(small), tf.stack(wild)
+    looks = [_by_bins(v, b) for v, b in zip(vectors, bins, strict=True)] if bins else [_by_size(v) for v in vectors]
+    largest, low, zeros = (_numbers(column) for column in zip(*looks, strict=True))
     known = [v.shape.num_elements() for v in vectors]
     sizes = _numbers([tf.size(v) if n is None else n for v, n in zip(vectors, known, strict=True)])
+    roots = tf.sqrt(amounts(vectors))
+    doubtful = _doubtful(roots) & (zeros < sizes)
     none = tf.zeros([len(vectors)], tf.float64)
-    zeros = tf.cond(
-        tf.reduce_any(low > 0), lambda: _numbers([_count(tf.equal(_bits(v), 0)) for v in vectors]), lambda: none
+    middle = tf.cond(
+        tf.reduce_any(doubtful),
+        lambda: _closely(vectors, doubtful, [roots, largest]),
+        lambda: tf.stack([roots, largest, none, none, none]),
     )
-    norms = tf.sqrt(amounts(vectors))
-    doubtful = ((norms < _SMALL) | (norms > _LARGE) | tf.math.is_nan(norms)) & (zeros < sizes)
-    norms, largest, *counts = tf.cond(
-        tf.reduce_any(wild | doubtful), lambda: _closely(vectors), lambda: [norms, largest, none, none, none]
-    )
-    head = [sizes, norms, largest, zeros, low - zeros, *counts]
-    return tf.concat([tf.reshape(tf.stack(head, 1), [-1]), *(tf.cast(b, tf.float64) for b in bins)], 0)
+    heads = tf.transpose(tf.concat([middle, [zeros, low - zeros]], 0))
+    return heads, tf.cast(tf.concat(bins, 0), tf.float64) if bins else none[:0]
+
+
+def norms(read: Callable[[], Sequence[Any]]) -> Any:
+    """The roots of the sums of squares of vectors, float64 of shape [vectors].
+
+    Where one is in doubt, they are read again, and not held until that is known: of a variable that somebody holds, an
+    update makes a copy.
+    """
+    vectors = read()
+    if not vectors:
+        return tf.zeros([0], tf.float64)
+    found = tf.sqrt(amounts(vectors))
+    doubtful = _doubtful(found)
+    return tf.cond(tf.reduce_any(doubtful), lambda: _closely(read(), doubtful, [found])[0], lambda: found)
+
+
+def together(sizes: Any, groups: Sequence[Sequence[int]]) -> Any:
+    """The norms of vectors that are put together, from those of each: float64 of shape [groups]."""
+    if not groups:
+        return tf.zeros([0], tf.float64)
+    members = [k for group in groups for k in group]
+    of = [at for at, group in enumerate(groups) for _ in group]
+    scale = _scale(sizes)
+    squares = tf.square(tf.gather(sizes / scale, members))
+    return scale * tf.sqrt(tf.math.unsorted_segment_sum(squares, tf.constant(of), len(groups)))
 
 
 def _by_bins(vector: Any, bins: Any) -> tuple[Any, Any, Any]:
-    """The largest magnitude, how many numbers are zero or subnormal, and whether one is not finite.
+    """The largest magnitude, and how many numbers are zero or subnormal, and zero.
 
     The first holds where neither all are subnormal nor one is not finite.
     """
-    half = FORMATS[vector.dtype].bins // 2
+    low = bins[0] + bins[FORMATS[vector.dtype].bins // 2]
     largest = tf.maximum(tf.reduce_max(vector), -tf.reduce_min(vector))  # without a copy of the vector
+    return _of_some(largest, vector), low, _count(tf.equal(_bits(_if(low > 0, vector)), 0))
+
+
+def _by_size(vector: Any) -> tuple[Any, Any, Any]:
+    """The same without bins."""
+    form = FORMATS[vector.dtype]
+    sizes = tf.abs(vector)
+    smallest = tf.bitcast(tf.constant(form.smallest, form.ordered), vector.dtype)
+    bits = tf.bitcast(_if(~(tf.reduce_min(sizes) >= smallest), sizes), form.ordered)  # also where one is NaN
+    return _of_some(tf.reduce_max(sizes), vector), _count(bits < form.smallest), _count(tf.equal(bits, 0))
+
+
+def _if(condition: Any, vector: Any) -> Any:
+    """A vector, or nothing of it, not copied; for XLA, which knows fixed shapes alone, always the vector."""
+    return vector if compiled_by_xla() else vector[: tf.where(condition, tf.size(vector), 0)]
+
+
+def _of_some(largest: Any, vector: Any) -> Any:
+    """The largest of a vector in float64; 0 where that is empty."""
     if vector.shape.num_elements() in (None, 0):
         largest = tf.where(tf.size(vector) > 0, largest, tf.zeros_like(largest))
-    return _shown(_bits(largest), vector.dtype), bins[0] + bins[half], bins[half - 1] + bins[-1] > 0
-
-
-def _by_bits(vector: Any) -> tuple[Any, Any, Any]:
-    """The same without bins."""
-    form, bits = FORMATS[vector.dtype], _bits(vector)
-    largest = _largest(bits)
-    return _shown(largest, vector.dtype), _count(bits < form.smallest), largest >= form.infinity
+    return tf.cast(largest, tf.float64)
 
 
 _SMALL, _LARGE = 1e-15, 1e15  # outside, the squares of single precision may be lost
+
+
+def _doubtful(found: Any) -> Any:
+    return ~((found >= _SMALL) & (found <= _LARGE))
 
 
 def _bits(vector: Any) -> Any:
@@ -146,30 +186,47 @@ def _bins(vector: Any) -> Any:
     return tf.raw_ops.DenseBincount(input=keys, size=form.bins, weights=tf.zeros([0], tf.int32))
 
 
-def _closely(vectors: Sequence[Any]) -> list[Any]:
-    """Norms that neither overflow nor underflow, the largest magnitudes, and the numbers of NaN, +Inf and -Inf."""
-    norms, largest, counts = [], [], []
-    for vector in vectors:
-        form, bits = FORMATS[vector.dtype], _bits(vector)
-        wide = tf.cast(vector, tf.float64)
-        if vector.dtype != tf.float64:  # a cast may take subnormal numbers for zero
-            tiny = tf.cast(bits, tf.float64) * 2.0 ** (1 - form.bias - form.mantissa)
-            wide = tf.where(bits < form.smallest, tiny, wide)
-        scale = tf.reduce_max(tf.where(is_finite(wide), tf.abs(wide), tf.zeros_like(wide)))
-        scale = tf.where(scale > 0, scale, tf.ones_like(scale))
-        norms.append(scale * tf.sqrt(tf.reduce_sum(tf.square(wide / scale))))
-        largest.append(_shown(_largest(bits), vector.dtype))
-        infinite = tf.equal(bits, form.infinity)
-        counts.append([_count(bits > form.infinity), _count(infinite & (wide > 0)), _count(infinite & (wide < 0))])
-    return [tf.stack(norms), tf.stack(largest), *(_numbers(column) for column in zip(*counts, strict=True))]
+def _closely(vectors: Sequence[Any], doubtful: Any, known: Sequence[Any]) -> Any:
+    """Norms that neither overflow nor underflow, the largest magnitudes, and the numbers of NaN, +Inf and -Inf.
+
+    As what is known already, where that is not in doubt: float64 of shape [5, vectors].
+    """
+
+    def look(vectors: Sequence[Any], doubtful: Any, known: Sequence[Any]) -> Any:
+        found = tf.stack([_close_look(_if(doubtful[k], v)) for k, v in enumerate(vectors)], 1)
+        rest = tf.zeros([5 - len(known), len(vectors)], tf.float64)
+        return tf.where(doubtful, found, tf.concat([known, rest], 0))
+
+    # As one op, which costs nothing where it is not run.
+    called = tf.function(look, autograph=False, experimental_attributes={"_noinline": True})
+    return without_warning(called)(list(vectors), doubtful, list(known))
 
 
-def _largest(bits: Any) -> Any:
-    return tf.maximum(tf.reduce_max(bits), 0)  # 0 where there is no number
+def _close_look(vector: Any) -> Any:
+    form, bits = FORMATS[vector.dtype], _bits(vector)
+    wide = _wide(vector, bits)
+    scale = _scale(wide)
+    norm = scale * tf.sqrt(tf.reduce_sum(tf.square(wide / scale)))
+    top = tf.maximum(tf.reduce_max(bits), 0)  # 0 where there is no number
+    largest = _wide(tf.bitcast(tf.cast(top, form.ordered), vector.dtype), top)
+    infinite = tf.equal(bits, form.infinity)
+    counts = [_count(bits > form.infinity), _count(infinite & (wide > 0)), _count(infinite & (wide < 0))]
+    return tf.stack([norm, largest, *(tf.cast(c, tf.float64) for c in counts)])
 
 
-def _shown(bits: Any, dtype: Any) -> Any:
-    return tf.bitcast(bits, tf.float64) if dtype == tf.float64 else tf.cast(bits, tf.float64)
+def _scale(wide: Any) -> Any:
+    """The largest finite magnitude, by which squares neither overflow nor are lost; 1 where all are zero."""
+    largest = tf.reduce_max(tf.where(is_finite(wide), tf.abs(wide), tf.zeros_like(wide)))
+    return tf.where(largest > 0, largest, tf.ones_like(largest))
+
+
+def _wide(number: Any, bits: Any) -> Any:
+    """Numbers in float64; those subnormal in a shorter format from their bits: a cast may take them for zero."""
+    if number.dtype == tf.float64:
+        return number
+    form = FORMATS[number.dtype]
+    tiny = tf.cast(bits, tf.float64) * 2.0 ** (1 - form.bias - form.mantissa)
+    return tf.where(bits < form.smallest, tiny, tf.cast(number, tf.float64))
 
 
 def _count(condition: Any) -> Any:
@@ -177,4 +234,5 @@ def _count(condition: Any) -> Any:
 
 
 def _numbers(scalars: Sequence[Any]) -> Any:
+    """Scalars as one float64 vector, by one cast where all are of one dtype."""
     return tf.cast(tf.stack(scalars), tf.float64)

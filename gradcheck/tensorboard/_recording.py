@@ -6,7 +6,6 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -14,16 +13,13 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from gradcheck._graph import structure
-from gradcheck._graph.finite import amounts
 from gradcheck.tensorboard._measuring import measured, norm
-from gradcheck.tensorboard._packing import FORMATS, HEAD, flat, pack
+from gradcheck.tensorboard._packing import FORMATS, HEAD, flat, norms, pack, together
 from gradcheck.tensorboard._pages import layout
-from gradcheck.tensorboard._statistics import Statistics, unpack
+from gradcheck.tensorboard._statistics import Statistics, drawn
 from gradcheck.tensorboard._values import text
 from gradcheck.tensorboard._wire import Sheet, histogram, scalar
 
-KINDS = ("largest", "nan", "posinf", "neginf", "zero", "subnormal")  # of a gradient, beside its norm
-_numbers = attrgetter(*KINDS)
 # The page CUSTOM SCALARS: charts by section, each with the tags that share it.
 PAGE: Mapping[str, Mapping[str, Sequence[str]]] = {
     "Gradients": {
@@ -117,8 +113,8 @@ def _names(owners: Sequence[Any]) -> list[str]:
 class Recording:
     """What is recorded about some gradients: the tensors that leave the graph, and the summary values from them.
 
-    Where no histograms are made and the graph runs on the host, the gradients and variables themselves do, without a
-    copy: NumPy looks at them sooner than ops would. Elsewhere, or where they have to wait, the graph computes a vector.
+    NumPy looks at the gradients and variables themselves where they are at hand; in a graph ops do, and one vector
+    leaves it.
 
     Args:
         found: Gradients and variables.
@@ -139,14 +135,24 @@ class Recording:
         self._without = [item.name for item in found if item.gradient is None]
         self._said = False
         self._layers, self._owned_layers = _layers(self._names), _layers(self._owned)
-        kinds = [f"gradient_{kind}/{name}" for name in self._names for kind in KINDS]
-        norms = _norm_tags("gradient_norm", "gradients", self._names, self._layers)
-        self._sheet = Sheet([*kinds, *norms, *_norm_tags("weight_norm", "weights", self._owned, self._owned_layers)])
+        self._groups, self._owned_groups = (
+            [*layers.values(), [*range(len(names))]] if names else []
+            for layers, names in ((self._layers, self._names), (self._owned_layers, self._owned))
+        )
+        self._drawn = [f"gradients/{name}" for name in self._names] + [f"weights/{name}" for name in self._owned]
+        heads = [f"gradient_{kind}/{name}" for name in self._names for kind in HEAD]
+        self._sheet = Sheet([
+            *heads,
+            *(f"weight_norm/{name}" for name in self._owned),
+            *_tags_of_groups("gradient_norm", "gradients", self._layers, self._groups),
+            *_tags_of_groups("weight_norm", "weights", self._owned_layers, self._owned_groups),
+        ])  # fmt: skip
         self._histograms, self._weights = histograms, weights
         self._dtypes = [_real_dtype(item.gradient) for item in present]
         self._weight_dtypes = [_real_dtype(variable) for variable in self.variables]
-        self._split = _width(self._dtypes, histograms)
-        self.width = self._split + (_width(self._weight_dtypes, True) if weights else len(owned))
+        self._numbers = len(heads) + len(owned) + len(self._groups) + len(self._owned_groups)
+        drawn_dtypes = [*(self._dtypes if histograms else ()), *(self._weight_dtypes if weights else ())]
+        self.width = self._numbers + sum(FORMATS[dtype].bins for dtype in drawn_dtypes) + (len(owned) if weights else 0)
 
     def tensors(self, gradients: Sequence[Any]) -> list[Any]:
         """The gradients that are not None, in order, then the variables: each as a vector of real numbers."""
@@ -161,34 +167,50 @@ class Recording:
         count = len(self._names)
         found = [measured(a, d, self._histograms) for a, d in zip(arrays[:count], self._dtypes, strict=True)]
         pairs = zip(arrays[count:], self._weight_dtypes, strict=True)
-        if self._weights:
-            return self._values(found, [measured(a, d, True) for a, d in pairs])
-        return self._values(found, [norm(a, d) for a, d in pairs])
+        weights = [measured(a, d, True) for a, d in pairs] if self._weights else [_only(norm(a, d)) for a, d in pairs]
+        of_gradients, of_weights = [one.norm for one in found], [one.norm for one in weights]
+        numbers = [number for one in found for number in one[: len(HEAD)]] + of_weights
+        for sizes, groups in ((of_gradients, self._groups), (of_weights, self._owned_groups)):
+            numbers += [_together([sizes[k] for k in group]) for group in groups]
+        return self._values(np.array(numbers), [one.buckets for one in (*found, *weights)])
 
     def row(self, gradients: Sequence[Any]) -> Any:
         """What `values` makes of `tensors`, computed in the graph: a float64 vector."""
-        first = pack([flat(g) for g in gradients], self._histograms)
-        values = self.read()
-        second = pack(values, True) if self._weights else tf.sqrt(amounts(values))
-        return tf.ensure_shape(tf.concat([first, second], 0), [self.width])
+        heads, bins = pack([flat(g) for g in gradients], self._histograms)
+        parts = [bins]
+        if self._weights:
+            weight_heads, weight_bins = pack(self.read(), True)
+            sizes = weight_heads[:, 0]
+            parts += [weight_heads[:, 1], weight_bins]
+        else:
+            sizes = norms(self.read)
+        groups = [together(heads[:, 0], self._groups), together(sizes, self._owned_groups)]
+        return tf.ensure_shape(tf.concat([tf.reshape(heads, [-1]), sizes, *groups, *parts], 0), [self.width])
 
     def values_of_row(self, row: NDArray[Any]) -> Iterator[Any]:
         """The summary values of one step, from what `row` gave."""
-        found = list(unpack(row[: self._split], self._dtypes, self._histograms))
-        rest = row[self._split :]
-        return self._values(found, list(unpack(rest, self._weight_dtypes, True)) if self._weights else rest.tolist())
+        tables: list[Any] = []
+        rest = row[self._numbers :]
+        if self._histograms:
+            largest = row[HEAD.index("largest") : len(self._names) * len(HEAD) : len(HEAD)]
+            rest = _draw(rest, self._dtypes, largest, tables)
+        if self._weights:
+            tables += [None] * (len(self._names) - len(tables))
+            largest, rest = rest[: len(self._owned)], rest[len(self._owned) :]
+            _draw(rest, self._weight_dtypes, largest, tables)
+        return self._values(row[: self._numbers], tables)
 
     def ratios(self, arrays: Sequence[NDArray[Any]]) -> Iterator[Any]:
         """The summary values of the change, from what `read` gave before the update and after it."""
         pairs = zip(arrays[: len(self._owned)], arrays[len(self._owned) :], self._weight_dtypes, strict=True)
         with np.errstate(all="ignore"):  # of infinities
-            norms = [(norm(new - old, dtype), norm(old, dtype)) for old, new, dtype in pairs]
-        return self._ratios([moved for moved, _ in norms], [size for _, size in norms])
+            sizes = [(norm(new - old, dtype), norm(old, dtype)) for old, new, dtype in pairs]
+        return self._ratios([moved for moved, _ in sizes], [size for _, size in sizes])
 
     def row_of_changes(self, before: Sequence[Any]) -> Any:
         """The norm of each variable's change since `before`, then the norms before: float64 of shape [2 variables]."""
         moved = [new - old for new, old in zip(self.read(), before, strict=True)]
-        return tf.sqrt(amounts([*moved, *before]))
+        return norms(lambda: [*moved, *before])
 
     def ratios_of_row(self, row: NDArray[Any]) -> Iterator[Any]:
         """The summary values of the change, from what `row_of_changes` gave."""
@@ -201,15 +223,12 @@ class Recording:
             if size > 0 or math.isnan(size):  # of a variable that was all zeros there is no ratio
                 yield scalar(f"update_ratio/{name}", change / size)
 
-    def _values(self, found: Sequence[Statistics], weights: Sequence[Any]) -> Iterator[Any]:
-        norms = [one.norm for one in weights] if self._weights else weights
-        numbers = [number for one in found for number in _numbers(one)]
-        numbers += _all_norms([one.norm for one in found], self._layers) + _all_norms(norms, self._owned_layers)
+    def _values(self, numbers: NDArray[Any], tables: Sequence[Any]) -> Iterator[Any]:
+        """Numbers in the order of the sheet, and what is drawn: of gradients, then of variables."""
         yield self._sheet.filled(numbers)
-        for name, one in zip(self._names, found, strict=True):
-            yield from _drawn(f"gradients/{name}", one)
-        for name, one in zip(self._owned, weights, strict=True) if self._weights else ():
-            yield from _drawn(f"weights/{name}", one)
+        for tag, table in zip(self._drawn, tables, strict=False):
+            if table is not None:
+                yield histogram(tag, table)
         if self._said:
             return
         self._said = True
@@ -220,9 +239,17 @@ class Recording:
             )
 
 
-def _drawn(tag: str, found: Statistics) -> Iterator[Any]:
-    if found.buckets is not None:
-        yield histogram(tag, found.buckets)
+def _draw(bins: NDArray[Any], dtypes: Sequence[Any], largest: NDArray[Any], tables: list[Any]) -> NDArray[Any]:
+    """Draw the bins of tensors of these dtypes; returns what is behind them."""
+    for dtype, size in zip(dtypes, largest.tolist(), strict=True):
+        form = FORMATS[dtype]
+        tables.append(drawn(bins[: form.bins], form.bias, size))
+        bins = bins[form.bins :]
+    return bins
+
+
+def _only(size: float) -> Statistics:
+    return Statistics(size, math.nan, 0, 0, 0, 0, 0)
 
 
 def _layers(names: Sequence[str]) -> dict[str, list[int]]:
@@ -235,14 +262,8 @@ def _layers(names: Sequence[str]) -> dict[str, list[int]]:
     return layers
 
 
-def _norm_tags(tag: str, of_all: str, names: Sequence[str], layers: Mapping[str, Any]) -> list[str]:
-    """The tags of what `_all_norms` gives."""
-    return [*(f"{tag}/{name}" for name in (*names, *layers)), f"global_norm/{of_all}"] if names else []
-
-
-def _all_norms(norms: Sequence[float], layers: Mapping[str, Sequence[int]]) -> list[float]:
-    """The norms of variables, of layers, and of all of them."""
-    return [*_with_layers(norms, layers), _together(norms)] if norms else []
+def _tags_of_groups(tag: str, of_all: str, layers: Mapping[str, Any], groups: Sequence[Any]) -> list[str]:
+    return [*(f"{tag}/{layer}" for layer in layers), f"global_norm/{of_all}"] if groups else []
 
 
 def _with_layers(norms: Sequence[float], layers: Mapping[str, Sequence[int]]) -> list[float]:
@@ -251,12 +272,9 @@ def _with_layers(norms: Sequence[float], layers: Mapping[str, Sequence[int]]) ->
 
 def _together(norms: Sequence[float]) -> float:
     """The norm of vectors with these norms, put together."""
-    return math.nan if any(map(math.isnan, norms)) else math.hypot(*norms)
+    together = math.hypot(*norms)
+    return math.nan if together == math.inf and any(map(math.isnan, norms)) else together
 
 
 def _real_dtype(value: Any) -> Any:
     return tf.as_dtype(value.dtype).base_dtype.real_dtype
-
-
-def _width(dtypes: Sequence[Any], histograms: bool) -> int:
-    return len(dtypes) * len(HEAD) + (sum(FORMATS[d].bins for d in dtypes) if histograms else 0)

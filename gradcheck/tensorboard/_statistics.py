@@ -1,62 +1,38 @@
-"""What is known of a tensor: read from a packed vector, and as a histogram to draw."""
+"""What is known of a tensor, and a histogram of it to draw."""
 
 from __future__ import annotations
 
 import functools
 import math
 import sys
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-import tensorflow as tf
 from numpy.typing import NDArray
 
-from gradcheck.tensorboard._packing import FORMATS, HEAD, Format
+from gradcheck.tensorboard._packing import Format
 
 _BINADES = 14  # below the largest magnitude that are drawn apart: so a histogram has at most 29 buckets
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Statistics:
-    """What is known of one tensor; a complex entry counts as two numbers.
+class Statistics(NamedTuple):
+    """What is known of one tensor; a complex entry counts as two numbers. What `HEAD` says, then its histogram.
 
     Attributes:
-        size: How many numbers it has.
         norm: The root of the sum of their squares: NaN or infinite where one of them is.
         largest: The largest magnitude; NaN where a number is.
-        zero, subnormal, nan, posinf, neginf: How many are of that kind.
+        nan, posinf, neginf, zero, subnormal: How many are of that kind.
         buckets: [k, 3]: left edge, right edge and count, finite numbers only; None where it was not asked for.
     """
 
-    size: int
     norm: float
     largest: float
-    zero: int
-    subnormal: int
-    nan: int
-    posinf: int
-    neginf: int
+    nan: float
+    posinf: float
+    neginf: float
+    zero: float
+    subnormal: float
     buckets: NDArray[Any] | None = None
-
-
-def unpack(row: NDArray[Any], dtypes: Sequence[Any], histograms: bool) -> Iterator[Statistics]:
-    """The statistics of each tensor, from what `pack` made of tensors of these dtypes (the parts', if complex)."""
-    heads = row[: len(dtypes) * len(HEAD)].reshape(-1, len(HEAD)).tolist()
-    start = len(dtypes) * len(HEAD)
-    for dtype, (size, norm, bits, *counts) in zip(dtypes, heads, strict=True):
-        largest = bits if dtype == tf.float64 else magnitude(int(bits), FORMATS[dtype])
-        buckets = None
-        if histograms:
-            end = start + FORMATS[dtype].bins
-            buckets = drawn(row[start:end], FORMATS[dtype].bias, largest)
-            start = end
-        zero, subnormal, nan, posinf, neginf = map(int, counts)
-        yield Statistics(
-            size=int(size), norm=norm, largest=largest, zero=zero, subnormal=subnormal, nan=nan, posinf=posinf,
-            neginf=neginf, buckets=buckets,
-        )  # fmt: skip
 
 
 def drawn(bins: NDArray[Any], bias: int, largest: float) -> NDArray[Any]:

@@ -6,7 +6,7 @@ What recording needs of TensorFlow that TensorFlow does not promise is here.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -26,9 +26,9 @@ def compiled_by_xla() -> bool:
     return bool(control_flow_util.GraphOrParentsInXlaContext(tf.compat.v1.get_default_graph()))
 
 
-def runs_on_the_host() -> bool:
-    """Whether Python can see the tensors of the graph that is being built where they are, when it runs."""
-    return not compiled_by_xla() and not tf.config.list_logical_devices("GPU")
+def is_within_another() -> bool:
+    """Whether the graph that is being built is within another, which may run it several times, or not at all."""
+    return isinstance(tf.compat.v1.get_default_graph().outer_graph, tf.__internal__.FuncGraph)
 
 
 def replicas() -> int:
@@ -68,36 +68,41 @@ def as_default(writer: Any) -> AbstractContextManager[Any]:
     return scope
 
 
-def called(arrived: Callable[[int, Sequence[NDArray[Any]]], None], step: Any, tensors: Sequence[Any]) -> None:
-    """Have Python called with tensors each time the graph runs; they are not copied."""
+def called(arrived: Callable[[int, NDArray[Any]], None], step: Any, row: Any) -> None:
+    """Have Python called with a vector each time the graph runs."""
 
-    def tell(number: Any, *arrays: Any) -> None:
-        arrived(int(number), arrays)
+    def tell(number: Any, row: Any) -> None:
+        arrived(int(number), row)
 
-    tf.numpy_function(tell, [step, *tensors], [])
+    tf.numpy_function(tell, [step, row], [])
 
 
 class Mailbox:
-    """A variable into which a graph puts vectors, the last 32 of them, and which Python empties.
+    """A variable into which a graph puts vectors, the last few of them, and which Python empties.
 
     Args:
         width: Of the vectors.
         arrived: Gets each with its step.
+        kept: How many wait in it.
     """
 
-    def __init__(self, width: int, arrived: Callable[[int, NDArray[Any]], None]) -> None:
+    def __init__(self, width: int, arrived: Callable[[int, NDArray[Any]], None], kept: int = _KEPT) -> None:
         self._arrived = arrived
+        self._kept = kept
         self._taken = 0
         with tf.init_scope(), tf.device("CPU:0"):  # not tf.Variable, which only a first trace may make
             self._count = ResourceVariable(tf.zeros([], tf.int64), trainable=False, name="gradcheck_count")
-            empty = tf.zeros([_KEPT, len(_HEAD) + width], tf.float64)
+            empty = tf.zeros([kept, len(_HEAD) + width], tf.float64)
             self._table = ResourceVariable(empty, trainable=False, name="gradcheck_table")
 
     def put(self, step: Any, row: Any) -> None:
         """Add ops that put a vector in."""
         number = self._count.assign_add(1, read_value=True)
-        head = tf.cast(tf.stack([number, step]), tf.float64)
-        self._table.scatter_nd_update([[number % _KEPT]], [tf.concat([head, row], 0)])
+        rows = [tf.concat([tf.cast(tf.stack([number, step]), tf.float64), row], 0)]
+        if self._kept == 1:
+            self._table.assign(rows, read_value=False)
+        else:
+            self._table.scatter_nd_update([[number % self._kept]], rows)
 
     def forget(self) -> None:
         """Take what has arrived so far for nothing."""
@@ -108,16 +113,17 @@ class Mailbox:
         table = self._seen()
         last = int(table[:, 0].max())
         taken, self._taken = self._taken, last
-        first = max(taken, last - _KEPT)
+        first = max(taken, last - self._kept)
         if first > taken:
             _LOGGER.warning(
                 "%d steps of a compiled function were not recorded: only the last %d wait until the writer is flushed; "
-                "write step = writer.record(step), which takes each", first - taken, _KEPT,
+                "write step = writer.record(step), which takes each", first - taken, self._kept,
             )  # fmt: skip
         for number in range(first + 1, last + 1):
-            row = table[number % _KEPT]
+            row = table[number % self._kept]
             self._arrived(int(row[1]), row[len(_HEAD) :])
 
     def _seen(self) -> NDArray[Any]:
         """The table, not copied: nothing writes to it while somebody looks."""
-        return np.asarray(memoryview(self._table.read_value()))
+        table = tf.raw_ops.ReadVariableOp(resource=self._table.handle, dtype=tf.float64)
+        return np.asarray(memoryview(table))

@@ -6,7 +6,8 @@ Source: Protocol Buffers, "Encoding"; the fields' numbers: "summary.proto", "ten
 from __future__ import annotations
 
 import functools
-from collections.abc import Container, Hashable, Iterable, Sequence
+import struct
+from collections.abc import Callable, Container, Hashable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,7 +18,9 @@ from tensorflow.core.framework.tensor_pb2 import TensorProto
 from gradcheck.tensorboard._values import ABOUT, HISTOGRAMS, SCALARS, Summary
 
 _VALUE, _TENSOR, _FLOATS, _CONTENT, _SUMMARY = 1, 8, 5, 4, 5  # of Summary, Value, TensorProto twice, and Event
+_TIME, _STEP = b"\x09", b"\x10"  # the keys of an Event's wall_time, a double, and its step, a number
 _SINGLE = 4  # bytes of a float32
+_WHOLE = (1 << 64) - 1  # a negative number is written as what is this much and one more larger
 
 
 class Encoded(NamedTuple):
@@ -25,13 +28,11 @@ class Encoded(NamedTuple):
 
     Attributes:
         key: What they are known by: a tag, or a `Sheet`.
-        later: The values, without metadata.
-        first: The same with metadata, which readers remember from a tag's first value.
+        content: The values, with metadata or without: readers remember it from a tag's first value.
     """
 
     key: Hashable
-    later: bytes
-    first: bytes
+    content: Callable[[bool], bytes]
 
 
 class Sheet:
@@ -43,16 +44,19 @@ class Sheet:
             values = [_of_value(_scalar_head(tag) + bytes(_SINGLE), about) for tag in tags]
             self._forms.append(_form(values, len(about)))
 
-    def filled(self, numbers: Sequence[float]) -> Encoded:
+    def filled(self, numbers: NDArray[Any]) -> Encoded:
         """The scalars with these numbers, in float32, as TensorBoard keeps them."""
         with np.errstate(over="ignore"):
-            singles = np.array(numbers, np.float64).astype("<f4").view(np.uint8)
-        contents = []
-        for form, holes in self._forms:
-            content = form.copy()
-            content[holes] = singles
-            contents.append(content.tobytes())
-        return Encoded(self, *contents)
+            singles = numbers.astype("<f4").view(np.uint8)
+
+        def content(described: bool) -> bytes:
+            form, holes = self._forms[described]
+            values = form.copy()
+            values[holes] = singles
+            filled: bytes = values.tobytes()
+            return filled
+
+        return Encoded(self, content)
 
 
 def _form(values: Sequence[bytes], behind: int) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -69,7 +73,7 @@ def encoded(value: Any) -> Encoded:
     body = Summary.Value()
     body.CopyFrom(value)
     body.ClearField("metadata")
-    return Encoded(value.tag, _of_value(body.SerializeToString()), _of_value(value.SerializeToString()))
+    return Encoded(value.tag, lambda described: _of_value((value if described else body).SerializeToString()))
 
 
 @functools.lru_cache(4096)
@@ -83,7 +87,7 @@ def scalar(tag: str, number: float) -> Encoded:
     """A number on the page SCALARS, in float32."""
     with np.errstate(over="ignore"):
         body = _scalar_head(tag) + np.float64(number).astype("<f4").tobytes()
-    return Encoded(tag, _of_value(body), _of_value(body, _about(SCALARS)))
+    return _with_metadata(tag, body, SCALARS)
 
 
 def histogram(tag: str, buckets: NDArray[Any]) -> Encoded:
@@ -93,18 +97,21 @@ def histogram(tag: str, buckets: NDArray[Any]) -> Encoded:
     table = single if (single == buckets).all() else buckets
     tensor = _table_head(table.dtype, len(table)) + _field(_CONTENT, table.tobytes())
     body = _named(tag) + _field(_TENSOR, tensor)
-    return Encoded(tag, _of_value(body), _of_value(body, _about(HISTOGRAMS)))
+    return _with_metadata(tag, body, HISTOGRAMS)
 
 
 def summary(values: Iterable[Any], described: Container[Hashable] = ()) -> bytes:
     """A `Summary`, without metadata where that is described."""
-    return b"".join([v.later if v.key in described else v.first for v in map(encoded, values)])
+    return b"".join([v.content(v.key not in described) for v in map(encoded, values)])
 
 
 def event(wall_time: float, step: int, content: bytes) -> bytes:
     """An `Event` with a summary."""
-    head: bytes = tf.compat.v1.Event(wall_time=wall_time, step=step).SerializeToString()
-    return head + _field(_SUMMARY, content)
+    return _TIME + struct.pack("<d", wall_time) + _STEP + _number(step & _WHOLE) + _field(_SUMMARY, content)
+
+
+def _with_metadata(tag: str, body: bytes, plugin: str) -> Encoded:
+    return Encoded(tag, lambda described: _of_value(body, _about(plugin) if described else b""))
 
 
 def _of_value(body: bytes, about: bytes = b"") -> bytes:
@@ -112,14 +119,18 @@ def _of_value(body: bytes, about: bytes = b"") -> bytes:
 
 
 def _field(number: int, payload: bytes) -> bytes:
-    """A field with a length: its key, its length in groups of seven bits from the lowest, and what it holds."""
-    head = bytearray((number << 3 | 2,))
-    length = len(payload)
-    while length > 127:
-        head.append(length & 127 | 128)
-        length >>= 7
-    head.append(length)
-    return bytes(head) + payload
+    """A field with a length: its key, its length, and what it holds."""
+    return _number(number << 3 | 2) + _number(len(payload)) + payload
+
+
+def _number(value: int) -> bytes:
+    """A number that is not negative, in groups of seven bits from the lowest."""
+    groups = bytearray()
+    while value > 127:
+        groups.append(value & 127 | 128)
+        value >>= 7
+    groups.append(value)
+    return bytes(groups)
 
 
 @functools.lru_cache(4096)

@@ -21,12 +21,13 @@ from gradcheck.tensorboard._transport import (
     called,
     compiled_by_xla,
     default_writer,
+    is_within_another,
     replicas,
-    runs_on_the_host,
     speaks_for_all,
     variants,
 )
 
+_PLACES = "gradcheck_places"  # the collection of a graph of what leaves it
 Values = Callable[[Any], Iterable[Any]]  # of what has left a graph
 
 
@@ -79,6 +80,7 @@ class SummaryWriter:
         self._recordings: dict[Any, Recording] = {}
         self._waiting: list[Mailbox] = []  # of compiled functions, until the writer is flushed
         self._taken: list[Mailbox] = []  # of steps that the host chooses, until the step has run
+        self._once: dict[Any, Mailbox] = {}  # of these, those that nothing else fills: one for all traces of a step
         self._closed = False
         self._failure: Exception | None = None  # to write what a chosen step recorded
         self._chosen: bool | None = None  # by the host, for the step that runs or is traced
@@ -193,9 +195,11 @@ class SummaryWriter:
             for mailbox in self._taken:  # what a function within a step that is not recorded has left
                 mailbox.forget()
         try:
-            yield
-            for mailbox in self._taken if recorded else ():
-                mailbox.empty()
+            try:
+                yield
+            finally:  # also of a step that has failed
+                for mailbox in (*self._taken, *self._once.values()) if recorded else ():
+                    mailbox.empty()
             failure, self._failure = self._failure, None
             if failure is not None:
                 raise failure
@@ -226,31 +230,31 @@ class SummaryWriter:
             present = list(context.all_reduce(tf.distribute.ReduceOp.SUM, present))
         if not speaks_for_all():
             return nullcontext()
-        recording = Recording(found, **self._options)
+        recording = self._recording(found)
         unconditional = self._chosen or self.every == 1
         due = tf.constant(True) if unconditional else tf.equal(step % self.every, 0)
 
         def where_due(then: Callable[[], Any], otherwise: Callable[[], Any]) -> Any:
             return then() if unconditional else tf.cond(due, then, otherwise)
 
-        def send(tensors: Callable[[], Sequence[Any]], values: Values) -> None:
-            arrived = self._arrival(values)
-            where_due(lambda: called(arrived, step, tensors()), lambda: None)
+        once = bool(self._chosen) and not is_within_another()  # in each step that is recorded, and in no other
 
         def leave(row: Callable[[], Any], width: int, values: Values) -> None:
-            if not compiled_by_xla():
-                send(lambda: [row()], lambda arrays: values(*arrays))
+            arrived = self._arrival(values)
+            if not compiled_by_xla() and not once:
+                where_due(lambda: called(arrived, step, row()), lambda: None)
                 return
-            mailbox = Mailbox(width, self._arrival(values))
-            (self._taken if self._chosen else self._waiting).append(mailbox)
+            if once:
+                places = tf.compat.v1.get_default_graph().get_collection_ref(_PLACES)
+                place = len(places), id(recording)
+                places.append(place)
+                mailbox = self._once[place] = self._once.get(place) or Mailbox(width, arrived, 1)
+            else:
+                mailbox = Mailbox(width, arrived)
+                (self._taken if self._chosen else self._waiting).append(mailbox)
             where_due(lambda: mailbox.put(step, row()), lambda: None)
 
-        # Bins are counted on all cores in the graph; norms and the like are quicker found by NumPy where they lie.
-        by_host = runs_on_the_host() and not any(self._options.values())
-        if by_host:
-            send(lambda: recording.tensors(present), recording.values)
-        else:
-            leave(lambda: recording.row(present), recording.width, recording.values_of_row)
+        leave(lambda: recording.row(present), recording.width, recording.values_of_row)
 
         @contextmanager
         def update() -> Iterator[None]:
@@ -258,11 +262,8 @@ class SummaryWriter:
                 recording.read, lambda: [tf.zeros([0], v.dtype.base_dtype.real_dtype) for v in recording.variables]
             )
             yield
-            if by_host:
-                send(lambda: [*before, *recording.read()], recording.ratios)
-            else:
-                width = 2 * len(recording.variables)
-                leave(lambda: recording.row_of_changes(before), width, recording.ratios_of_row)
+            width = 2 * len(recording.variables)
+            leave(lambda: recording.row_of_changes(before), width, recording.ratios_of_row)
 
         return update()
 

@@ -133,7 +133,7 @@ def test_nothing_is_left_of_recording_in_the_steps_between(way, tmp_path):
         return Counter(op.type for op in function.get_concrete_function(tf.constant(1.0)).graph.get_operations())
 
     assert ops(step._off) == ops(plain)
-    assert ("DenseBincount" if way == "xla" else "PyFunc") in ops(step._on)
+    assert "DenseBincount" in ops(step._on)
     assert step._off.experimental_get_tracing_count() == step._on.experimental_get_tracing_count() == 1
     writer.close()
     assert read_events(tmp_path).scalars["gradient_norm/w"].steps == (0,)
@@ -176,6 +176,44 @@ def test_a_loop_is_recorded_in_each_iteration(tmp_path):
     assert read_events(tmp_path).scalars["gradient_norm/w"].steps == tuple(range(6))
 
 
+def test_traces_of_a_step_share_what_it_is_read_from(tmp_path):
+    number = tf.Variable(0, dtype=tf.int64)
+    with SummaryWriter(tmp_path, histograms=False) as writer:
+
+        @tf.function
+        def train(x):
+            writer.gradients(number, [G], ["x"])
+            writer.gradients(number, [2 * G], ["x"])
+            return tf.reduce_sum(x)
+
+        step = writer.record(train)
+        for k in range(4):
+            number.assign(k)
+            step(tf.zeros([1 + k % 2]))
+        assert step._on.experimental_get_tracing_count() == len(writer._once) == 2
+    norm = math.sqrt(5)
+    series = read_events(tmp_path).scalars["gradient_norm/x"]
+    assert series.steps == (0, 0, 1, 1, 2, 2, 3, 3)
+    assert series.values == pytest.approx([norm, 2 * norm] * 4)
+
+
+def test_a_step_that_fails_leaves_nothing_to_the_next(tmp_path):
+    number = tf.Variable(0, dtype=tf.int64)
+
+    @tf.function
+    def train(x):
+        writer.gradients(number, [G], ["x"])
+        tf.debugging.assert_less(x, 1.0)
+
+    with SummaryWriter(tmp_path, histograms=False) as writer:
+        step = writer.record(train)
+        for k, x in enumerate([0.0, 2.0, 0.0]):
+            number.assign(k)
+            with pytest.raises(tf.errors.InvalidArgumentError) if x else contextlib.nullcontext():
+                step(tf.constant(x))
+    assert read_events(tmp_path).scalars["gradient_norm/x"].steps in [(0, 2), (0, 1, 2)]
+
+
 def test_names_tell_variables_apart(tmp_path):
     twins = [tf.Variable(1.0), tf.Variable(2.0)]
     with SummaryWriter(tmp_path) as writer:
@@ -198,24 +236,20 @@ def test_weights_are_drawn_too_if_asked(tmp_path):
 
 
 @pytest.mark.parametrize("weights", [False, True])
-def test_what_a_graph_computes_itself_is_what_numpy_finds(weights, tmp_path, monkeypatch):
-    """With a GPU, the graph makes the statistics, and Python is called with them."""
+@pytest.mark.parametrize("histograms", [False, True])
+def test_what_a_graph_computes_itself_is_what_numpy_finds(histograms, weights, tmp_path):
     found = []
-    for on_host in (True, False):
-        monkeypatch.setattr("gradcheck.tensorboard._writer.runs_on_the_host", lambda on_host=on_host: on_host)
-        trained, logdir = Trained(), tmp_path / str(on_host)
-        with SummaryWriter(logdir, weights=weights) as writer:
-            step = writer.record(tf.function(trained.train(writer.gradients)))
+    for way in ("eager", "graph"):
+        trained = Trained()
+        with SummaryWriter(tmp_path / way, histograms=histograms, weights=weights) as writer:
+            step = writer.record(WAYS[way](trained.train(writer.gradients)))
             for _ in range(2):
                 step(tf.constant(1.0))
-        events = read_events(logdir)
+        events = read_events(tmp_path / way)
         found.append((
             {tag: series.values for tag, series in events.scalars.items()},
             {tag: [table.tolist() for table in series.values] for tag, series in events.histograms.items()},
         ))  # fmt: skip
-    assert "DenseBincount" in {
-        op.type for op in step._on.get_concrete_function(tf.constant(1.0)).graph.get_operations()
-    }
     assert found[0] == found[1]
     assert any(tag.startswith("update_ratio/") for tag in found[0][0])
 
@@ -239,6 +273,17 @@ def test_weights_that_are_not_finite_are_recorded_as_such(way, tmp_path):
     assert scalars["weight_norm/w"].values == (math.inf,)
     assert math.isnan(scalars["update_ratio/w"].values[0])
     assert scalars["gradient_posinf/w"].values == (1,)
+
+
+@pytest.mark.parametrize("way", ["eager", "graph"])
+def test_the_norm_of_weights_whose_squares_are_lost_is_right(way, tmp_path):
+    trained = Trained()
+    trained.w.assign([3e-25, 4e-25])
+    with SummaryWriter(tmp_path, histograms=False) as writer:
+        WAYS[way](trained.train(writer.gradients))(tf.constant(0.0))
+    scalars = read_events(tmp_path).scalars
+    assert scalars["weight_norm/w"].values == (pytest.approx(5e-25, rel=1e-6),)
+    assert scalars["update_ratio/w"].values == (0.0,)
 
 
 W = tf.Variable([1.0, 2.0], name="w")
