@@ -16,6 +16,7 @@ from gradcheck._check.judge import Comparison, Outcome, compare, forgive, is_ope
 from gradcheck._check.naming import name_wrong
 from gradcheck._check.scatter import rounding_of_gradients
 from gradcheck._check.work import Work
+from gradcheck._derivatives.analytic import analytic
 from gradcheck._derivatives.numeric import SECOND_WITNESS, Mover
 from gradcheck._derivatives.point import Reals
 from gradcheck._numerics.directions import blocks as in_cache
@@ -202,10 +203,34 @@ def _conclude(work: Work, comparison: Comparison, b: int, a: int, x: int, mode: 
         named = name_wrong(work, a, x, at[1])
         if named is not None and (work.point.narrow or not named.ok or outcome is not Outcome.APART):
             return named
+        if outcome is Outcome.KINK_OUTSIDE:
+            return _beside_kinks(work, a, x) or from_comparison(work, a, x, here, at)
         if work.point.narrow and outcome is Outcome.APART:
             work.notes.append(_CONSTANTS)
             return _taken_as_rounding(from_comparison(work, a, x, here, at), here, at)
     return from_comparison(work, a, x, here, at)
+
+
+def _beside_kinks(work: Work, a: int, x: int) -> Finding | None:
+    """A finding where the gradient lies between the one-sided slopes once all outputs count with the same sign.
+
+    With signs of both kinds the kinks of many outputs cancel in the slopes, and the gradient may lie outside of them
+    though it lies within them at each output.
+    """
+    own = work.cotangents[a]
+    weights = np.abs(own.weights[:1])
+    if (weights == own.weights[:1]).all():
+        return None
+    wide = analytic(work.point, a, weights, work.shapes[a], wide=work.point.narrow)
+    cotangents = list(work.cotangents)
+    cotangents[a] = replace(own, weights=weights, wide=wide)
+    alike = replace(work, cotangents=cotangents, reaches={}, roundings={})
+    mover, _ = entrywise.located(work, x)
+    found = compare_blocks(alike, mover, [[x]])[a]
+    if found.outcome.max() > Outcome.KINK_WITHIN:
+        return None
+    here = Comparison(**{n: getattr(found, n)[0] for n in Comparison.__slots__})
+    return from_comparison(alike, a, x, here, here.worst())
 
 
 def _taken_as_rounding(found: Finding, here: Comparison, at: tuple[int, ...]) -> Finding:
