@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from gradcheck._check import entries as entrywise
 from gradcheck._check.findings import OK, from_comparison
 from gradcheck._check.judge import Comparison, Outcome, compare, forgive, is_open, needs_a_second_look, worthwhile
-from gradcheck._check.naming import name_wrong
+from gradcheck._check.naming import name_beside_kinks, name_wrong
 from gradcheck._check.scatter import rounding_of_gradients
 from gradcheck._check.work import Work
 from gradcheck._derivatives.analytic import analytic
@@ -83,13 +83,19 @@ def _second_look(work: Work, mover: Mover, blocks: list[list[int]], results: lis
 
 
 class _Drawn:
-    """Random directions for blocks of xs that move together; group b k + d is direction d of block b."""
+    """Random directions for blocks of xs that move together; group b k + d is direction d of block b.
 
-    def __init__(self, work: Work, mover: Mover, blocks: list[list[int]]) -> None:
+    With `alone`, entries that are 0 or share their value with others stay where they are: kinks are mostly met there.
+    """
+
+    def __init__(self, work: Work, mover: Mover, blocks: list[list[int]], *, alone: bool = False) -> None:
         self.mover, self.blocks, self.count = mover, blocks, work.options.directions
         self.members = [{mover.xs.index(x) for x in block} for block in blocks]
         # Of several sizes, so that no two entries can cancel exactly in all of them; quarters keep steps exact.
         self._eighths = [eighths(work.rng, (self.count, b.size)) for b in mover.base]
+        for base, drawn in zip(mover.base, self._eighths, strict=True) if alone else ():
+            _, first, counts = np.unique(base, return_inverse=True, return_counts=True)
+            drawn[:, (counts[first] > 1) | (base == 0)] = 0
 
     def moved(self, place: int, some: NDArray[np.int64] | slice) -> Reals:
         """Directions in one source; made when they are needed, for those of a large model fill the memory."""
@@ -132,9 +138,11 @@ class _Drawn:
         return spread
 
 
-def compare_blocks(work: Work, mover: Mover, blocks: list[list[int]], *, closely: bool = False) -> list[Comparison]:
+def compare_blocks(
+    work: Work, mover: Mover, blocks: list[list[int]], *, closely: bool = False, alone: bool = False
+) -> list[Comparison]:
     """For every output, comparisons of shape [blocks, directions, cotangents]."""
-    drawn = _Drawn(work, mover, blocks)
+    drawn = _Drawn(work, mover, blocks, alone=alone)
     weights = [work.full_weights(a) for a in range(len(work.cotangents))]
     ends = np.cumsum([0, *(len(w) for w in weights)]).tolist()
     spans = [slice(*pair) for pair in itertools.pairwise(ends)]
@@ -208,7 +216,21 @@ def _conclude(work: Work, comparison: Comparison, b: int, a: int, x: int, mode: 
         if work.point.narrow and outcome is Outcome.APART:
             work.notes.append(_CONSTANTS)
             return _taken_as_rounding(from_comparison(work, a, x, here, at), here, at)
+    if outcome is Outcome.KINK_WITHIN and mode == "directional":
+        return _hidden_by_kinks(work, a, x) or from_comparison(work, a, x, here, at)
     return from_comparison(work, a, x, here, at)
+
+
+def _hidden_by_kinks(work: Work, a: int, x: int) -> Finding | None:
+    """A finding where something is wrong beside the kinks that a random direction meets."""
+    mover, _ = entrywise.located(work, x)
+    found = compare_blocks(work, mover, [[x]], alone=True)[a]
+    here = Comparison(**{n: getattr(found, n)[0] for n in Comparison.__slots__})
+    at = here.worst()
+    if here.outcome[at] <= Outcome.DOUBTFUL:
+        return None
+    named = name_beside_kinks(work, a, x, at[1])
+    return from_comparison(work, a, x, here, at) if named is None and here.outcome[at] == Outcome.APART else named
 
 
 def _beside_kinks(work: Work, a: int, x: int) -> Finding | None:

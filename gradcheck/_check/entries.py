@@ -154,21 +154,27 @@ class _Part:
         return abs(self.gap) / self.allowed if self.allowed else np.inf
 
 
-def halve(work: Work, a: int, x: int, c: int) -> Wrong | None:
+def halve(work: Work, a: int, x: int, c: int, *, smooth: bool = False) -> Wrong | None:
     """Find wrong entries of a large x: k of n in about k log2 n directional derivatives.
 
     Signs stay the same from level to level, so that of two halves only one is measured: what the first does not
     explain of its parent's difference is the second's. A kink has no derivative to be shared out, and may be as wide
     as what is wrong beside it: both halves are measured then, until it is alone. Entries stand in the order of their
-    values, for kinks are where many have the same one, such as 0.
+    values, for kinks are where many have the same one, such as 0. Those of one value are let go with `smooth`, which
+    asks for what is wrong elsewhere.
     """
+    if smooth:
+        if len(gradient_of(work, a, x)[c]) >= _LARGE:  # a kink alone is not worth as much as that costs
+            return None
+        found = _narrowed(work, a, x, c, patient=True, smooth=True)[0]
+        return found if found is not None and found.comparison.outcome.max() == Outcome.APART else None
     first, let_go = _narrowed(work, a, x, c, patient=False)
     if let_go and (first is None or first.comparison.outcome.max() < Outcome.APART):
         return _narrowed(work, a, x, c, patient=True)[0]
     return first
 
 
-def _narrowed(work: Work, a: int, x: int, c: int, *, patient: bool) -> tuple[Wrong | None, bool]:
+def _narrowed(work: Work, a: int, x: int, c: int, *, patient: bool, smooth: bool = False) -> tuple[Wrong | None, bool]:
     """What halving finds, and whether kinks were let go for what is smooth and wrong, which costs less: if `patient`,
     never.
     """
@@ -180,6 +186,8 @@ def _narrowed(work: Work, a: int, x: int, c: int, *, patient: bool) -> tuple[Wro
         parts = [half for both in _halves(work, a, x, c, frontier, signs) for half in both]
         wrong = sorted((p for p in parts if not p.kink and abs(p.gap) > p.allowed), key=lambda p: -p.excess)
         bent = sorted((p for p in parts if p.kink), key=lambda p: -p.excess)
+        if smooth:
+            bent = [p for p in bent if np.ptp(mover.base[place][p.entries])]
         pursued = kinks if patient or not wrong else 1
         let_go = let_go or pursued < len(bent) <= kinks
         more = more or let_go or len(wrong) > most or len(bent) > pursued

@@ -32,6 +32,16 @@ def name_wrong(work: Work, a: int, x: int, c: int) -> Finding | None:
     return with_map(report_wrong(work, a, x, c, wrong), work, x, wrong.entries, wrong.comparison)
 
 
+def name_beside_kinks(work: Work, a: int, x: int, c: int) -> Finding | None:
+    """Wrong entries that a kink along all directions hid: those where the function is smooth; None where none are."""
+    if work.mover_of(x) is None:
+        return None
+    wrong = entries.halve(work, a, x, c, smooth=True)
+    if wrong is None:
+        return None
+    return with_map(report_wrong(work, a, x, c, wrong), work, x, wrong.entries, wrong.comparison)
+
+
 def conclude(work: Work, a: int, x: int, c: int, comparison: Comparison) -> Finding:
     """The finding from a comparison of all entries, shape [1, n]."""
     wrong = np.flatnonzero(comparison.outcome[0] == Outcome.APART)

@@ -297,6 +297,17 @@ def test_a_wrong_entry_among_thousands_is_named_beside_kinks():
     assert blamed(found) == ["bent"]
 
 
+def test_a_wrong_entry_that_kinks_hide_along_every_direction_is_named():
+    @tf.custom_gradient
+    def size(x):
+        return tf.abs(x), lambda up: up * tf.sign(x) * (1 + 0.01 * tf.one_hot(3777, 4097))
+
+    x = np.random.default_rng(0).normal(size=4097).astype(np.float32)
+    x[[5, 2000]] = 0.0
+    found = check_gradients(size, [x], mode="directional").worst
+    assert (found.verdict, found.index, blamed(found)) == (Verdict.MISMATCH, (3777,), ["size"])
+
+
 def test_several_kinks_among_thousands_at_which_the_gradient_is_between_the_sides_are_no_fault():
     x = np.random.default_rng(0).normal(size=4097).astype(np.float32)
     x[[5, 2000, 3000]] = 0.0

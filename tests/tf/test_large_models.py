@@ -160,3 +160,27 @@ def test_a_large_model_with_a_gelu_takes_few_evaluations_in_any_precision(policy
     report = gradcheck.check_model(model, x, y, loss="mse", mode="directional")
     assert report.verdict is Verdict.MATCH, str(report)
     assert report.cost.evaluations < 400
+
+
+@pytest.mark.parametrize("zeros", [1, N // 3])
+def test_kinks_hide_no_wrong_entry_and_are_no_fault_themselves(zeros):
+    """Along a random direction the slopes on both sides of zeros leave room for what is wrong elsewhere."""
+    x = normal(N, dtype=np.float32)
+    x[:zeros] = 0.0
+
+    def size(error):
+        return tf.custom_gradient(
+            lambda x: (tf.abs(x), lambda up: up * tf.sign(x) * (1 + error * tf.one_hot(N - 11, N)))
+        )
+
+    right, wrong = (gradcheck.check_gradients(size(error), [x]) for error in (0.0, 0.01))
+    assert (right.verdict, right.ok) == (Verdict.NONSMOOTH, True), str(right)
+    assert wrong.verdict is Verdict.MISMATCH, str(wrong)
+    assert right.cost.evaluations < 500
+
+
+def test_kinks_under_cotangents_of_both_signs_are_no_fault():
+    x = normal(N, dtype=np.float32)
+    x[::2] = 0.0
+    report = gradcheck.check_gradients(tf.nn.relu, x)
+    assert (report.verdict, report.ok) == (Verdict.NONSMOOTH, True), str(report)
