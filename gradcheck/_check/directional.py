@@ -99,8 +99,11 @@ class _Drawn:
 
     def moved(self, place: int, some: NDArray[np.int64] | slice) -> Reals:
         """Directions in one source; made when they are needed, for those of a large model fill the memory."""
-        along: Reals = self._eighths[place][some] * self.mover.scales[place]
-        along *= 0.25
+        drawn, scales = self._eighths[place][some], self.mover.scales[place]
+        along = np.empty(drawn.shape)
+        for part in in_cache(scales.size):
+            np.multiply(drawn[:, part], scales[part], out=along[:, part])
+            along[:, part] *= 0.25
         return along
 
     def __call__(self, groups: NDArray[np.int64]) -> list[Reals | None]:

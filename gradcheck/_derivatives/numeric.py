@@ -17,7 +17,7 @@ from gradcheck._graph.held import HeldProgram
 from gradcheck._graph.moves import DISTANCE, Moving, move_along
 from gradcheck._graph.program import Program
 from gradcheck._graph.rounding import with_rounding, with_rounding_by_value
-from gradcheck._numerics.directions import eighths, rademacher
+from gradcheck._numerics.directions import BLOCK, blocks, eighths, rademacher
 from gradcheck._numerics.intervals import Derivatives, differentiate
 from gradcheck._numerics.stencils import NINE
 
@@ -102,8 +102,9 @@ class Mover:
 
     def _anywhere(self, rng: np.random.Generator, places: Collection[int]) -> list[Reals | None]:
         """A random direction in some sources, in units of their scales."""
-        if self.large:
-            return [s * eighths(rng, s.size) / 8 if k in places else None for k, s in enumerate(self.scales)]
+        if self.large:  # the same numbers over and over: drawing millions takes longer than a run
+            drawn = eighths(rng, BLOCK) / 8
+            return [_times(s, drawn) if k in places else None for k, s in enumerate(self.scales)]
         return [
             s * rademacher(rng, s.size) * rng.uniform(0.5, 1.0, s.size) if k in places else None
             for k, s in enumerate(self.scales)
@@ -316,6 +317,15 @@ class Mover:
             which = self.point, (self.xs, len(self.spans)), self._runner.program, self._names, self._values
             self._at = branch_at(*which, directions, self._choices or choices(*which))
         return self._at
+
+
+def _times(scales: Reals, drawn: Reals) -> Reals:
+    """The scales by numbers that recur, block after block."""
+    result = np.empty_like(scales)
+    for part in blocks(scales.size):
+        some = scales[part]
+        np.multiply(some, drawn[: some.size], out=result[part])
+    return result
 
 
 def _run(runner: Runner, stacked: dict[str, Any], values: list[Any]) -> list[Any]:

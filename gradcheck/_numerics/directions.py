@@ -12,7 +12,7 @@ Integers = npt.NDArray[np.int64]
 
 _MOST_PAIRS = 2**26  # entries of a dependence matrix worth looking through
 _MOST_ROWS = 4096
-_BLOCK = 2**15
+BLOCK = 2**15  # numbers that stay in the processor's cache
 _FACTORS = 256  # of at least 0.5: their product is no less than the least normal number
 _LEAST = -5000  # an exponent below all
 
@@ -129,4 +129,4 @@ def _products(mantissas: Floats) -> Floats:
 
 def blocks(size: int) -> Iterator[slice]:
     """Parts of a long array that stay in the processor's cache while something is done with them."""
-    return (slice(first, first + _BLOCK) for first in range(0, size, _BLOCK))
+    return (slice(first, first + BLOCK) for first in range(0, size, BLOCK))
