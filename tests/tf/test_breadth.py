@@ -12,7 +12,7 @@ from tests.breadth import faults, models, ops
 
 RIGHT = models.RIGHT + ops.RIGHT
 # Where time is short, every so many-th case stands for the rest in mode auto; all of them, and more modes, are slow.
-EVERY, EVERY_WRONG = 6, 4
+EVERY, EVERY_WRONG = 12, 8
 OTHER = {"directional": {"mode": "directional", "seed": 1}, "elementwise": {"mode": "elementwise", "seed": 2}}
 
 
