@@ -45,7 +45,7 @@ def constants_off(work: Work, a: int, weights: Reals) -> list[Reals | None]:
     """Per x, how far the rounding of constants may put the gradients of a narrow function off, [c, n].
 
     The twin takes constants as they are rounded, in the function and in its gradient; where both hold the same number,
-    rounded apart (2/sqrt(pi) in erf, say), that shows as a difference that is no defect. None where nothing is narrow.
+    rounded apart, that shows as a difference that is no defect. None where nothing is narrow.
     """
     if not work.point.narrow:
         return [None] * len(work.traced.sources)

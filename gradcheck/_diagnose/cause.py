@@ -15,7 +15,7 @@ from gradcheck._graph.nodes import copy_node, output_refs, set_inputs
 from gradcheck._graph.program import COMPLEX, FLOATING, Argument, Body, Program, Return
 from gradcheck._graph.rerun import Rerun
 from gradcheck._graph.twin import WIDER, is_narrow, promote
-from gradcheck._graph.visit import Value, visit
+from gradcheck._graph.visit import Value, returned_by, visit
 
 OVERFLOW, LOST, SINGULAR, INPUT = "overflow", "lost precision", "singularity", "input"
 
@@ -89,7 +89,7 @@ def _alone_in_float64(birth: Birth) -> Any:
     with eagerly():
         given = [Value(_widened(v.tensor)) for v in seen.inputs]
     try:
-        returned = _returned(visit(program, given))
+        returned = returned_by(visit(program, given))
     except RUN_ERRORS:
         return None
     return wide_array(returned[birth.output].tensor)
@@ -98,15 +98,6 @@ def _alone_in_float64(birth: Birth) -> Any:
 def _widened(tensor: Any) -> Any:
     wider = WIDER.get(tensor.dtype.as_datatype_enum)
     return tensor if wider is None else tf.cast(tensor, tf.as_dtype(wider))
-
-
-def _returned(walk: Any) -> tuple[Value, ...]:
-    while True:
-        try:
-            next(walk)
-        except StopIteration as end:
-            found: tuple[Value, ...] = end.value
-            return found
 
 
 def _in_twin(birth: Birth, rerun: Rerun) -> Any:

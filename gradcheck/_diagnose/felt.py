@@ -14,7 +14,7 @@ from gradcheck._diagnose.ranges import is_continuous, wide_array
 from gradcheck._graph.evaluate import eagerly
 from gradcheck._graph.rerun import Rerun
 from gradcheck._graph.rounding import hands_on
-from gradcheck._graph.visit import Inward, Value, Visit
+from gradcheck._graph.visit import Inward, Value, Visit, returned_by
 
 _FELT = 10.0  # units of rounding, of an output as a whole
 _FELT_EACH, _SHARE = 100.0, 0.25  # or of each in more than such a share of its entries
@@ -94,22 +94,13 @@ def felt(rerun: Rerun, names: list[str]) -> set[str]:
     returned = side_by_side(rerun, see)
     if isinstance(returned, str):  # what comes after is not known
         return set(names)
-    found = {name: _end(walk) for name, walk in walks.items() if name not in strayed}
+    found = {name: returned_by(walk) for name, walk in walks.items() if name not in strayed}
     return strayed | {name for name, wrong in found.items() if _is_felt(returned, wrong, each=name in by_entry)}
 
 
 def _same(walk: Inward, own: Visit) -> Visit | None:
     """The visit of another walk that is of the same op, in the same run of it."""
     return next((v for v in walk if v.node.name == own.node.name and v.path == own.path), None)
-
-
-def _end(walk: Inward) -> tuple[Value, ...]:
-    while True:
-        try:
-            next(walk)
-        except StopIteration as end:
-            found: tuple[Value, ...] = end.value
-            return found
 
 
 def _bring(own: Visit, other: Visit) -> bool:

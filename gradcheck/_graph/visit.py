@@ -95,6 +95,16 @@ def visit(program: Program, arguments: Sequence[Value], *, alive: Any = None, pa
     return walk.body(program.main, list(arguments), ())
 
 
+def returned_by(walk: Inward) -> tuple[Value, ...]:
+    """What is returned at the end of a walk."""
+    while True:
+        try:
+            next(walk)
+        except StopIteration as end:
+            found: tuple[Value, ...] = end.value
+            return found
+
+
 @dataclass(frozen=True, slots=True)
 class _Planned:
     """A node, made ready to run again and again."""
