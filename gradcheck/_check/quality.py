@@ -234,10 +234,9 @@ def _beyond_narrow_noise(work: Work, a: int, xs: Sequence[int]) -> list[int]:
         elif size:
             worst = max(worst, (gap / size, x))
     if worst[0] > work.spacing:
-        narrowest = {2.0**-7: "bfloat16", 2.0**-10: "float16"}.get(work.spacing, "a narrower dtype")
         work.notes.append(
-            f"inside, the function computes in {narrowest}: that puts gradients off by up to {worst[0]:.2g} of their "
-            f"size (of {work.traced.sources[worst[1]].path})"
+            f"inside, the function computes in {work.narrowest}: that puts gradients off by up to {worst[0]:.2g} of "
+            f"their size (of {work.traced.sources[worst[1]].path})"
         )
     return rest
 

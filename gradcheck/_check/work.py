@@ -118,6 +118,11 @@ class Work:
         found: float = self.point.made("spacing", lambda: coarsest_spacing(self.point.program(wide=True)))
         return found
 
+    @property
+    def narrowest(self) -> str:
+        """The narrowest dtype inside of the function."""
+        return next((name for name, eps in _EPS.items() if eps == self.spacing), "float64")
+
     def coarse(self, x: int) -> float:
         """Relative rounding of single entries of a gradient in a narrow dtype, whose constants are rounded too."""
         return 4 * eps_of(self.dtype(x)) if self.point.narrow else 0.0
@@ -198,12 +203,12 @@ def _note_lost_value(work: Work, native: list[list[Any]]) -> None:
         with np.errstate(invalid="ignore", over="ignore"):
             size = np.linalg.norm(exact)
             gap = np.linalg.norm(own - exact)
-        eps = eps_of(str(np.asarray(ours[0]).dtype.name))
+        dtype = max(str(np.asarray(ours[0]).dtype.name), work.narrowest, key=eps_of)
+        eps = eps_of(dtype)
         if np.isfinite(gap) and gap > np.sqrt(eps) * size:
             work.notes.append(
                 f"the value of {output.path} itself differs from its float64 twin by "
-                f"{gap / size if size else np.inf:.1e}, relative: more than half of its digits are lost in "
-                f"{np.asarray(ours[0]).dtype.name}"
+                f"{gap / size if size else np.inf:.1e}, relative: more than half of its digits are lost in {dtype}"
             )
 
 
