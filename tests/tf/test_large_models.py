@@ -184,3 +184,14 @@ def test_kinks_under_cotangents_of_both_signs_are_no_fault():
     x[::2] = 0.0
     report = gradcheck.check_gradients(tf.nn.relu, x)
     assert (report.verdict, report.ok) == (Verdict.NONSMOOTH, True), str(report)
+
+
+def test_what_is_stopped_in_a_branch_is_held_beside_choices_that_are_held():
+    """The branch computes base values along twice over, and names them apart."""
+
+    def fn(x):
+        y = tf.cond(tf.reduce_sum(x) > -1e9, lambda: x * tf.stop_gradient(tf.exp(x)), lambda: x)
+        return tf.reduce_sum(tf.nn.relu(y)) / N
+
+    report = gradcheck.check_gradients(fn, [normal(N)], mode="directional")
+    assert report.verdict is Verdict.MATCH, str(report)
