@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -12,13 +12,14 @@ import numpy as np
 
 from gradcheck._check.work import Work, eps_of
 from gradcheck._derivatives.analytic import Gradient, analytic
-from gradcheck._derivatives.point import Reals, as_reals, from_reals
+from gradcheck._derivatives.point import Reals, as_reals, from_reals, wide_dtype
 from gradcheck._graph.evaluate import RUN_ERRORS
 from gradcheck._graph.rounding import SEED, with_rounding
 
 _RUNS = 6
 _FACTOR = 3.0  # times the largest scatter among the runs
 _UNIT = 2.0**-52
+_NEARBY = 2.0**-12  # of each number
 _COARSER = 8.0  # than float64, which would round the factors away
 
 
@@ -81,11 +82,12 @@ def rounded_runs(
         moved = {SEED: np.repeat(np.array(seeds, np.int32), len(weights))}
         key = ("rounded at random", unit, constants)
         with contextlib.suppress(*RUN_ERRORS):
-            return _several(work, a, weights, len(seeds), moved=moved, rounding=(key, partial(rounding, seed=None)))
+            once = key, partial(rounding, seed=None)
+            return _several(work, a, weights, len(seeds), wide=True, moved=moved, rounding=once)
     runs = []
     for seed in seeds:
         with contextlib.suppress(*RUN_ERRORS):
-            runs += _several(work, a, weights, 1, rounding=(None, partial(rounding, seed=seed)))
+            runs += _several(work, a, weights, 1, wide=True, rounding=(None, partial(rounding, seed=seed)))
     return runs
 
 
@@ -93,20 +95,50 @@ def nearby_runs(
     work: Work, a: int, weights: Reals, rng: np.random.Generator, count: int, eps: float | None = None
 ) -> list[list[Gradient]]:
     """Gradients of the twin at points up to two units of rounding away: of `eps`, or of the dtype of each source."""
+
+    def move(reals: Reals, dtype: str) -> Reals:
+        return reals * (1 + (eps or eps_of(dtype)) * rng.integers(-2, 3, (count, reals.size)))
+
+    return _several(work, a, weights, count, wide=True, moved=_nearby(work, move, len(weights), wide=True))
+
+
+def native_errors(work: Work, a: int, weights: Reals, count: int) -> list[Reals | None]:
+    """Per x, native gradients minus those of the twin at points nearby: [count, c, n].
+
+    What rounding does, in kernels too that nothing else can look into, is another error at each of them. They are some
+    thousands of roundings away, for that of a mean of many numbers stays the same where each moves by one or two.
+    """
+    rng = np.random.default_rng(work.options.seed)
+
+    def move(reals: Reals, dtype: str) -> Reals:
+        return reals * (1 + max(_NEARBY, 8 * eps_of(dtype)) * rng.uniform(-1, 1, (count, reals.size)))
+
+    near = _nearby(work, move, len(weights), wide=False)
+    wider = {name: value.astype(wide_dtype(value.dtype)) for name, value in near.items()}
+    own = _several(work, a, weights, count, wide=False, moved=near)
+    exact = _several(work, a, weights, count, wide=True, moved=wider)
+    found: list[Reals | None] = []
+    for x in range(len(work.traced.sources)):
+        pairs = [(o[x].value, e[x].value) for o, e in zip(own, exact, strict=True)]
+        gaps = [o - e for o, e in pairs if o is not None and e is not None]
+        found.append(np.stack(gaps) if gaps else None)
+    return found
+
+
+def _nearby(work: Work, move: Callable[[Reals, str], Reals], cotangents: int, *, wide: bool) -> dict[str, Any]:
+    """Values of the arguments at points to which `move` takes their reals, each as often as there are cotangents."""
     moved: dict[str, Any] = {}
     for source in work.traced.sources:
         if source.argument is not None and source.argument not in moved:
-            value = work.point.source_value(source, wide=True)
-            reals = as_reals(value)
-            factors = 1 + (eps or eps_of(source.dtype.name)) * rng.integers(-2, 3, (count, reals.size))
-            near = from_reals(reals * factors, value.shape, value.dtype, lead=1)
-            moved[source.argument] = np.repeat(near, len(weights), axis=0)
-    return _several(work, a, weights, count, moved=moved)
+            value = work.point.source_value(source, wide=wide)
+            near = from_reals(move(as_reals(value), source.dtype.name), value.shape, value.dtype, lead=1)
+            moved[source.argument] = np.repeat(near, cotangents, axis=0)
+    return moved
 
 
 def _several(work: Work, a: int, weights: Reals, count: int, **options: Any) -> list[list[Gradient]]:
-    """Gradients of the twin, several runs in one batch; options as of `analytic`."""
-    found = analytic(work.point, a, np.tile(weights, (count, 1)), work.shapes[a], wide=True, **options)
+    """Gradients of several runs, in one batch; options as of `analytic`."""
+    found = analytic(work.point, a, np.tile(weights, (count, 1)), work.shapes[a], **options)
     k = len(weights)
     return [
         [g if g.value is None else replace(g, value=g.value[run * k : run * k + k]) for g in found]

@@ -39,7 +39,8 @@ WIDER = {
     types_pb2.DT_COMPLEX64: types_pb2.DT_COMPLEX128,
 }
 # Python functions expect the dtype that they were written for; Bitcast reinterprets bits.
-_SINGLE = frozenset({"CTCLoss"})  # takes float64, and computes in float32 all the same
+# These take float64, and compute in float32 all the same.
+_SINGLE = frozenset({"CTCLoss", "ImageProjectiveTransformV2", "ImageProjectiveTransformV3"})
 _OWN_DTYPE = RANDOM | _SINGLE | {"Range", "LinSpace", "PyFunc", "PyFuncStateless", "EagerPyFunc", "Bitcast"}
 
 
@@ -143,6 +144,8 @@ def _promote_node(node: Node, work: _Promotion, exact: float | None) -> tuple[li
             before.append(cast)
             data[i] = f"{cast.name}:y:0"
     set_inputs(copy, data, control_inputs(copy))
+    if node.op in _SINGLE:
+        work.unpromoted.add(f"{node.op} '{node.name}'")
     after = []
     gives = [t for _, types in argument_types(definition.output_arg, copy) for t in types]
     for (ref, dtype), given in zip(output_refs(node), gives, strict=True):
@@ -157,14 +160,21 @@ def _promote_node(node: Node, work: _Promotion, exact: float | None) -> tuple[li
 def _promote_by(body: Body, node: Node) -> tuple[list[Node], Node, list[tuple[str, Node]]]:
     """A node written out as the body that stands for it, to which the node's name is given at the end."""
     data = data_inputs(node)
-    inner, (result,) = write_out(node, body)
+    inner, results = write_out(node, body)
     for made in inner:
         if not made.input:
             made.input.extend(beside(data[0]))
-    ((ref, dtype),) = output_refs(node)
-    named = make_node("Identity", node.name, [result], T=_D)
-    named.attr[NARROW].type = dtype if dtype in WIDER else types_pb2.DT_FLOAT
-    return inner, named, [(ref, make_node("Cast", f"{node.name}/widen", [f"{node.name}:output:0"], SrcT=_D, DstT=_D))]
+        if any(dtype == _D for _, dtype in output_refs(made)):
+            made.attr[NARROW].type = types_pb2.DT_FLOAT  # in which the node computes, whatever it takes and gives
+    named = make_node("Identity", node.name, results[:1], T=_D)
+    refs = [f"{node.name}:output:0", *results[1:]]
+    after = []
+    for k, (ref, dtype) in enumerate(output_refs(node)):
+        cast = make_node("Cast", f"{node.name}/widen{k}", [refs[k]], SrcT=_D, DstT=_D)
+        if dtype in WIDER:
+            cast.attr[NARROW].type = dtype
+        after.append((ref, cast))
+    return inner, named, after
 
 
 def _types(args: Any, node: Node, copy: Node) -> list[tuple[int, int]]:
