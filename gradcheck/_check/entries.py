@@ -123,6 +123,17 @@ def compare_some(work: Work, a: int, x: int, c: int, entries: Integers) -> Compa
     return Comparison(**{name: getattr(column, name).T for name in Comparison.__slots__})
 
 
+def mostly_wrong(work: Work, a: int, x: int, c: int, count: int) -> Wrong | None:
+    """The wrong ones of some entries, drawn by chance, where those are more than half: then the search is over."""
+    n = len(gradient_of(work, a, x)[c])
+    chosen = np.random.default_rng(work.options.seed).choice(n, min(count, n), replace=False)
+    comparison = compare_some(work, a, x, c, np.sort(chosen))
+    wrong = np.flatnonzero(comparison.outcome[0] == Outcome.APART)
+    if 2 * wrong.size <= chosen.size:
+        return None
+    return Wrong(entries=np.sort(chosen)[wrong], comparison=comparison.columns(wrong), more=wrong.size < n)
+
+
 def gradient_of(work: Work, a: int, x: int) -> Reals:
     """Gradients for all cotangents, [c, n]; zeros where TensorFlow gives None."""
     found = work.cotangents[a].wide[x].value
@@ -200,8 +211,7 @@ def _narrowed(work: Work, a: int, x: int, c: int, *, patient: bool, smooth: bool
     if gravest < (Outcome.KINK_OUTSIDE if more else Outcome.KINK_WITHIN):
         return None, let_go
     worst = np.flatnonzero(comparison.outcome[0] == gravest)
-    picked = Comparison(**{name: getattr(comparison, name)[:, worst] for name in Comparison.__slots__})
-    return Wrong(entries=entries[worst], comparison=picked, more=more), let_go
+    return Wrong(entries=entries[worst], comparison=comparison.columns(worst), more=more), let_go
 
 
 def _halves(work: Work, a: int, x: int, c: int, wholes: list[_Part], signs: Reals) -> list[list[_Part]]:

@@ -19,7 +19,6 @@ from gradcheck._derivatives.point import Reals
 from gradcheck._diagnose.jacobians import Block
 from gradcheck._diagnose.likeness import Likeness, likenesses
 from gradcheck._graph.before import ops_before
-from gradcheck._graph.cost import entries_computed
 from gradcheck._graph.graphs import trace_tensors
 from gradcheck._graph.provenance import place_of
 from gradcheck._graph.questions import plain_name
@@ -31,7 +30,7 @@ from gradcheck._numerics.directions import rademacher
 from gradcheck._results import Finding, Verdict
 
 _MATRIX = 2**18  # entries of the Jacobians that are measured for a hint
-_BUDGET, _PER_OP = 3.0e8, 2000  # entries computed by all runs of the op, and what starting an op costs, in entries
+_BUDGET = 3.0e8  # entries computed by all runs of the op
 _EACH = 18  # runs per group of entries that are moved together
 _ENTRIES = 2**12  # of an x of which only the gradients for single cotangents are
 _SIZES = np.array([0.25, 1.0, 1.0, 4.0, 16.0])  # of cotangents that show a bound
@@ -115,7 +114,7 @@ def _hints(asked: _Asked) -> dict[str, Likeness]:
     xs = [x for x in range(len(work.traced.sources)) if work.mover_of(x) is not None]
     if any(work.cotangents[asked.a].wide[x].fault is not None for x in xs):
         return {}
-    runs = _BUDGET / (entries_computed(work.traced.graph) + _PER_OP * len(work.traced.program.main.nodes))
+    runs = _BUDGET / work.effort
     xs = [x for x in xs if asked.groups(x, runs) <= runs / _EACH]
     if asked.outputs * sum(asked.size(x) for x in range(len(work.traced.sources))) <= _MATRIX and asked.outputs <= runs:
         return _of_jacobians(asked, xs)

@@ -202,10 +202,9 @@ def _conclude(work: Work, a: int, x: int, comparison: Comparison, rows: Integers
     at = comparison.worst()
     apart = comparison.outcome[0] == Outcome.APART
     entry = int(columns[at[1]])
-    wrong = Comparison(**{n: getattr(comparison, n)[:, apart] for n in Comparison.__slots__})
     found = from_comparison(
         work, a, x, comparison, at, entry=entry, unit=float(mover.scales[place][entry]), y_entry=int(rows[at[1]]),
         wrong=len(np.unique(columns[apart])),
-        hint=constant_factor(wrong, single=work.values[a].size * mover.base[place].size == 1),
+        hint=constant_factor(comparison.columns(apart), single=work.values[a].size * mover.base[place].size == 1),
     )  # fmt: skip
     return with_map(found, work, x, columns, comparison)

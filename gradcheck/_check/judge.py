@@ -61,6 +61,10 @@ class Comparison:
             ratio = np.abs(self.analytic - self.numeric) / self.allowed
         return np.nan_to_num(ratio, nan=0.0, posinf=1e300)
 
+    def columns(self, chosen: NDArray[Any]) -> Comparison:
+        """Those of some columns."""
+        return Comparison(**{name: getattr(self, name)[:, chosen] for name in Comparison.__slots__})
+
     def worst(self) -> tuple[int, ...]:
         """The index of the gravest comparison, the largest excess first among equals."""
         gravity = self.outcome.astype(np.float64) * 1e3 + np.minimum(np.log1p(self.excess), 700.0)

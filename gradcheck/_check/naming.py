@@ -13,6 +13,8 @@ from gradcheck._check.work import Work
 from gradcheck._results import Finding
 
 _ONE_BY_ONE = 2048  # so many groups are measured one by one; more entries are found by halving
+_AT_ONCE = 5e7  # entries computed when each group is moved once: some seconds in all
+_SAMPLE = 32  # entries, looked at first where all cost more
 
 
 def name_wrong(work: Work, a: int, x: int, c: int) -> Finding | None:
@@ -24,6 +26,10 @@ def name_wrong(work: Work, a: int, x: int, c: int) -> Finding | None:
         return from_comparison(work, a, x, apart, (0, 0))
     mover, place = located
     scheme = work.plan(mover, place)
+    if scheme.groups * work.effort > _AT_ONCE:
+        sample = entries.mostly_wrong(work, a, x, c, _SAMPLE)
+        if sample is not None:
+            return report_wrong(work, a, x, c, sample)
     if scheme.groups <= _ONE_BY_ONE:
         return conclude(work, a, x, c, entries.compare_entries(work, a, x, c, scheme))
     wrong = entries.halve(work, a, x, c)
@@ -46,8 +52,7 @@ def conclude(work: Work, a: int, x: int, c: int, comparison: Comparison) -> Find
     """The finding from a comparison of all entries, shape [1, n]."""
     wrong = np.flatnonzero(comparison.outcome[0] == Outcome.APART)
     if wrong.size:
-        picked = Comparison(**{n: getattr(comparison, n)[:, wrong] for n in Comparison.__slots__})
-        found = report_wrong(work, a, x, c, Wrong(entries=wrong, comparison=picked))
+        found = report_wrong(work, a, x, c, Wrong(entries=wrong, comparison=comparison.columns(wrong)))
     else:
         at = comparison.worst()
         found = _at(work, a, x, c, comparison, at, at[1])

@@ -8,12 +8,10 @@ from gradcheck._check import entries
 from gradcheck._check.jacobian import analytic_rows, check_jacobian, row_reach
 from gradcheck._check.naming import conclude
 from gradcheck._check.work import Work
-from gradcheck._graph.cost import entries_computed
 from gradcheck._results import Finding, Verdict
 
 Pair = tuple[int, int]
 _BUDGET = 1.0e9  # entries computed by all samples of an automatic check, about two seconds of one core
-_PER_OP = 2000  # what starting one op costs, in entries
 _MATRIX = 2**22  # entries of a Jacobian that an automatic check computes
 
 
@@ -28,8 +26,7 @@ def choose_mode(work: Work, pairs: Sequence[Pair]) -> str:
     found = [one for one in map(work.mover_of, xs) if one is not None]
     if not found:
         return "elementwise"
-    each = work.point.made("entries", lambda: entries_computed(work.traced.graph))
-    allowed = _BUDGET / (each + _PER_OP * len(work.traced.program.main.nodes))
+    allowed = _BUDGET / work.effort
     n, m = sum(mover.base[place].size for mover, place in found), found[0][0].outputs.size
     groups = 0
     for mover, place in found:

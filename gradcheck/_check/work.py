@@ -13,11 +13,13 @@ from gradcheck._derivatives.compressed import Plan, plan
 from gradcheck._derivatives.freeing import mover
 from gradcheck._derivatives.numeric import Mover
 from gradcheck._derivatives.point import Point, Reals, as_reals
+from gradcheck._graph.cost import entries_computed
 from gradcheck._graph.program import prune
 from gradcheck._graph.rounding import coarsest_spacing
 from gradcheck._graph.trace import Traced
 from gradcheck._numerics.directions import blocks, rademacher
 
+_PER_OP = 2000  # entries that could be computed while an op is started
 _EPS = {"float16": 2.0**-10, "bfloat16": 2.0**-7, "float32": 2.0**-23, "complex64": 2.0**-23}
 
 
@@ -79,6 +81,12 @@ class Work:
     def gradient_eps(self) -> float:
         """The spacing of the dtype in which the wide gradients round."""
         return 2.0**-23 if self.point.unpromoted else 2.0**-52
+
+    @property
+    def effort(self) -> float:
+        """What an evaluation costs: the entries that it computes, and for each op what starting it costs in those."""
+        each: float = self.point.made("entries", lambda: entries_computed(self.traced.graph))
+        return each + _PER_OP * len(self.traced.program.main.nodes)
 
     def dtype(self, x: int) -> str:
         """The dtype of the gradient with respect to an x."""
