@@ -109,6 +109,9 @@ class Taylor:
     remainder: tuple[float, ...]  # |y(x + step d) - y(x) - step g.d|
 
 
+EVERY_INPUT = "all inputs at once"  # the x of a finding on a direction in which all of them move together
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
     """One verdict on one pair of output and input.

@@ -79,9 +79,9 @@ def from_comparison(
     rounded = abs(own - compared) if outcome in OK else 0.0
     return finding(
         work, a, x, verdict, ok=outcome in OK, index=index, part=part, analytic=own, numeric=numeric,
-        error=float(comparison.error[at]) / unit, allowed=float(comparison.allowed[at]) / unit + rounded, points=9,
-        order=int(comparison.order[at]), one_sided=sides, advice=_advice(outcome, comparison, at),
-        y_index=_output_index(work, a, y_entry), **fields,
+        error=float(comparison.error[at]) / unit, allowed=float(comparison.allowed[at]) / unit + rounded,
+        points=int(comparison.points[at]), order=int(comparison.order[at]), one_sided=sides,
+        advice=_advice(outcome, comparison, at), y_index=_output_index(work, a, y_entry), **fields,
     )  # fmt: skip
 
 

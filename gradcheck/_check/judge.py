@@ -53,6 +53,7 @@ class Comparison:
     left: NDArray[np.float64]
     right: NDArray[np.float64]
     order: NDArray[np.int64]
+    points: NDArray[np.int64]
 
     @property
     def excess(self) -> NDArray[np.float64]:
@@ -144,6 +145,7 @@ def compare(
         left=numeric.left,
         right=numeric.right,
         order=numeric.order,
+        points=numeric.points,
     )
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from gradcheck._check.work import eps_of
 from gradcheck._derivatives.forward import Products, forward_and_reverse
-from gradcheck._results import Finding, Verdict
+from gradcheck._results import EVERY_INPUT, Finding, Verdict
 
 MEANING = (
     "forward mode agrees with reverse mode; that is evidence for a tf.custom_gradient, through which forward mode "
@@ -50,7 +50,7 @@ def _disagreement(found: Products, dtype: str, allowed: float) -> Finding:
         verdict=Verdict.MISMATCH,
         ok=False,
         y=found.y,
-        x="all inputs at once",
+        x=EVERY_INPUT,
         analytic=found.reverse,
         numeric=found.forward,
         allowed=allowed,

@@ -360,6 +360,7 @@ def _beyond_rounding(
         finding(work, a, x, Verdict.MISMATCH),
         index=index, part=part, analytic=float(native[0][entry]), numeric=float(measured.numeric[0, 0]) / unit,
         error=float(measured.error[0, 0]) / unit, allowed=float(limit[entry] if beyond.size else allowed[entry]),
-        points=9, order=int(measured.order[0, 0]), wrong=int(beyond.size) or gap.size, reason=reason,
+        points=int(measured.points[0, 0]), order=int(measured.order[0, 0]), wrong=int(beyond.size) or gap.size,
+        reason=reason,
         advice="compute this gradient by a formula without cancellation, or in float64",
     )  # fmt: skip

@@ -9,7 +9,7 @@ from gradcheck._check.work import Work, begin
 from gradcheck._derivatives.analytic import analytic
 from gradcheck._derivatives.point import Reals
 from gradcheck._graph.trace import Traced
-from gradcheck._results import Finding, Verdict
+from gradcheck._results import EVERY_INPUT, Finding, Verdict
 
 
 def asymmetry(traced: Traced, options: Options) -> Finding | None:
@@ -37,7 +37,7 @@ def asymmetry(traced: Traced, options: Options) -> Finding | None:
         verdict=Verdict.MISMATCH,
         ok=False,
         y=" and ".join(output.path for output in traced.outputs),
-        x="all inputs at once",
+        x=EVERY_INPUT,
         analytic=there,
         numeric=back,
         allowed=allowed,

@@ -188,6 +188,7 @@ def _spread(
         noise=place(found.noise, 0.0),
         step=place(found.step, 0.0),
         order=place(found.order, 8),
+        points=place(found.points, 9),
         kink=place(found.kink, False),
         jump=place(found.jump, False),
         left=np.where(backward, right, left),

@@ -36,6 +36,7 @@ class Derivatives:
     noise: Floats  # of the samples
     step: Floats
     order: Integers  # of the stencil: 2, 4, 6 or 8; 0 where there is none
+    points: Integers  # that were sampled together: 9, or 7 where as many told enough
     kink: Bools  # a kink, a jump or a vertical slope at the very point
     jump: Bools
     left: Floats
@@ -56,6 +57,7 @@ class _Results:
     noise: Floats
     step: Floats
     order: Integers
+    points: Integers
     kink: Bools
     jump: Bools
     left: Floats
@@ -125,6 +127,7 @@ def differentiate(
         )
 
     rest = np.flatnonzero(~satisfied & np.isfinite(results.base))
+    results.points[rest] = len(NINE)
     if rest.size:
         open_ones = np.unique(rest // shape[1])
         flat = _nine(sample, open_ones, steps, begin, first).reshape(len(NINE), -1)
@@ -185,6 +188,7 @@ def _look_once(
         noise=noise,
         step=steps.copy(),
         order=order,
+        points=np.full(size, len(grid)),
         kink=np.zeros(size, np.bool_),
         jump=np.zeros(size, np.bool_),
         left=value.copy(),

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from gradcheck._results import Finding, Held, Place, Verdict
+from gradcheck._results import EVERY_INPUT, Finding, Held, Place, Verdict
 
 if TYPE_CHECKING:
     from gradcheck._report.gradient import GradientReport
@@ -75,7 +75,7 @@ def _title(finding: Finding) -> str:
 
 def _headline(finding: Finding, report: GradientReport) -> str:
     y, x = _output(finding, report), _line(finding.x)
-    gradient = f"d {f'({y})' if ' ' in y else y} / d {x}"
+    gradient = gradient_name(y, x)
     gradient_is_nonfinite = finding.analytic is not None and not math.isfinite(finding.analytic)
     cut = Place(op="", op_type="") if finding.cut is None else finding.cut.place
     headline = _OUTSIDE.get(cut.op_type) if finding.verdict is Verdict.CUT else None
@@ -88,6 +88,13 @@ def _headline(finding: Finding, report: GradientReport) -> str:
         constant=_line(cut.op),
         nonfinite=gradient if gradient_is_nonfinite else f"the value of {y}",
     )
+
+
+def gradient_name(y: str, x: str) -> str:
+    """What a report calls the gradient of y with respect to x."""
+    if x == EVERY_INPUT:
+        return f"the gradient of {y} by {x}"
+    return f"d {f'({y})' if ' ' in y else y} / d {x}"
 
 
 def _output(finding: Finding, report: GradientReport) -> str:
@@ -179,9 +186,10 @@ def _extent(finding: Finding, report: GradientReport) -> Iterator[str]:
         parts.append(f"the only wrong entry among {finding.size}")
     elif finding.wrong:
         parts.append(f"worst of {'at least ' * finding.more_wrong}{finding.wrong} wrong entries among {finding.size}")
-    affected = {each.x for each in report.findings if not each.ok}
-    if not finding.ok:
-        parts.append(f"{len(affected)} of {_count(len({each.x for each in report.findings}), 'input')} affected")
+    alone = [each for each in report.findings if each.x != EVERY_INPUT]
+    affected = {each.x for each in alone if not each.ok}
+    if not finding.ok and finding.x != EVERY_INPUT:
+        parts.append(f"{len(affected)} of {_count(len({each.x for each in alone}), 'input')} affected")
     if finding.held:
         parts.append(f"held: {_held(finding.held)}")
     if parts:

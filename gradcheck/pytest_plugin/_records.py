@@ -79,7 +79,9 @@ def worst_of(record: Record) -> str:
     finding = record.report.worst
     if finding is None:
         return ""
-    gradient = f"d {finding.y if finding.y != 'output' else record.report.name} / d {finding.x}"
+    from gradcheck._report.text import gradient_name
+
+    gradient = gradient_name(finding.y if finding.y != "output" else record.report.name, finding.x)
     at = f" at {list(finding.index)}" if finding.index else ""
     excess = f", {finding.excess:.2g} of what is allowed" if finding.excess is not None else ""
     return f"{gradient}{at}{excess}"

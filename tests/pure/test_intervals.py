@@ -308,7 +308,9 @@ def test_smooth_functions_cost_one_round(begin, target, count):
     found = differentiate(sample, 7, step=STEP, eps=EPS, target=target, begin=begin)
     if count is None:  # not enough: the samples that there are become nine
         assert asked[:2] == [SEVEN, (-4, 4)]
+        assert (found.points == 9).all()
         return
+    assert (found.points == count).all()
     assert found.evaluations == count * 7
     assert set(np.unique(found.order)) <= {2, 4, 6, 8}
     assert np.array_equal(found.left, found.value)

@@ -9,7 +9,7 @@ from hypothesis import given
 
 from gradcheck._report.gradient import Cost, GradientReport
 from gradcheck._report.text import HEADLINES, MOST_FAILURES, finding_text, report_text
-from gradcheck._results import Cut, Finding, Held, Place, Verdict
+from gradcheck._results import EVERY_INPUT, Cut, Finding, Held, Place, Verdict
 
 SQUARE = Place(op="square", op_type="custom_gradient", file="models/layers.py", line=41, function="call")
 DROPOUT = Place(op="dropout/random_uniform", op_type="RandomUniform", file="models/layers.py", line=55)
@@ -232,6 +232,29 @@ SNAPSHOTS = {
           unconnected d loss / d inputs[1] is None, and loss does not depend on inputs[1]
           nonsmooth   d loss / d inputs[2] has no single value at [0]: loss has a kink or a jump at this very point
                       relu at 0
+        """,
+    ),
+    "of all inputs at once no input is counted": (
+        report(
+            failing(Verdict.MISMATCH, x=EVERY_INPUT, analytic=-3.0, numeric=-2.0, allowed=1e-3, reason="not symmetric"),
+            right(),
+        ),
+        """
+        GradientMismatch: the gradient of loss by all inputs at once is wrong along a random direction
+          analytic    -3.000000e+00   tf.gradients
+          asked for   -2.000000e+00
+          difference   1.0e+00, allowed 1.0e-03
+          reason      not symmetric
+        """,
+    ),
+    "an input that is wrong by itself is counted beside all at once": (
+        report(failing(Verdict.MISMATCH, x=EVERY_INPUT, reason="modes"), failing(Verdict.MISMATCH, reason="r")),
+        """
+        GradientMismatch: the gradient of loss by all inputs at once is wrong
+          reason      modes
+        GradientMismatch: d loss / d inputs[0] is wrong
+          reason      r
+          1 of 1 input affected
         """,
     ),
     "nothing to check is said": (
