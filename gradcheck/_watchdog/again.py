@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,6 +17,7 @@ from gradcheck._graph.rerun import Rerun, of_concrete
 from gradcheck._report.nonfinite import NonfiniteReport
 from gradcheck._report.trip import TripReport
 
+_CONVERTED = "in user code:"  # how AutoGraph begins what it adds to an exception
 _FINITE = (
     "run again op by op, the step was finite: it draws random numbers that cannot be repeated, or TensorFlow "
     "computes it differently where ops are fused"
@@ -84,7 +87,18 @@ def again_of(rerun: Rerun, *, anywhere: bool = False) -> Again:
 
 
 def _failed(error: Exception) -> Again:
-    return Again(notes=(f"the op could not be located: {type(error).__name__}: {first_line(error)}",))
+    return Again(notes=(f"the op could not be located: {said(error)}",))
+
+
+def said(error: Exception) -> str:
+    """The kind of an exception and the beginning of what it says; of one in a function that AutoGraph converted, where."""
+    name, text = type(error).__name__, str(error).strip()
+    if not text.startswith(_CONVERTED):
+        return f"{name}: {first_line(error)}"
+    files = re.findall(r'File "(.*)", line (\d+), in .*  \*$', text, re.MULTILINE)
+    where = f" at {Path(files[-1][0]).name}:{files[-1][1]}" if files else ""
+    own = text.rpartition(f"    {name}: ")[2].strip().partition("\n")[0]
+    return f"{name}{where}: {textwrap.shorten(own, 120, placeholder=' ...')}"
 
 
 def first_line(error: Exception) -> str:

@@ -17,13 +17,15 @@ from tensorflow.python.ops import stateful_random_ops
 from gradcheck._graph import structure
 from gradcheck._graph.functions import python_state_kept
 from gradcheck._report.trip import Step
-from gradcheck._watchdog.again import Again, again, first_line
+from gradcheck._watchdog.again import Again, again, said
 from gradcheck._watchdog.layers import layer_outputs
 from gradcheck._watchdog.looking import amounts_of, counted
 from gradcheck._watchdog.names import output_name, variable_names
 from gradcheck._watchdog.policy import Policy
 from gradcheck._watchdog.running import running
 from gradcheck._watchdog.seen import Seen, layer, scalar
+
+_INSTEAD = "to have it named, watch a part that a tf.function can hold, or hand that to gradcheck.find_nonfinite"
 
 
 class Snapshot:
@@ -87,10 +89,12 @@ class EagerStep:
         """Call the step once, and give everything back unless all is finite. What the step raises comes through."""
         variables = self._variables(args, kwargs)
         before = Snapshot(variables)
+        born: list[Any] = []
 
         def made(next_creator: Any, **options: Any) -> Any:
             variable = next_creator(**options)
             before.add(variable)
+            born.append(variable)
             return variable
 
         with tf.variable_creator_scope(made), running() as guarded, self._layers() as given:
@@ -120,19 +124,26 @@ class EagerStep:
             healthy=not found,
             describe=lambda: step,
             found=lambda: tuple(found),
-            again=partial(self._again, args, kwargs, anywhere=not layers.isdisjoint(f.name for f in found)),
+            again=partial(self._again, args, kwargs, born, anywhere=not layers.isdisjoint(f.name for f in found)),
             scale=scales[:1],
         )
 
-    def _again(self, args: Sequence[Any], kwargs: Mapping[str, Any], *, anywhere: bool) -> Again:
-        """Look for the op in a trace of the step, made for that alone."""
+    def _again(self, args: Sequence[Any], kwargs: Mapping[str, Any], born: Sequence[Any], *, anywhere: bool) -> Again:
+        """Look for the op in a trace of the step, made for that alone; what it made is given to it once more."""
         function = getattr(self._function, "python_function", self._function)
-        with python_state_kept():
+        left = iter(born)
+
+        def given(next_creator: Any, **options: Any) -> Any:
+            for variable in left:
+                return variable
+            return next_creator(**options)
+
+        with python_state_kept(), tf.variable_creator_scope(given):
             try:
                 traced = tf.function(function).get_concrete_function(*args, **kwargs)
             except Exception as error:  # whatever the step does that a graph cannot must not hide the trip
-                text = f"{type(error).__name__}: {first_line(error)}"
-                return Again(notes=(f"the op is not named, because the step cannot be traced: {text}",))
+                note = f"the op is not named, because the step cannot be traced: {said(error)}; {_INSTEAD}"
+                return Again(notes=(note,))
         return again(traced, args, kwargs, anywhere=anywhere)
 
 

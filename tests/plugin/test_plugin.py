@@ -428,6 +428,17 @@ def test_a_gradient_that_is_only_computed():
     tape.gradient(y, x)
 
 @pytest.mark.no_nans
+def test_a_variable_of_its_own():
+    own = tf.Variable([0.0, 1.0])
+    with tf.GradientTape() as tape:
+        y = tf.reduce_sum(tf.sqrt(own + 0.0))
+    own.assign_sub(tape.gradient(y, own))
+
+@pytest.mark.no_nans
+def test_python_in_between():
+    w.assign(w * float(tf.math.log(w[0] - 1.0).numpy()))
+
+@pytest.mark.no_nans
 def test_what_is_masked_is_no_fault():
     x = tf.constant([1.0, 0.0])
     with tf.GradientTape() as tape:
@@ -449,7 +460,7 @@ def test_a_watchdog_of_the_tests(gradcheck):
 """
     )
     result = run(project)
-    assert result.parseoutcomes()["failed"] == 4
+    assert result.parseoutcomes()["failed"] == 6
     result.stdout.fnmatch_lines(
         [
             "step 1 of test_by_the_fixture is not finite: *",
@@ -457,7 +468,10 @@ def test_a_watchdog_of_the_tests(gradcheck):
             "E       assert (1 + 1) == 3",
             "step 1 of test_a_gradient_that_is_only_computed is not finite: *",
             "* where *y = tf.reduce_sum(tf.sqrt(x))*",
-            "*gradcheck: a watchdog failed 3 tests*",
+            "step 1 of test_a_variable_of_its_own is not finite: *",
+            "* where *y = tf.reduce_sum(tf.sqrt(own + 0.0))*",
+            "* cannot be traced: AttributeError at test_a_body*.py:*: *'numpy'; to have it named, watch a part *",
+            "*gradcheck: a watchdog failed 5 tests*",
             "NONFINITE  step 1 of test_by_the_fixture is not finite: *: pytest *::test_by_the_fixture",
         ]
     )
