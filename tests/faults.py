@@ -237,6 +237,11 @@ def fully_masked(z):
     return tf.nn.softmax(masked)  # here
 
 
+def masked_in_half(z):
+    masked = tf.cast(z > 1.0, tf.float16)
+    return z + masked * np.float16(-np.inf)  # here
+
+
 def masked_elsewhere(z):
     weights = tf.nn.softmax(z + tf.constant([0.0, -np.inf, 0.0]))
     return tf.reduce_sum(weights) + tf.math.log(tf.reduce_sum(z) - tf.reduce_sum(z))  # here
@@ -470,12 +475,13 @@ FAULTS = [
     Fault("power of a negative", power_of_negative, [x(-1.0)], "Pow", "singularity", r"fractional power of a negative"),
     Fault("acos beyond 1", arc_cosine, [x(1.0)], "Acos", "singularity", r"clip_by_value"),
     Fault("mean of nothing", mean_of_nothing, [x(1.0, 2.0)], "Mean", "singularity", r"mean of nothing", kind="NaN"),
-    Fault("squares overflow", square_overflows, [x(1e20, 1.0)], "Square", "overflow", r"clip before the norm"),
+    Fault("squares overflow", square_overflows, [x(1e20, 1.0)], "Square", "overflow", r"first, .*learning rate"),
     Fault("product overflows", product_overflows, [tf.fill([50], 10.0)], "Prod", "overflow", r"add logarithms"),
     Fault("cast to float16", half_overflows, [x(1e5)], "Cast", "overflow", r"65504"),
     Fault("sum in float16", half_sum_overflows, [x(6e4, 6e4, dtype=tf.float16)], "Sum", "overflow", r"65504"),
     Fault("matmul overflows", matmul_overflows, [tf.fill([3, 3], 1e25)], "MatMul", "overflow", r"1e\+25"),
     Fault("a row masked throughout", fully_masked, [x(1.0, 2.0)], "Softmax", "singularity", r"-inf throughout"),
+    Fault("a mask in float16", masked_in_half, [x(1.0, 2.0, dtype=tf.float16)], "Mul", "singularity", r"such as -6e4"),
     Fault("a healthy mask, and a fault", masked_elsewhere, [x(1.0, 2.0, 3.0)], "Log", "singularity", r"log of 0"),
     Fault("NaN in the data", plain_exp, [x(1.0, np.nan)], "Placeholder", "input", r"inputs\[0\] is not finite before"),
     Fault("+Inf in the data", own_softmax, [x(1.0, np.inf)], "Placeholder", "input", r"inputs\[0\] is not finite"),
@@ -558,7 +564,7 @@ NEAR_MISSES = [
     ("a root that is chosen", chosen_root, [x(1.0, 0.0)], r"safe ="),
     ("a root of no squares", root_at_zero, [x(1.0, 0.0)], r"norm|variance"),
     ("root of a difference", lambda a: tf.sqrt(tf.reduce_mean(a) - 5.0), [x(1.0)], r"variance"),
-    ("a sum too large", lambda a: tf.reduce_sum(a), [tf.fill([10], 1e38)], r"clip before the norm"),  # noqa: PLW0108
+    ("a sum too large", lambda a: tf.reduce_sum(a), [tf.fill([10], 1e38)], r"clip them first"),  # noqa: PLW0108
     ("a mean too large", lambda a: tf.reduce_mean(a) * 1e30, [x(1e20)], r"mean of nothing"),
     ("a zero that float64 has too", lambda a: tf.math.log(a - a), [x(1.0)], r"float64|digits"),
 ]

@@ -93,10 +93,16 @@ def _meant_infinities(case: _Case) -> str | None:
         return None
     if case.op in ("Softmax", "LogSoftmax"):
         return (
-            "a row that is -inf throughout has no softmax: mask with a large negative number such as -1e9, or leave "
-            "out what is masked altogether"
+            f"a row that is -inf throughout has no softmax: mask with {_mask(case)}, or leave out what is masked "
+            "altogether"
         )
-    return "an infinity that was put in became NaN here: mask with a large finite number such as -1e9 instead"
+    return f"an infinity that was put in became NaN here: mask with {_mask(case)} instead"
+
+
+def _mask(case: _Case) -> str:
+    if case.dtype == tf.float16:
+        return "a large negative number that float16 holds, such as -6e4 (-1e9 is infinite there)"
+    return "a large negative number such as -1e9"
 
 
 # ------------------------------------------------------------------------------------------------ logarithms
@@ -335,7 +341,10 @@ def _overflow(case: _Case) -> str | None:
         or _sums_squares(around, node)
         or any(_is_square(m) for m in around.makers(node, ("Mul", *_SQUARES)))
     ):
-        return f"squares of values above {root:.2g} overflow {name}: clip before the norm, tf.clip_by_value(x, -c, c)"
+        return (
+            f"squares of values above {root:.2g} overflow {name}: clip them first, tf.clip_by_value(x, -c, c); where "
+            "they grew from step to step, clip gradients or lower the learning rate"
+        )
     if node.op == "Prod":
         return "a product of many: add logarithms instead, tf.reduce_sum(tf.math.log(x))"
     if case.birth.visit is not None and case.birth.visit.inputs:
