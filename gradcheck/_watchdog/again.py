@@ -91,7 +91,7 @@ def _failed(error: Exception) -> Again:
 
 
 def said(error: Exception) -> str:
-    """The kind of an exception and the beginning of what it says; of one in a function that AutoGraph converted, where."""
+    """The kind of an exception and the beginning of what it says; with the line of what AutoGraph converted."""
     name, text = type(error).__name__, str(error).strip()
     if not text.startswith(_CONVERTED):
         return f"{name}: {first_line(error)}"

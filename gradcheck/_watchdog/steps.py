@@ -15,12 +15,17 @@ from gradcheck._report.trip import TripReport
 from gradcheck._watchdog.again import Again
 from gradcheck._watchdog.dispatch import Dispatch
 from gradcheck._watchdog.eager import EagerStep, shared_generators
-from gradcheck._watchdog.ledger import Ledger
+from gradcheck._watchdog.ledger import LOGGER, Ledger
+from gradcheck._watchdog.looking import counted
 from gradcheck._watchdog.names import variable_names
 from gradcheck._watchdog.reach import reachable_variables
 from gradcheck._watchdog.seen import Seen
 
 _NOT_AGAIN = "the op was not looked for: the trips just before this one have named theirs"
+_STALE = (
+    "NaN before step=%d variable=%s: %d of its entries; what was there before is no trip, and a layer may hide it, as "
+    "a rectifier gives 0 for NaN"
+)
 
 
 class WatchedStep:
@@ -51,6 +56,7 @@ class WatchedStep:
         self._good: list[tuple[Any, Any]] = []  # handles with the values of the last good state
         self._since = 0  # healthy steps since then
         self._scales = Scales()
+        self._looked = False  # whether weights that were NaN from the first have been told
 
     def __enter__(self) -> WatchedStep:
         return self
@@ -98,6 +104,7 @@ class WatchedStep:
         if seen.healthy and stuck is None:
             self._since += 1
             self._ledger.healthy(seen.describe, seen.units)
+            self._tell_what_was_nan(number)
             return
         looked = Again(notes=(stuck,)) if stuck else Again(notes=(_NOT_AGAIN,))
         if stuck is None and self._ledger.locates:
@@ -116,6 +123,19 @@ class WatchedStep:
         if policy.may_roll_back and (not self._good or self._since >= policy.snapshot_every):
             self._good = [(handle, read(handle)) for handle in handles()]
             self._since = 0
+
+    def _tell_what_was_nan(self, number: int) -> None:
+        """Log, after the first finite step, which weights hold NaN: they did before it."""
+        if self._looked:
+            return
+        self._looked = True
+        weights = [v for v in map(structure.variable_of, self._changeable((), {})) if v is not None and v.trainable]
+        names = variable_names(weights)
+        for weight in (v for v in weights if v.dtype.base_dtype in structure.CONTINUOUS):
+            name = names[id(weight.handle)]
+            found = counted(name, weight.read_value(), None)
+            if found is not None and found.nan:
+                LOGGER.warning(_STALE, number, name, found.nan)
 
     def _changeable(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Any]:
         if self._given is not None:

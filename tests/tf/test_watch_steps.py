@@ -318,6 +318,22 @@ def test_what_was_infinite_before_is_no_trip():
     assert watchdog.trips == 0
 
 
+@pytest.mark.parametrize("traced", [True, False])
+def test_weights_that_were_nan_before_are_told_once(caplog, traced):
+    w, rest = tf.Variable([np.nan, 1.0], name="w"), tf.Variable([np.nan], trainable=False, name="rest")
+
+    def step(x):
+        w.assign_sub(tf.nn.relu(w * x) * 0.1 + 0.0 * tf.reduce_sum(x) * tf.cast(rest > 0, tf.float32))
+
+    watchdog = Watchdog()
+    watched = watchdog.watch(tf.function(step) if traced else step)
+    for _ in range(2):
+        watched(tf.constant([1.0, 1.0]))
+    (line,) = (record.getMessage() for record in caplog.records)
+    assert line.startswith("NaN before step=1 variable=w: 1 of its entries; ")
+    assert watchdog.trips == 0
+
+
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float64", "complex64", "complex128"])
 def test_other_dtypes(dtype):
     w = tf.Variable(tf.cast([1.0, 2.0], dtype))
