@@ -15,7 +15,8 @@ from gradcheck._diagnose.likeness import Likeness
 from gradcheck._diagnose.remedies import PARTLY
 from gradcheck._errors import GraphUnavailable
 from gradcheck._graph.graphs import trace_tensors
-from gradcheck._graph.provenance import at_frame, origin
+from gradcheck._graph.provenance import at_frame, origin, written_at
+from gradcheck._graph.regions import gradient_function, gradient_name
 from gradcheck._graph.trace import Traced
 from gradcheck._graph.units import Frame, Unit, enclosing, units_of
 from gradcheck._results import Cut, Finding, Place, Verdict
@@ -31,6 +32,7 @@ _OTHERS = "no op that can be checked alone is wrong alone; not looked into: {ops
 _ITS_OWN = "every op has its own gradient, so that the function has its own too, and not the surrogate's"
 _ENDS = "the gradient of {op} is zero or None for this input, and what it gives moves with it"
 _CORRECT = "correct the gradient of what is blamed; where the cut is meant, say so by tf.stop_gradient"
+_REGISTERED = "what {op} has as its gradient here is not TensorFlow's own: {fn}, registered as {name!r}"
 _UNSEEN = "no op could be checked alone: {why}"
 
 
@@ -95,7 +97,8 @@ def _blame_output(
                 hints[id(first)] = hints_of_unit(first.unit, first.frame, options, check, set(first.xs))
             blamed, *also = dict.fromkeys(_place(traced, each) for each in own)  # one line may make several
             known = replace(findings[a, x], blame=blamed, also=tuple(also))
-            known = _with_cut(known, first)
+            reasons = filter(None, (known.reason, _registered(first.unit)))
+            known = _with_cut(replace(known, reason="; ".join(reasons) or None), first)
             names = [name for name in sorted(first.xs) if x in first.unit.reached[name]]
             findings[a, x] = _hinted(known, names, hints[id(first)])
         elif not found and (cut := find_partial_cut(traced, *ends(traced, a, x))) is not None:
@@ -130,6 +133,14 @@ def blame_surrogate(traced: Traced, options: Options, findings: dict[tuple[int, 
                 findings[a, x] = replace(known, blame=places[0], also=tuple(places[1:]))
             else:
                 _advise(findings, a, [x], _ITS_OWN)
+
+
+def _registered(unit: Unit) -> str | None:
+    """Which function an op of TensorFlow's is differentiated by where that is none of TensorFlow's."""
+    if unit.region is not None or unit.trusted:
+        return None
+    fn = gradient_function(unit.op)
+    return _REGISTERED.format(op=unit.op_type, fn=written_at(fn), name=gradient_name(unit.op))
 
 
 def _with_cut(known: Finding, first: _Wrong) -> Finding:

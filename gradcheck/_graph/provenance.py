@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import itertools
 import linecache
 import os
@@ -99,6 +100,13 @@ def at_frame(frame: Any, name: str, op_type: str) -> Place:
         return found
     source = linecache.getline(frame.filename, frame.lineno).strip()
     return replace(found, file=_short(frame.filename), line=frame.lineno, function=frame.name, source=source or None)
+
+
+def written_at(fn: Any) -> str:
+    """The name of a function of the user's, and the file and line at which it is written."""
+    code = getattr(inspect.unwrap(fn), "__code__", None)
+    name = str(getattr(fn, "__name__", type(fn).__name__))
+    return name if code is None else f"{name} at {_short(code.co_filename)}:{code.co_firstlineno}"
 
 
 def keras_layer(op: Any, name: str) -> str | None:

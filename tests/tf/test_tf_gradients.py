@@ -181,6 +181,10 @@ def test_assert_raises_with_the_report_where_check_returns_it(graph):
     with pytest.raises(gradcheck.GradientMismatch, match=message) as error:
         assert_tf_gradients(doubled_sine(graph, x), x)
     assert error.value.report.verdict is Verdict.MISMATCH
+    assert re.search(
+        r"not TensorFlow's own: \w+ at .*test_tf_gradients\.py:\d+, registered as 'GradcheckTwiceTooLarge'$",
+        error.value.report.worst.reason,
+    )
     assert assert_tf_gradients(tf.cos(x), x).ok
 
 
