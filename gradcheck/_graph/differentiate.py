@@ -80,7 +80,9 @@ def _connected(build: _Build, xs: Sequence[Any]) -> list[Any]:
     """The gradients, None for those xs whose way leads through an op that has no gradient at all."""
     try:
         return build(xs)
-    except LookupError:
+    except LookupError as error:
+        if type(error) is not LookupError:  # a KeyError or IndexError of the user's gradient function
+            raise
         return [None] if len(xs) == 1 else [g for x in xs for g in _connected(build, [x])]
 
 

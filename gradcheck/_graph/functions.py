@@ -34,6 +34,7 @@ from gradcheck._graph.quiet import errors_only
 from gradcheck._graph.reads import kept_variables, variables_read
 from gradcheck._graph.trace import Asked, Gradients, Outside, Traced, finish, place_inputs, with_values
 from gradcheck._graph.values import Values
+from gradcheck._results import Place
 
 _NUMPY = os.path.dirname(np.__file__) + os.sep
 
@@ -97,9 +98,18 @@ def trace_function(
         externals = [external for external, _ in graph.captures]
         again = with_values(known, [v for _, v in feeds], externals, Values(), [g for _, _, g in asked.outputs])
         return replace(again, outside=outside_by_path)
-    if order == 2:
-        asked = gradients_as_outputs(graph, asked, seed)
-    traced = replace(finish(graph, name, asked, feeds, Values(), skipped, notes), outside=outside_by_path)
+    try:
+        if order == 2:
+            asked = gradients_as_outputs(graph, asked, seed)
+        finished = finish(graph, name, asked, feeds, Values(), skipped, notes)
+    except Exception as error:
+        if _raised_at(error).file is None:
+            raise
+        plain = surrogate is None and variables is None and order == 1 and not isinstance(result, Gradients)
+        inside, note = _differentiated_in_python(fn, inputs, name, error, possible=plain and not notes)
+        again = trace_function(inside, inputs, grad_ys=grad_ys, wrt=wrt, name=name, seed=seed, x_required=x_required)
+        return replace(again, notes=(note, *again.notes))
+    traced = replace(finished, outside=outside_by_path)
     if lasting and not any(name.startswith("drawn_") for name in traced.values):
         remember(owner, key, traced)
     return traced
@@ -178,10 +188,15 @@ def _call(
 
 def _said(error: Exception) -> str:
     """The kind of an error, the user's line that raised it, and how its text begins."""
-    stack = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith(_NUMPY)]
-    place = at_frame(users_frame_of_stack(stack), "", "")
+    place = _raised_at(error)
     where = "" if place.file is None else f" at {place.file}:{place.line}"
     return f"{type(error).__name__}{where}: {textwrap.shorten(str(error), 120, placeholder=' ...')}"
+
+
+def _raised_at(error: Exception) -> Place:
+    """The user's line below us that raised an error; without a file where there is none."""
+    stack = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith(_NUMPY)]
+    return at_frame(users_frame_of_stack(stack), "", "")
 
 
 def _refuse_unfit(fn: Callable[..., Any], inputs: Any, name: str, error: Exception) -> None:
@@ -252,6 +267,35 @@ def _eagerly(fn: Callable[..., Any], inputs: Any, name: str) -> Any:
         if hasattr(error, "add_note"):
             error.add_note(f"gradcheck: raised by {name} when called at the given inputs, before any check")
         raise
+
+
+def _differentiated_in_python(
+    fn: Callable[..., Any], inputs: Any, name: str, error: Exception, *, possible: bool
+) -> tuple[Callable[..., Any], str]:
+    """fn as one op that runs it eagerly, where a gradient function inside raised while it was traced; and a note.
+
+    Raises:
+        Exception: What was raised, with a note on whose it is, where it is raised eagerly too or this is not possible.
+    """
+    try:
+        if not (possible and tf.executing_eagerly()):
+            raise error
+        with _tracing(), kept_variables(fn, inputs), tf.GradientTape() as tape:
+            arguments = structure.rebuild(inputs, lambda v: tf.convert_to_tensor(v) if _is_array(v) else v)
+            moving = _continuous(arguments)
+            tape.watch(moving)
+            outputs = apply(fn, arguments, inputs)
+            with tape.stop_recording():
+                tape.gradient(_continuous(outputs), moving)
+    except Exception as own:
+        if hasattr(own, "add_note"):
+            own.add_note(f"gradcheck: raised by a gradient function within {name}, before any check")
+        raise
+    note = (
+        f"the gradient of {name} cannot be traced ({_said(error)}); it was taken eagerly, through tf.py_function: in "
+        "its own dtype, and without the variables it reads"
+    )
+    return _through_python(fn, inputs, outputs), note
 
 
 def _is_array(value: Any) -> bool:

@@ -511,3 +511,25 @@ def test_the_note_on_a_function_that_cannot_be_traced_says_at_which_line(fn, err
     (note,) = gradcheck.check_gradients(fn, X).notes
     line = fn.__code__.co_firstlineno
     assert re.match(rf"<lambda> cannot be traced \({error} at .*test_bad_input\.py:{line}: .*\); it was called", note)
+
+
+@pytest.mark.parametrize(("factor", "verdict"), [(2.0, Verdict.MATCH), (3.0, Verdict.MISMATCH)])
+def test_a_gradient_function_with_numpy_in_it_is_run_eagerly(factor, verdict):
+    @tf.custom_gradient
+    def squared(x):
+        return x**2, lambda up: factor * np.asarray(x) * up
+
+    report = gradcheck.check_gradients(lambda x: tf.reduce_sum(tf.sin(squared(x))), X)
+    assert report.verdict is verdict
+    place = r"NotImplementedError at .*test_bad_input\.py:\d+: "
+    assert re.match(rf"the gradient of <lambda> cannot be traced \({place}.*\); it was taken eagerly", report.notes[0])
+
+
+def test_what_a_gradient_function_raises_says_where_it_was_raised():
+    @tf.custom_gradient
+    def broken(x):
+        return x**2, lambda up: up * {}["absent"]
+
+    with pytest.raises(KeyError) as raised:
+        gradcheck.check_gradients(broken, X)
+    assert raised.value.__notes__ == ["gradcheck: raised by a gradient function within broken, before any check"]
