@@ -14,6 +14,9 @@ from gradcheck._errors import BundleDamaged, GraphUnavailable
 from gradcheck._graph.rerun import Given, Rerun, of_concrete, with_variables
 from gradcheck._report.nonfinite import NonfiniteReport
 
+# What a session reads from a variable is fed to what is run again.
+_OF_SESSION = ": in a bundle that a session's hook wrote, what was read from variables is part of the batch"
+
 
 def replay(path: str | Path, step: Callable[..., Any] | None = None) -> tuple[Bundle, NonfiniteReport]:
     """Read a bundle and run the step in it once more, on the batch and the variables that it holds.
@@ -83,7 +86,7 @@ def _matched(own: Sequence[Given], stored: Sequence[Given]) -> list[Given]:
     shapes = [[tuple(g.value.shape) if g.value is not None else None for g in each] for each in (own, matched)]
     if len(own) != len(matched) or shapes[0] != shapes[1]:
         raise ValueError(
-            f"the step must read the variables of the bundle, {', '.join(names)}; found "
-            f"{', '.join(given.label for given in own) or 'none'}"
+            f"the step must read the variables of the bundle, {', '.join(names) or 'none'}; found "
+            f"{', '.join(given.label for given in own) or 'none'}{'' if names else _OF_SESSION}"
         )
     return matched

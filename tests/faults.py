@@ -88,6 +88,11 @@ def in_numpy(a):
     return tf.numpy_function(lambda v: v * np.float32(np.nan), [a], f32)  # here
 
 
+def over_a_dataset(a):
+    data = tf.data.Dataset.from_tensor_slices(a)
+    return data.reduce(0.0, lambda total, each: total + tf.math.log(each))  # here
+
+
 def vectorized_jacobian(a):
     with tf.GradientTape() as tape:
         tape.watch(a)
@@ -437,6 +442,7 @@ FAULTS = [
     Fault("log(1 - sigmoid)", log_one_minus_sigmoid, [x(20.0)], "Log", "lost precision", r"log_sigmoid\(-x\)"),
     Fault("log(1 - exp(-x))", log_one_minus_exp, [x(1e-9)], "Log", "lost precision", r"expm1"),
     Fault("log of a determinant", log_det, [tf.zeros([2, 2])], "Cholesky", "singularity", r"positive definite"),
+    Fault("over a dataset", over_a_dataset, [x(1.0, -1.0)], "ReduceDataset", None, r"one op, .*loop in Python"),
     Fault("in NumPy", in_numpy, [x(1.0)], "PyFunc", None, r"Python function"),
     Fault("jacobian", vectorized_jacobian, [x(1.0, 0.0)], "SqrtGrad", "singularity", r"root", "Sqrt"),
     Fault("recomputed", recomputed, [x(1.0, 0.0)], "SqrtGrad", "singularity", None, "Sqrt"),

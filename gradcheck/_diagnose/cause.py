@@ -34,8 +34,8 @@ _OF_MANY = ("MatMul", "BatchMatMul", "Conv", "Sum", "Prod", "Einsum", "AddN", "C
 _DIVISOR = {
     "RealDiv": 1, "Div": 1, "TruncateDiv": 1, "FloorDiv": 1, "Xdivy": 1, "Reciprocal": 0, "Inv": 0, "SqrtGrad": 0,
 }  # fmt: skip
-# Python functions, of which no other dtype can be asked.
-_OPAQUE = frozenset({"PyFunc", "PyFuncStateless", "EagerPyFunc"})
+# What runs out of sight, and of which no other dtype can be asked: Python functions, and a loop over a dataset.
+_OPAQUE = frozenset({"PyFunc", "PyFuncStateless", "EagerPyFunc", "ReduceDataset"})
 # Numbers of which the functions that are left overflow, if not by adding or multiplying many.
 _LARGE = 100.0
 # Their second input is 1/x or 1/sqrt(x): finite, unless x was singular; what is too large is the product.

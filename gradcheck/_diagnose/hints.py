@@ -311,7 +311,12 @@ def _not_definite(case: _Case) -> str | None:
     return "the matrix is not positive definite: add to its diagonal, a + epsilon * tf.eye(n)"
 
 
-def _python(case: _Case) -> str | None:
+def _out_of_sight(case: _Case) -> str | None:
+    if case.op == "ReduceDataset":
+        return (
+            "a loop over a dataset within a tf.function is one op, which is not looked into: loop in Python, and watch "
+            "or check the function of one batch"
+        )
     if case.op not in ("PyFunc", "PyFuncStateless", "EagerPyFunc"):
         return None
     return "made in a Python function: np.seterr(all='raise') tells where, or write it with TensorFlow's ops"
@@ -367,5 +372,5 @@ def _lost(case: _Case) -> str | None:
 
 _RULES: tuple[Callable[[_Case], str | None], ...] = (
     _double_where, _meant_infinities, _one_plus, _logarithm, _exponential, _root, _division, _power, _edges,
-    _empty_mean, _not_definite, _python, _overflow, _lost,
+    _empty_mean, _not_definite, _out_of_sight, _overflow, _lost,
 )  # fmt: skip

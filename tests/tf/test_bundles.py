@@ -156,6 +156,9 @@ def test_a_mended_step_is_all_ok(tmp_path):
         replay(path, lambda x: x * other)
     with pytest.raises(ValueError, match="the step must take the batch as 1 tensors at most"):
         replay(path, lambda x, y: x * y)
+    path = write_bundle(tmp_path, *tripped(tf.function(lambda x: tf.math.log(1.0 * x)), tf.constant(0.0)))
+    with pytest.raises(ValueError, match="the bundle, none; found other: in a bundle that a session's hook wrote"):
+        replay(path, lambda x: x * other)
 
 
 def test_a_step_without_a_portable_graph_is_stored_all_the_same(tmp_path, capsys):
