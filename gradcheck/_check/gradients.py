@@ -50,7 +50,8 @@ def check_gradients(
     Args:
         fn: Any callable, `tf.function`, Keras layer or model; may return a tensor, any structure of tensors, or a
             `Gradients`.
-        inputs: A list or tuple is positional arguments, a dict keyword arguments, anything else one argument.
+        inputs: A list or tuple is positional arguments, a dict keyword arguments, anything else one argument; [] is for
+            a function without arguments, which is checked by the variables that it reads.
             Tensors, arrays, variables, numbers and nested structures of them; a list of floats inside is an array,
             as in `tf.constant`; integers, bools and strings pass through.
         grad_ys: Cotangents in the structure of the outputs (None for an output without one); default random signs,

@@ -220,9 +220,11 @@ def _passed_as(inputs: Any) -> str:
         )
     if isinstance(inputs, (list, tuple)) and not hasattr(inputs, "_fields"):
         kind = type(inputs).__name__
+        whole = bool(inputs) and all(isinstance(value, int) for value in inputs)
+        array = 'np.array(inputs, "float32")' if whole else "np.array(inputs)"
         return (
             f"inputs is a {kind} of {len(inputs)}, and each entry is one positional argument; for one argument write "
-            f"np.array(inputs), or [inputs] where the function takes a {kind}"
+            f"{array}, or [inputs] where the function takes a {kind}"
         )
     return f"inputs is one argument, found {type(inputs).__name__}; for several write a list of them"
 

@@ -314,6 +314,9 @@ def test_an_assertion_that_holds_at_the_point_only_does_not_speak():
         (square, [1.0, 2.0], "too many positional arguments",
          "inputs is a list of 2, and each entry is one positional argument; for one argument write np.array(inputs), "
          "or [inputs] where the function takes a list"),
+        (square, [1, 2, 3], "too many positional arguments",
+         "inputs is a list of 3, and each entry is one positional argument; for one argument write "
+         'np.array(inputs, "float32"), or [inputs] where the function takes a list'),
         (tf.function(square), (X, X), "too many positional arguments",
          "inputs is a tuple of 2, and each entry is one positional argument; for one argument write np.array(inputs), "
          "or [inputs] where the function takes a tuple"),
@@ -322,7 +325,7 @@ def test_an_assertion_that_holds_at_the_point_only_does_not_speak():
         (product, X, "missing a required argument: 'b'",
          "inputs is one argument, found ndarray; for several write a list of them"),
     ],
-    ids=["a list", "a tuple", "a dict", "one for two"],
+    ids=["a list", "whole numbers", "a tuple", "a dict", "one for two"],
 )  # fmt: skip
 def test_inputs_that_do_not_fit_the_function_are_refused(check, fn, inputs, why, instead):
     with pytest.raises(TypeError, match=exactly(f"mine cannot be called with these inputs ({why}): {instead}")):
