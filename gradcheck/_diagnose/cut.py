@@ -21,7 +21,7 @@ from gradcheck._diagnose.remedies import (
 )
 from gradcheck._graph.nodes import CALLED, Node, called_functions, data_inputs, output_refs
 from gradcheck._graph.program import CONTINUOUS, Body, Program, topological
-from gradcheck._graph.provenance import operation, place
+from gradcheck._graph.provenance import at_frame, operation, place
 from gradcheck._graph.regions import is_region, region_of
 from gradcheck._graph.trace import Traced
 from gradcheck._results import Cut, Place
@@ -184,7 +184,10 @@ def under_its_name(traced: Traced, found: Place) -> Place:
     op = operation(traced.graph, found.op, found.op_type) if found.op_type == "IdentityN" else None
     if op is None or not is_region(op):
         return found
-    return replace(found, op=region_of(op).name or found.op, op_type="custom_gradient")
+    region = region_of(op)
+    if found.file is None and not region.trusted:  # called by a library or by us: where it is written
+        found = at_frame(region.frame, found.op, found.op_type)
+    return replace(found, op=region.name or found.op, op_type="custom_gradient")
 
 
 def _called(traced: Traced, node: Node) -> str:

@@ -98,6 +98,8 @@ def test_a_wrong_number_of_gradients_is_a_fault_of_all_arguments(fn, wrong):
 def test_a_shape_that_is_no_broadcast_is_not_called_one():
     report = gradcheck.check_gradients(of_another_shape, [WIDE])
     assert report.worst.reason == "the gradient function gives shape (3,) for an argument of shape (3, 2)"
+    assert report.worst.blame.file.endswith("test_wrong_form.py")  # though nothing of the user's calls it
+    assert report.worst.blame.op == "of_another_shape"
 
 
 def test_a_second_order_is_not_asked_of_a_gradient_that_cannot_be_built():
