@@ -104,7 +104,7 @@ def _blame_output(
         elif not found and (cut := find_partial_cut(traced, *ends(traced, a, x))) is not None:
             known = findings[a, x]
             partly = known.reason if known.analytic is None else PARTLY  # where TensorFlow gives None, no way has one
-            findings[a, x] = replace(known, cut=cut, reason=partly, advice=instead_of(cut))
+            findings[a, x] = replace(known, cut=cut, reason=partly, hint=None, advice=instead_of(cut))
         elif not found and (cut := find_overwriting(traced, *ends(traced, a, x))) is not None:
             findings[a, x] = replace(findings[a, x], cut=cut, advice=cut.remedy)
         elif not found and (unseen or others):

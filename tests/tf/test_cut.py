@@ -84,6 +84,7 @@ def test_a_cut_is_named_with_its_reason_and_remedy(fn, op, reason, remedy):
     "fn",
     [
         lambda x: in_numpy(x) + x,
+        lambda x: tf.numpy_function(lambda v: 2 * v, [x], x.dtype) + x,
         lambda x: tf.reduce_sum(in_numpy(tf.exp(x)) * x),
         lambda x: tf.image.hsv_to_rgb(tf.sigmoid(x[:3])) + x[1:],
     ],
@@ -94,6 +95,7 @@ def test_a_cut_of_one_of_several_ways_is_named(fn):
     assert found.cut.place.op_type in ("PyFunc", "HSVToRGB")
     assert found.cut.place.file.endswith("test_cut.py")
     assert found.reason.startswith("one of several ways")
+    assert found.hint is None  # a factor, where there is one, comes of what is missing
 
 
 def test_a_way_through_a_variable_that_is_assigned_is_a_cut_and_so_is_its_value_from_before():
