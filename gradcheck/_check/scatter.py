@@ -14,6 +14,7 @@ from gradcheck._check.work import Work, eps_of
 from gradcheck._derivatives.analytic import Gradient, analytic
 from gradcheck._derivatives.point import Reals, as_reals, from_reals, wide_dtype
 from gradcheck._graph.evaluate import RUN_ERRORS
+from gradcheck._graph.handed import hands_arguments
 from gradcheck._graph.rounding import SEED, with_rounding
 
 _RUNS = 6
@@ -78,7 +79,7 @@ def rounded_runs(
     `gradcheck._graph.rounding.with_rounding`.
     """
     rounding = partial(with_rounding, unit=unit, constants=constants)
-    if not work.point.program(wide=True).functions:
+    if hands_arguments(work.point.program(wide=True)):
         moved = {SEED: np.repeat(np.array(seeds, np.int32), len(weights))}
         key = ("rounded at random", unit, constants)
         with contextlib.suppress(*RUN_ERRORS):

@@ -13,6 +13,7 @@ from tensorflow.python.ops.resource_variable_ops import ResourceVariable
 from gradcheck._graph.nodes import (
     CALLED,
     Node,
+    add_inputs,
     beside,
     control_inputs,
     copy_node,
@@ -20,7 +21,6 @@ from gradcheck._graph.nodes import (
     functions_named,
     make_node,
     rename_called,
-    set_inputs,
 )
 from gradcheck._graph.program import (
     RESOURCE,
@@ -134,11 +134,7 @@ def _passing(node: Node, work: _Work) -> Node:
     loop = node.op.endswith("While")
     body = node.attr["body"].func.name if loop else ""
     rename_called(copy, {called: _variant(called, called == body, work) for called in functions_named(node)})
-    set_inputs(copy, [*data_inputs(node), *work.at.values()], control_inputs(node))
-    copy.attr["T" if loop else "Tin"].list.type.extend([RESOURCE] * len(work.at))
-    if loop and copy.attr["output_shapes"].list.shape:
-        for _ in work.at:
-            copy.attr["output_shapes"].list.shape.add()
+    add_inputs(copy, [(a.name, a.dtype) for a in work.arguments])
     return copy
 
 

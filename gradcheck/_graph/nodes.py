@@ -131,6 +131,20 @@ def set_inputs(node: Node, data: Iterable[str], control: Iterable[str]) -> None:
     node.input.extend([*data, *control])
 
 
+def add_inputs(node: Node, given: Iterable[tuple[str, int]]) -> None:
+    """Give a call, which is changed, further inputs behind its own: references with their types.
+
+    A loop hands them from one iteration to the next, so that its body must return as many more.
+    """
+    loop = node.op.endswith("While")
+    refs, types = zip(*given, strict=True)
+    set_inputs(node, [*data_inputs(node), *refs], control_inputs(node))
+    node.attr["T" if loop else "Tin"].list.type.extend(types)
+    if loop and node.attr["output_shapes"].list.shape:
+        for _ in types:
+            node.attr["output_shapes"].list.shape.add()
+
+
 def node_of(ref: str) -> str:
     """The name of the node, or of the argument, that a reference reads."""
     return ref.lstrip("^").split(":", 1)[0]

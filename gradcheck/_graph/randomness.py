@@ -10,8 +10,8 @@ from tensorflow.core.framework import types_pb2
 from gradcheck._graph.nodes import (
     CALLED,
     Node,
+    add_inputs,
     beside,
-    control_inputs,
     copy_node,
     data_inputs,
     make_node,
@@ -162,11 +162,7 @@ def _told(node: Node, stream: str | None, work: _Freezing) -> list[Node]:
         product = make_node("Mul", f"{node.name}/mixed", [stream, output_of(spread)], T=_I64)
         total = make_node("AddV2", f"{node.name}/own", [output_of(product), output_of(added[0])], T=_I64)
         added += [spread, product, total]
-    set_inputs(copy, [*data_inputs(node), output_of(added[-1])], control_inputs(node))
-    types = "T" if loop else "Tin"
-    copy.attr[types].list.type.append(_I64)
-    if loop and copy.attr["output_shapes"].list.shape:
-        copy.attr["output_shapes"].list.shape.add()
+    add_inputs(copy, [(output_of(added[-1]), _I64)])
     return [*added, copy]
 
 

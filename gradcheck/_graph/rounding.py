@@ -16,6 +16,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.core.framework import types_pb2
 
+from gradcheck._graph.handed import with_argument
 from gradcheck._graph.nodes import Node, beside, copy_node, make_node, output_refs, rename_called, set_inputs
 from gradcheck._graph.program import COMPLEX, FLOATING, Argument, Body, Program, fresh_name
 from gradcheck._graph.twin import NARROW
@@ -58,7 +59,7 @@ def with_rounding(program: Program, seed: int | None, *, unit: float | None = No
     Args:
         program: In float64; complex results are left alone, but for constants.
         seed: Two seeds draw different roundings, one seed the same ones. None makes the seed the last argument, `SEED`,
-            where the program calls no functions, which would not be given it.
+            of the main body and of all that it calls; `hands_arguments` says whether that can be.
         unit: Unit roundoff for all ops; None for that of the narrow dtype that each op's results have in the function
             of which this is the twin, and none where they are not narrow.
         constants: Round the constants instead of the results of ops; not those of a few bits, such as 0.5 or 3.
@@ -72,10 +73,7 @@ def with_rounding(program: Program, seed: int | None, *, unit: float | None = No
         rest, result = _multiplied(ref, drawn, own * _COARSE.get(node.op, 1.0), dtype)
         return draws + rest, result
 
-    whole = _with(program, rounding)
-    if seed is None:
-        whole = replace(whole, main=replace(whole.main, args=(*whole.main.args, Argument(SEED, _I))))
-    return whole
+    return _with(program if seed is not None else with_argument(program, Argument(SEED, _I)), rounding)
 
 
 def with_rounding_by_value(program: Program, unit: float) -> Program:

@@ -8,7 +8,11 @@ import tensorflow as tf
 from gradcheck import Verdict, check_gradients, check_model
 from gradcheck._derivatives.freeing import mover
 from gradcheck._derivatives.point import Point
+from gradcheck._graph.evaluate import Runner
 from gradcheck._graph.functions import trace_function
+from gradcheck._graph.handed import hands_arguments
+from gradcheck._graph.program import from_concrete
+from gradcheck._graph.rounding import SEED, with_rounding
 
 EPS = 2.0**-52
 
@@ -45,6 +49,25 @@ def test_a_large_intermediate_is_heard_through_what_is_left_of_it():
 
 def test_where_rounding_keeps_the_function_still_it_is_heard_all_the_same():
     assert heard(lambda x: (x * 1e-12 + 1e6) - 1e6, [1.2345678]) > 1e5
+
+
+INSIDE = {
+    "a loop": lambda x: tf.while_loop(lambda i, _: i < 3, lambda i, y: (i + 1, tf.sin(3.0 * y)), (0, x))[1],
+    "a branch": lambda x: tf.cond(x < 1.0, lambda: tf.sin(3.0 * x), lambda: x),
+    "a call": tf.function(lambda y: tf.sin(3.0 * y)),
+}
+
+
+@pytest.mark.parametrize("where", INSIDE)
+def test_one_program_rounds_anew_for_every_seed(where):
+    program = from_concrete(tf.function(INSIDE[where]).get_concrete_function(tf.TensorSpec([], tf.float64)))
+    unit, seeds = 2.0**-30, np.array([1, 2, 1, 3], np.int32)
+    moved = Runner(with_rounding(program, None, unit=unit)).run_batch({SEED: seeds}, [np.array(0.7), None])
+    plain, found = Runner(program).run([np.array(0.7)])[0], moved[0]
+    assert hands_arguments(program)
+    assert found[0] == found[2]
+    assert len({*found.tolist(), float(plain)}) == 4
+    np.testing.assert_allclose(found, plain, rtol=200 * unit)
 
 
 @pytest.mark.parametrize("scale", [1e-6, 1.0, 1e9])
