@@ -6,6 +6,8 @@ import enum
 import math
 from dataclasses import dataclass
 
+_BLURRED = 40.0  # of what may be 10 numeric errors, and with rtol about 20: the rest is rounding of the analytic side
+
 
 class Verdict(enum.Enum):
     """What a check says about one pair of output and input.
@@ -164,6 +166,13 @@ class Finding:
             return 0.0
         excess = self.difference / self.allowed if self.allowed else math.inf
         return math.inf if math.isnan(excess) else excess
+
+    @property
+    def blurred(self) -> bool:
+        """Whether rounding of the analytic gradient, and not the numeric error, keeps it from being decided."""
+        if self.verdict is not Verdict.INCONCLUSIVE or self.error is None or self.allowed is None:
+            return False
+        return self.allowed > _BLURRED * self.error
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

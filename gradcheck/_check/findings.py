@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ _VERDICTS = {
     Outcome.KINK_OUTSIDE: Verdict.NONSMOOTH,
     Outcome.APART: Verdict.MISMATCH,
 }
+_SHARPEN = "check at a point where less cancels in the gradient, in a wider dtype, or with a formula that loses less"
 OK = (Outcome.AGREES, Outcome.DOUBTFUL, Outcome.KINK_WITHIN)
 
 
@@ -77,12 +79,13 @@ def from_comparison(
     own = compared if native is None else native
     # What a narrow gradient is off the one that was compared is its rounding, or is found wrong as such.
     rounded = abs(own - compared) if outcome in OK else 0.0
-    return finding(
+    made = finding(
         work, a, x, verdict, ok=outcome in OK, index=index, part=part, analytic=own, numeric=numeric,
         error=float(comparison.error[at]) / unit, allowed=float(comparison.allowed[at]) / unit + rounded,
         points=int(comparison.points[at]), order=int(comparison.order[at]), one_sided=sides,
         advice=_advice(outcome, comparison, at), y_index=_output_index(work, a, y_entry), **fields,
     )  # fmt: skip
+    return replace(made, advice=_SHARPEN) if made.blurred else made
 
 
 def position(work: Work, x: int, entry: int | None) -> tuple[tuple[int, ...] | None, str | None]:

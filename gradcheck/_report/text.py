@@ -27,6 +27,7 @@ HEADLINES = {
     Verdict.NONDETERMINISTIC: "{gradient} cannot be checked{where}: two runs at the same point differ",
     Verdict.NONFINITE: "{nonfinite} is NaN or infinite{where}",
 }
+_BLURRED = "{gradient} is undecided{where}: the gradient's own rounding is too large"
 _OUTSIDE = {  # by the type of the op at the cut
     "Variable": "{gradient} is {absent}{where}, yet {y} is made from the value of {x}",
     "Constant": "{gradient} is {absent}{where}, yet {y} takes a constant that looks like {constant}",
@@ -79,6 +80,8 @@ def _headline(finding: Finding, report: GradientReport) -> str:
     gradient_is_nonfinite = finding.analytic is not None and not math.isfinite(finding.analytic)
     cut = Place(op="", op_type="") if finding.cut is None else finding.cut.place
     headline = _OUTSIDE.get(cut.op_type) if finding.verdict is Verdict.CUT else None
+    if finding.blurred:
+        headline = _BLURRED
     return (headline or HEADLINES[finding.verdict]).format(
         gradient=gradient,
         y=y,

@@ -168,6 +168,17 @@ SNAPSHOTS = {
           next        rtol=0.05 would decide it
         """,
     ),
+    "a gradient whose own rounding leaves it open": (
+        report(failing(Verdict.INCONCLUSIVE, analytic=-0.3, numeric=-0.33, error=1e-13, allowed=0.1, index=())),
+        """
+        GradientInconclusive: d loss / d inputs[0] is undecided: the gradient's own rounding is too large
+          analytic    -3.000000e-01   tf.gradients
+          numeric     -3.300000e-01 ± 1.0e-13
+          difference   3.0e-02, allowed 1.0e-01
+          1 of 1 input affected
+          next        pass a larger rtol, or inputs where the function is smoother
+        """,
+    ),
     "runs that differ": (
         report(failing(Verdict.NONDETERMINISTIC, x="dense/kernel", held=HELD), unpromoted=("Foo", "Bar")),
         """
