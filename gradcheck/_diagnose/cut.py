@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 import tensorflow as tf
@@ -43,7 +43,7 @@ def find_cut(traced: Traced, source: str, targets: Iterable[str], *, absent: boo
     path = _between(program.main, source, wanted)
     live, first = _flow(traced, path, {source}, program, "")
     if live & wanted:  # all ops on some path have gradients: one may be Python, or leave an input out
-        return _python(traced, path) or (_leaves_out(traced, source, path) if absent else None)
+        return _python(traced, path) or (_leaves_out(traced, source, path, wanted) if absent else None)
     return first
 
 
@@ -87,33 +87,48 @@ def _reads_what_was_assigned(traced: Traced, node: Node) -> bool:
     return variable is not None and data_inputs(node)[0] != variable.name
 
 
-def _leaves_out(traced: Traced, source: str, path: Iterable[Node]) -> Cut | None:
+def _leaves_out(traced: Traced, source: str, path: Iterable[Node], targets: set[str]) -> Cut | None:
     """The first op on the path that has a gradient, and none for the input through which the source comes."""
     names = [a.name for a in traced.program.main.args]
     if source not in names[: len(traced.graph.inputs)]:
         return None
     x = traced.graph.inputs[names.index(source)]
-    called = False
-    for node in list(path)[:_TRIED]:
+    called: set[str] = set()
+    for node in _alive(path, source, targets)[:_TRIED]:
         if _reads_what_was_assigned(traced, node):
             return _cut_at(traced, node.name, "ReadVariableOp", THROUGH_VARIABLE)
         try:
-            outputs = traced.graph.get_operation_by_name(node.name).outputs
+            op = traced.graph.get_operation_by_name(node.name)
         except (KeyError, ValueError):  # inside of a function that is called
-            called = True
+            called.add(node.name)
             continue
         try:
             with traced.graph.as_default():
-                gradient = tf.gradients(outputs, x, name="gradients")
+                gradient = tf.gradients(op.outputs, x, name="gradients")
             reason = f"the gradient of {_called(traced, node)} leaves this input out: it is None"
         except LookupError:
             refused = f"TensorFlow has no gradient of {node.op}, and so refuses any that leads through it"
             return _cut_at(traced, node.name, node.op, refused)
         if gradient[0] is None:
-            if called:  # it may have ended in there, where each op is looked at alone
-                return None
+            inside = region_of(op).inside if is_region(op) else ()
+            if any(not name.startswith(tuple(f"{i}/" for i in inside)) for name in called):
+                return None  # it may have ended in there, where each op is looked at alone
             return _cut_at(traced, node.name, node.op, reason)
     return None
+
+
+def _alive(path: Sequence[Node], source: str, targets: set[str]) -> list[Node]:
+    """The nodes of a path by which the source reaches a target through ops that have gradients, in order."""
+    live, needed = {source}, set(targets)
+    nodes = []
+    for node in path:
+        if _why(node) is None and any(i in live for i in data_inputs(node)):
+            nodes.append(node)
+            live.update(ref for ref, dtype in output_refs(node) if dtype not in _WHOLE)
+    for node in reversed(nodes):
+        if any(ref in needed for ref, _ in output_refs(node)):
+            needed.update(data_inputs(node))
+    return [node for node in nodes if any(ref in needed for ref, _ in output_refs(node))]
 
 
 def _flow(

@@ -323,7 +323,20 @@ def negated(x):
     return tf.sin(x), lambda up: -up * tf.cos(x)
 
 
-@pytest.mark.parametrize(("fn", "culprit"), [(silent, "silent"), (forgotten, "forgotten")])
+@tf.custom_gradient
+def forgotten_beside_a_floor(x):
+    return tf.where(tf.floor(x) == x, x * x, tf.abs(x) ** 1.5), lambda up: None
+
+
+@tf.custom_gradient
+def forgotten_around_a_call(x):
+    return tf.function(tf.sin)(x), lambda up: None
+
+
+FORGETFUL = [silent, forgotten, forgotten_beside_a_floor, forgotten_around_a_call]
+
+
+@pytest.mark.parametrize(("fn", "culprit"), [(fn, fn.__name__) for fn in FORGETFUL])
 @pytest.mark.parametrize("around", [lambda fn, x: fn(right(x)) ** 2, lambda fn, x: right(tf.function(fn)(x) * 2)])
 def test_of_several_custom_gradients_the_one_that_gives_nothing_is_the_cut(around, fn, culprit):
     found = check_gradients(lambda x: around(fn, x), X).worst
