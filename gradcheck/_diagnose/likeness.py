@@ -17,6 +17,7 @@ from gradcheck._diagnose.structures import (
     own_entry_only,
     spread_from_extremum,
     sum_left_out,
+    symmetrized,
     transposed,
 )
 
@@ -179,6 +180,6 @@ def _constant_factor(block: Block) -> Likeness | None:
 
 
 _RULES: tuple[Callable[[Block], str | None], ...] = (
-    _surrogate, spread_from_extremum, transposed, own_entry_only, sum_left_out, overwritten, _conjugated,
+    _surrogate, spread_from_extremum, transposed, symmetrized, own_entry_only, sum_left_out, overwritten, _conjugated,
     _clipped_norm, mean_for_sum, _clipped, displaced, _wrong_on_one_side, of_nothing,
 )  # fmt: skip

@@ -45,6 +45,20 @@ def transposed(block: Block) -> str | None:
     return None
 
 
+def symmetrized(block: Block) -> str | None:
+    """The gradient for matrices that are always symmetric, of what reads one triangle."""
+    if any(block.paired) or len(block.shape) < 2 or block.shape[-1] != block.shape[-2]:
+        return None
+    shape = (-1, *block.shape)
+    halves = [(a + np.swapaxes(a.reshape(shape), -1, -2).reshape(a.shape)) / 2 for a in (block.numeric, block.allowed)]
+    if not block.is_like(*halves):
+        return None
+    return (
+        "the gradient is made symmetric: it is the mean of the right one and its transpose, as is meant for matrices "
+        "that are always symmetric; hand in 0.5 * (x + tf.linalg.matrix_transpose(x)), and it is right for x"
+    )
+
+
 def _full_transpose(a: Any, first: int) -> Any:
     return np.transpose(a, (*range(first, a.ndim), *range(first)))
 

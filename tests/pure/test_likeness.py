@@ -112,6 +112,7 @@ EARNED = [
     ("as in straight-through estimators", slopes(np.diag(1 - np.tanh(X) ** 2), np.zeros((8, 8)))),
     ("a matrix is used where its transpose belongs", block(PRODUCT_OF_TRANSPOSED, PRODUCT, (2, 3), (2, 3))),
     ("the gradient is transposed: its axes 0 and 1", block(PRODUCT[:, :4], PRODUCT[:, [0, 2, 1, 3]], (2, 2), (6,))),
+    ("the gradient is made symmetric: it is the mean", block((FULL + FULL[:, [0, 2, 1, 3]]) / 2, FULL, (2, 2), (4,))),
     ("the upstream gradient is used transposed", block(FULL, FULL[[0, 2, 1, 3]], (4,), (2, 2))),
     ("the Jacobian is used where its transpose", block(FULL, FULL.T, (2, 2), (2, 2))),
     ("reshaped to the shape of the input", block(RESHAPED, TALL, (2, 3), (2,))),
