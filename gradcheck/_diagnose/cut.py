@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import replace
 
 import tensorflow as tf
@@ -117,7 +117,7 @@ def _leaves_out(traced: Traced, source: str, path: Iterable[Node], targets: set[
     return None
 
 
-def _alive(path: Sequence[Node], source: str, targets: set[str]) -> list[Node]:
+def _alive(path: Iterable[Node], source: str, targets: set[str]) -> list[Node]:
     """The nodes of a path by which the source reaches a target through ops that have gradients, in order."""
     live, needed = {source}, set(targets)
     nodes = []
