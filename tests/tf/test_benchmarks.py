@@ -86,6 +86,7 @@ def test_there_are_enough_correct_functions():
     assert 50 * len(CORRECT) >= 2000
 
 
+@pytest.mark.slow
 def test_what_others_get_wrong_is_judged_as_it_must_be():
     outcome = others.run(quick=True)
     assert outcome.ok, text_of(outcome)

@@ -290,6 +290,7 @@ PLANTED = {
 
 
 @pytest.mark.parametrize("case", rows(PLANTED))
+@pytest.mark.slow
 def test_a_planted_deviation_is_found(case):
     make, text = case
     report = Regression().compare(*make())
@@ -377,6 +378,7 @@ SMALL = {
 
 
 @pytest.mark.parametrize("case", rows(SMALL))
+@pytest.mark.slow
 def test_what_float32_would_hide_is_seen_in_float64_and_found(case):
     make, text, *dtype = case
     report = Regression(*dtype).compare(*make())
@@ -540,6 +542,7 @@ def state_of(optimizer):
 
 
 @pytest.mark.parametrize("make", [lambda: keras.Adam(0.1), lambda: v1.AdamOptimizer(0.1)], ids=["keras", "v1"])
+@pytest.mark.slow
 def test_an_optimizer_in_use_goes_on_from_its_state_and_keeps_it(make):
     model = Regression()
 

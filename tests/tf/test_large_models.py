@@ -84,6 +84,7 @@ def test_a_kink_at_the_point_itself_is_not_held():
     assert report.verdict is Verdict.NONSMOOTH, str(report)
 
 
+@pytest.mark.slow
 def test_a_wrong_gradient_close_to_many_kinks_is_found():
     x = normal(N)
     report = gradcheck.check_gradients(lambda x: tf.reduce_sum(wrong_relu(tf.sin(x))), [x], mode="directional")
@@ -164,6 +165,7 @@ def test_a_large_model_with_a_gelu_takes_few_evaluations_in_any_precision(policy
 
 
 @pytest.mark.parametrize("zeros", [1, N // 3])
+@pytest.mark.slow
 def test_kinks_hide_no_wrong_entry_and_are_no_fault_themselves(zeros):
     """Along a random direction the slopes on both sides of zeros leave room for what is wrong elsewhere."""
     x = normal(N, dtype=np.float32)
@@ -180,6 +182,7 @@ def test_kinks_hide_no_wrong_entry_and_are_no_fault_themselves(zeros):
     assert right.cost.evaluations < 500
 
 
+@pytest.mark.slow
 def test_kinks_under_cotangents_of_both_signs_are_no_fault():
     x = normal(N, dtype=np.float32)
     x[::2] = 0.0

@@ -86,6 +86,7 @@ def rosenbrock(params):
 
 
 @every_rule
+@pytest.mark.slow
 def test_a_rule_converges_on_a_bowl(rule):
     w, step = tf.constant(2.0, tf.float64), tf.function(rule.step)
     state = rule.init(w)
@@ -102,6 +103,7 @@ def test_a_rule_converges_on_a_bowl(rule):
     ],
     ids=lambda rule: type(rule).__name__,
 )  # fmt: skip
+@pytest.mark.slow
 def test_a_rule_comes_near_the_minimum_of_rosenbrocks_function(rule):
     start = [tf.constant(-0.5, tf.float64), tf.constant(0.5, tf.float64)]
 

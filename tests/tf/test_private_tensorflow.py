@@ -130,6 +130,7 @@ def test_tensors_and_arrays_lend_each_other_their_memory():
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.slow
 def test_what_was_called_takes_no_memory_afterwards():
     """Measured with TensorFlow 2.21: 0.1 kB per function here, 48 kB where it is an attribute of another op."""
 

@@ -142,6 +142,7 @@ def fused_with_a_mean_held(x, scale, offset):
     return y, gradient
 
 
+@pytest.mark.slow
 def test_a_net_normalized_by_the_batch_is_right():
     """Without a twin it is undecided; and the rounding of a mean puts sums over all positions off together."""
     report = gradcheck.check_gradients(*normalized_net(fused))
@@ -149,6 +150,7 @@ def test_a_net_normalized_by_the_batch_is_right():
     assert report.mode == "directional"
 
 
+@pytest.mark.slow
 def test_a_wrong_gradient_of_such_a_net_is_found():
     report = gradcheck.check_gradients(*normalized_net(fused_with_a_mean_held))
     assert report.verdict is Verdict.MISMATCH

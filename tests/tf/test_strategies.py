@@ -50,6 +50,7 @@ def test_tensors_keep_to_their_range_and_away_from_what_they_avoid(x):
 
 
 @pytest.mark.parametrize("scale", [1e-30, 1e-3, 1e6])
+@pytest.mark.slow
 def test_tensors_of_any_range_have_many_values(scale):
     values = {
         float(simplest(gs.tensors((), min_value=scale, max_value=3 * scale), lambda x, k=k: x > k * scale))

@@ -77,6 +77,7 @@ def test_a_healthy_fit_is_the_same_to_the_bit_and_fully_undone(options):
 
 
 @pytest.mark.parametrize("options", WAYS)
+@pytest.mark.slow
 def test_a_bad_batch_is_skipped_as_if_it_had_not_been_there(options):
     plain, watched = new_model(**options), new_model(**options)
     plain.fit(*WITHOUT, batch_size=16, shuffle=False, verbose=0)
@@ -184,6 +185,7 @@ def test_a_model_twice_under_watch_is_refused():
         gradcheck.watch(model).__enter__()
 
 
+@pytest.mark.slow
 def test_nothing_of_ours_is_left_of_a_watch():
     """A FuncGraph per traced step does stay: Keras keeps it, without a watch too."""
     model = small_model()
