@@ -31,14 +31,15 @@ def watch(
         model_or_step: A Keras model: `fit` and `train_on_batch` run guarded within the scope, without subclassing, and
             the model is as before behind it; the `with` gives the `Watchdog`. Or a step, as `Watchdog.watch` takes it;
             the `with` gives the watched step, whose `watchdog` has the report.
-        action: As for `Watchdog`, and so are the others. "stop" sets the model's `stop_training`.
-        every: As there.
-        max_skips: As there.
-        snapshot_every: As there.
-        dump_dir: As there.
-        logdir: As there.
-        early_warnings: As there.
-        layer_outputs: As there.
+        action: What follows from a trip: "raise", "skip", "rollback", "stop" (which sets the model's `stop_training`),
+            "log", or a callable that gets the `TripReport` and returns one of them; see `Watchdog`.
+        every: Look at each N-th step only; the others run as they are.
+        max_skips: So many trips in a row are skipped or rolled back; the next one raises.
+        snapshot_every: A state is kept for "rollback" every N healthy steps.
+        dump_dir: A directory for one folder per trip, with what is needed to repeat it.
+        logdir: A directory for TensorBoard: each trip is written there, a text with the table of the last steps.
+        early_warnings: Also log signs of a training that goes wrong: exploding, vanishing, unchanged, dead units.
+        layer_outputs: Look also at what each Keras layer gives.
 
     Raises:
         TypeError, ValueError: For misuse, before anything is changed.

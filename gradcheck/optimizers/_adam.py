@@ -107,14 +107,14 @@ class AdamW(Adam):
     the paper's λ is η λ here, and a schedule scales both terms there.
 
     Args:
-        learning_rate: η, and so are the others up to `epsilon`: as for `Adam`.
-        beta_1: As there.
-        beta_2: As there.
-        epsilon: As there.
+        learning_rate: η: a number, a scalar tensor, or a schedule, called with the step (0 at the first).
+        beta_1: β₁, from 0 to 1.
+        beta_2: β₂, from 0 to 1.
+        epsilon: ε; at least 0.
         weight_decay: λ; at least 0.
-        bias_correction: As there.
-        epsilon_in: As there.
-        amsgrad: As there.
+        bias_correction: Whether Adam's bias is corrected: True, False, "m" or "v".
+        epsilon_in: Where ε is added, as of `Adam`: "uncorrected", "denominator" or "root".
+        amsgrad: Whether v never falls.
 
     Raises:
         TypeError, ValueError: If a number is out of its range.
