@@ -10,6 +10,7 @@ from typing import Any
 import tensorflow as tf
 from tensorflow.python.eager import context
 
+from gradcheck._graph.drawn import drawing
 from gradcheck._graph.ending import Ending, Value
 from gradcheck._graph.evaluate import release
 from gradcheck._graph.finite import flags
@@ -33,6 +34,7 @@ class Outcome:
         counts: For each item its census, int64 of shape [items, 4]. All zero where all amounts are finite.
         changes: For each item of kind "change" its smallest and largest entry, and the sum of the squares of the
             variable before it, float64 of shape [changes, 3]; none where XLA compiles the step.
+        drawn: What its ops took from outside, such as a data set's next, by reference.
         units: For each unit of each rectifier whether it gave something, bool of shape [units]; none where not asked.
     """
 
@@ -42,6 +44,7 @@ class Outcome:
     counts: Any
     changes: Any
     units: Any
+    drawn: Mapping[str, Any]
 
 
 class Guarded:
@@ -101,16 +104,20 @@ class Guarded:
         self.items, self.marks = ending.items, ending.marks
         self.written = tuple(sorted({at[argument] for argument in plan.arguments}))
         body = self._with_decision(*(self._apart(plan.body, ending) if compiled else (plan.body, {})), ending, handles)
+        self._drawing = [] if compiled else drawing(plan.body)
+        body = replace(body, returns=(*body.returns, *self._drawing))
         self._name, self._returned = self._registered("guarded", body), len(body.returns)
 
     def __call__(self, inputs: Sequence[Any]) -> Outcome:
         """Run the step once, on the flat tensors that the function takes, without what it captures."""
-        *outputs, healthy, sums, counts, changes, units = context.context().call_function(
-            self._name.encode(), [*inputs, *self._captured], self._returned
-        )
+        every = context.context().call_function(self._name.encode(), [*inputs, *self._captured], self._returned)
+        cut = len(every) - len(self._drawing)
+        *outputs, healthy, sums, counts, changes, units = every[:cut]
+        drawn = {d.ref: value for d, value in zip(self._drawing, every[cut:], strict=True)}
         return Outcome(
-            outputs=outputs, healthy=bool(healthy), amounts=sums, counts=counts, changes=changes, units=units
-        )
+            outputs=outputs, healthy=bool(healthy), amounts=sums, counts=counts, changes=changes, units=units,
+            drawn=drawn,
+        )  # fmt: skip
 
     def handles(self, inputs: Sequence[Any]) -> list[Any]:
         """The handles of the variables that the step writes to."""

@@ -12,6 +12,7 @@ import tensorflow as tf
 from tensorflow.python.eager.polymorphic_function import function_type_utils
 
 from gradcheck._graph import structure
+from gradcheck._graph.drawn import given_drawn
 from gradcheck._graph.evaluate import eagerly
 from gradcheck._graph.kernels import KernelState, with_states
 from gradcheck._graph.program import Program, from_concrete
@@ -108,10 +109,12 @@ def of_concrete(
     keywords: Mapping[str, Any] | None,
     variables: Mapping[Any, Any] | None,
     kernels: Sequence[KernelState] = (),
+    drawn: Mapping[str, Any] | None = None,
 ) -> Rerun:
     """A concrete function at the arguments of a call, with variables as they are now or as `variables` says.
 
     Random kernels draw numbers of their own choice, or those that follow from the states in `kernels`.
+    What its ops took from outside is given again where `drawn` has it, by reference.
 
     Raises:
         TypeError, ValueError: If the arguments are not those of the function, or a value is not one of its variable.
@@ -130,6 +133,9 @@ def of_concrete(
         program, kernels = with_states(program, kernels)
         flat += [state.variable.handle for state in kernels]
         names |= {id(state.variable.handle): f"random state of {state.label}" for state in kernels}
+    if drawn:
+        main, flat = given_drawn(program.main, flat, drawn)
+        program = replace(program, main=main)
     labels = [a.name for a in program.main.args]
     numbers = {n: int(v) for n, v in zip(labels, flat, strict=True) if v.dtype == tf.int32 and v.shape.rank == 0}
     program = sum_replicas(program, numbers)

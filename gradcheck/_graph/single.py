@@ -108,7 +108,7 @@ def kind_of(node: Node) -> str:
         return "const"
     if node.op in _PASSES:
         return "pass"
-    if node.op.startswith(_ONCE):
+    if is_taken_once(node):
         raise GraphUnavailable(
             f"{node.op} {node.name!r} takes its value from outside, where it cannot be had a second time; let the "
             "function take that value as an argument"
@@ -116,6 +116,11 @@ def kind_of(node: Node) -> str:
     if op_def(node.op).is_stateful and not output_refs(node) and not is_write(node):
         return "skip"
     return "native" if functions_named(node) else "op"
+
+
+def is_taken_once(node: Node) -> bool:
+    """Whether an op takes a value from outside that cannot be had twice."""
+    return str(node.op).startswith(_ONCE)
 
 
 def is_write(node: Node) -> bool:

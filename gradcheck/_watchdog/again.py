@@ -55,6 +55,7 @@ def again(
     keywords: Mapping[str, Any],
     *,
     kernels: Sequence[KernelState] = (),
+    drawn: Mapping[str, Any] | None = None,
     anywhere: bool = False,
 ) -> Again:
     """Find the op where a concrete function is not finite, at the state that variables have now.
@@ -63,10 +64,11 @@ def again(
         function: The ConcreteFunction.
         arguments, keywords: Of the call.
         kernels: The states of its random kernels.
+        drawn: What it took from outside, by reference.
         anywhere: Look also at what it neither returns nor writes.
     """
     try:
-        rerun = of_concrete(function, list(arguments), keywords, None, kernels)
+        rerun = of_concrete(function, list(arguments), keywords, None, kernels, drawn)
     except Exception as error:  # whatever goes wrong in looking closer must not hide the trip
         return _failed(error)
     return again_of(rerun, anywhere=anywhere)

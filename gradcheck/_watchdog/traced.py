@@ -65,7 +65,7 @@ class Traced:
             healthy=outcome.healthy,
             describe=partial(self._step, number, outcome.outputs, outcome.amounts, outcome.changes),
             found=partial(self._found, outcome.counts),
-            again=partial(self._again, inputs, outcome.counts),
+            again=partial(self._again, inputs, outcome.counts, outcome.drawn),
             units=partial(self._units, outcome.units),
             scale=() if self._scale is None else (float(read(self._scale)),),
         )
@@ -86,10 +86,10 @@ class Traced:
         names = [name for name, _ in self.guarded.rectifiers]
         return dict(zip(names, np.split(gave.numpy(), ends), strict=True)) if names else {}
 
-    def _again(self, inputs: Sequence[Any], counts: Any) -> Again:
+    def _again(self, inputs: Sequence[Any], counts: Any, drawn: Mapping[str, Any]) -> Again:
         guarded = [k for k, (_, item) in enumerate(self._items) if item.kind == "guarded"]
         anywhere = bool((counts.numpy()[guarded, _NEW] > 0).any())
-        return again(self.function, inputs, {}, kernels=self.guarded.kernels, anywhere=anywhere)
+        return again(self.function, inputs, {}, kernels=self.guarded.kernels, drawn=drawn, anywhere=anywhere)
 
     def _found(self, counts: Any) -> tuple[Range, ...]:
         rows = counts.numpy()

@@ -303,6 +303,27 @@ def test_a_sum_of_squares_that_overflows_is_no_trip():
     np.testing.assert_array_equal(w, np.float32([1e25, -3e38]))
 
 
+def test_the_op_is_named_where_the_step_took_its_batch_from_an_iterator(tmp_path):
+    w = tf.Variable(2.0, name="w")
+
+    @tf.function
+    def step(batches):
+        x, scale = next(batches)
+        loss = tf.reduce_sum(tf.math.log(w * x)) * scale
+        w.assign_sub(loss)
+        return loss
+
+    data = tf.data.Dataset.from_tensor_slices(([1.0, 0.0, 2.0], [1.0, 2.0, 3.0]))
+    watchdog = Watchdog(action="skip", dump_dir=tmp_path)
+    watched, batches = watchdog.watch(step), iter(data)
+    for _ in data:
+        watched(batches)
+    report = watchdog.report
+    assert (watchdog.trips, report.step, report.notes) == (1, 2, ())
+    assert (report.nonfinite.op_type, report.nonfinite.kind) == ("Log", "-Inf")
+    assert str(replay(report.bundle)[1]) == str(report.nonfinite)
+
+
 def test_what_was_infinite_before_is_no_trip():
     lowest = tf.Variable([np.inf, 1.0])
 
