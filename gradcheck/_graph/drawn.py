@@ -11,14 +11,14 @@ from tensorflow.core.framework import types_pb2
 
 from gradcheck._graph.nodes import Node, copy_node, data_inputs, node_of, output_refs, set_inputs
 from gradcheck._graph.program import RESOURCE, Argument, Body, Return
-from gradcheck._graph.single import is_taken_once
+from gradcheck._graph.single import is_from_outside
 
 _NO_VALUES = (RESOURCE, types_pb2.DT_VARIANT)
 
 
 def drawing(body: Body) -> list[Return]:
     """The values that the ops of a body, of those that it calls none, take from outside."""
-    found = [output_refs(node) for node in body.nodes if is_taken_once(node)]
+    found = [output_refs(node) for node in body.nodes if is_from_outside(node)]
     return [Return(ref, dtype) for refs in found for ref, dtype in refs if dtype not in _NO_VALUES]
 
 

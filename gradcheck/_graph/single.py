@@ -32,7 +32,8 @@ _PASSES = frozenset({"CheckNumerics", "CheckNumericsV2", "DebugIdentity", "Debug
 _WRITES = ("Assign", "ResourceApply", "ResourceSparseApply", "ResourceScatter", "ResourceStridedSliceAssign",
            "ResourceCountUpTo", "Rng", "Stateful", "NonDeterministicInts")  # fmt: skip
 # What gives another value each time, out of something of the user's.
-_ONCE = ("Iterator", "MultiDeviceIterator", "QueueDequeue", "Reader", "Unstage", "Collective", "Nccl")
+_FROM_OUTSIDE = ("Iterator", "MultiDeviceIterator", "QueueDequeue", "Reader", "Unstage")
+_ONCE = (*_FROM_OUTSIDE, "Collective", "Nccl")
 
 
 @dataclass(slots=True)
@@ -108,7 +109,7 @@ def kind_of(node: Node) -> str:
         return "const"
     if node.op in _PASSES:
         return "pass"
-    if is_taken_once(node):
+    if node.op.startswith(_ONCE):
         raise GraphUnavailable(
             f"{node.op} {node.name!r} takes its value from outside, where it cannot be had a second time; let the "
             "function take that value as an argument"
@@ -118,9 +119,9 @@ def kind_of(node: Node) -> str:
     return "native" if functions_named(node) else "op"
 
 
-def is_taken_once(node: Node) -> bool:
-    """Whether an op takes a value from outside that cannot be had twice."""
-    return str(node.op).startswith(_ONCE)
+def is_from_outside(node: Node) -> bool:
+    """Whether an op takes a value, such as a batch, from outside, where it cannot be had twice."""
+    return str(node.op).startswith(_FROM_OUTSIDE)
 
 
 def is_write(node: Node) -> bool:
