@@ -55,8 +55,9 @@ def _descend(
     """Check blocks of xs that move together; halve a block that disagrees."""
     while blocks:
         results = compare_blocks(work, mover, blocks)
-        if any(needs_a_second_look(r).any() for r in results):
-            results = _second_look(work, mover, blocks, results)
+        open_ones = [b for b in range(len(blocks)) if any(_is_unsettled(mover, r, b) for r in results)]
+        if open_ones:
+            results = _second_look(work, mover, blocks, open_ones, results)
         halved: list[list[int]] = []
         for b, block in enumerate(blocks):
             open_pairs = [p for p in pairs if p[1] in block]
@@ -69,9 +70,16 @@ def _descend(
         blocks = halved
 
 
-def _second_look(work: Work, mover: Mover, blocks: list[list[int]], results: list[Comparison]) -> list[Comparison]:
+def _is_unsettled(mover: Mover, result: Comparison, b: int) -> bool:
+    """Whether a block needs a second look; also at a kink, which may be a step of rounding, where samples are cheap."""
+    kinks = result.outcome[b] == Outcome.KINK_WITHIN
+    return bool(needs_a_second_look(result)[b].any() or (kinks.any() and not mover.large))
+
+
+def _second_look(
+    work: Work, mover: Mover, blocks: list[list[int]], open_ones: list[int], results: list[Comparison]
+) -> list[Comparison]:
     """The blocks that one look did not settle, along other directions, from other steps and more precisely."""
-    open_ones = [b for b in range(len(blocks)) if any(needs_a_second_look(r)[b].any() for r in results)]
     again = compare_blocks(work, mover, [blocks[b] for b in open_ones], closely=True)
     merged = []
     for first, second in zip(results, again, strict=True):

@@ -7,7 +7,16 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from gradcheck._check.judge import Comparison, Outcome, compare, forgive, is_open, needs_a_second_look, worthwhile
+from gradcheck._check.judge import (
+    Comparison,
+    Outcome,
+    compare,
+    forgive,
+    is_open,
+    kinks_by_faintness,
+    needs_a_second_look,
+    worthwhile,
+)
 from gradcheck._check.scatter import both_off
 from gradcheck._check.work import Work, eps_of
 from gradcheck._derivatives.compressed import Plan, elementwise, some_entries
@@ -16,6 +25,7 @@ from gradcheck._derivatives.point import Reals
 from gradcheck._numerics.directions import blocks, rademacher
 
 Integers = NDArray[np.int64]
+_AGAIN = 256  # entries that get a second look
 _FRONTIER = 32, 1024  # subsets that are halved at a time, suspicious ones and those with a kink,
 _FRONTIER_OF_LARGE, _LARGE = (4, 4), 2**16  # and of so large an x, where each costs much
 
@@ -57,9 +67,11 @@ def compare_entries(work: Work, a: int, x: int, c: int, plan: Plan) -> Compariso
         magnitude=magnitude, typical=rms(own), coarse=work.coarse(x),
     )  # fmt: skip
     suspects = np.flatnonzero(needs_a_second_look(first)[0])
-    if not suspects.size:
-        return first
-    return _again(work, a, x, c, first, suspects[np.argsort(-first.excess[0][suspects])[:256]])
+    suspects = suspects[np.argsort(-first.excess[0][suspects])]
+    kinks = kinks_by_faintness(first)
+    if kinks.size and compare_some(work, a, x, c, kinks[:1]).outcome[0, 0] != Outcome.KINK_WITHIN:
+        suspects = np.concatenate([suspects, kinks])
+    return _again(work, a, x, c, first, suspects[:_AGAIN]) if suspects.size else first
 
 
 def _target(own: Reals, every: Reals, noise: Reals, eps: float) -> Reals:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from gradcheck._check.judge import (
     constant_factor,
     forgive,
     is_open,
+    kinks_by_faintness,
     needs_a_second_look,
     worthwhile,
 )
@@ -130,6 +131,11 @@ def check_jacobian(work: Work, a: int, x: int, matrix: Reals | None, reach: Real
     leaked = _leaks(matrix, mover, place, mover.outputs[first:last], found)
     suspects = np.flatnonzero(needs_a_second_look(comparison)[0])
     suspects = suspects[np.argsort(-comparison.outcome[0][suspects], kind="stable")]
+    kinks = kinks_by_faintness(comparison)
+    if kinks.size:
+        row, column = found.rows[kinks[0]], found.columns[kinks[:1]]
+        if _alone(work, a, x, matrix, column, found.noise).outcome[0, row] != Outcome.KINK_WITHIN:
+            suspects = np.concatenate([suspects, kinks])
     if suspects.size or leaked.size:
         bad = np.unique(np.concatenate([leaked, found.columns[suspects]])[:_ALONE])
         return _columns_alone(work, a, x, matrix, bad, comparison, found)
@@ -149,6 +155,25 @@ def _columns_alone(
     work: Work, a: int, x: int, matrix: Reals, columns: Integers, comparison: Comparison, found: Measured
 ) -> Finding:
     """Measure suspicious columns each alone, over all outputs, before anything is said of them."""
+    alone = _alone(work, a, x, matrix, columns, found.noise)
+    m = alone.outcome.shape[1]
+    moved = np.zeros((m, matrix.shape[1]), np.bool_)
+    moved[found.rows, found.columns] = True
+    still = ~moved[:, columns].T & (alone.analytic == 0) & (alone.numeric == 0)
+    alone = replace(alone, outcome=np.where(still, Outcome.AGREES, alone.outcome))
+    keep = ~np.isin(found.columns, columns)
+    joined = Comparison(
+        **{
+            n: np.concatenate([getattr(comparison, n)[:, keep], getattr(alone, n).reshape(1, -1)], axis=1)
+            for n in Comparison.__slots__
+        }
+    )
+    every = np.concatenate([found.rows[keep], np.tile(np.arange(m), len(columns))])
+    return _conclude(work, a, x, joined, every, np.concatenate([found.columns[keep], np.repeat(columns, m)]))
+
+
+def _alone(work: Work, a: int, x: int, matrix: Reals, columns: Integers, noise: Reals) -> Comparison:
+    """Compare some columns, each moved alone, [columns, m]."""
     mover, place = located(work, x)
     first, last = work.span(a)
     m = last - first
@@ -156,7 +181,7 @@ def _columns_alone(
     weights[np.arange(first, last), np.arange(m)] = 1.0
     own = matrix[:, columns].T * mover.scales[place][columns, None]
     magnitude = np.abs(mover.outputs[first:last])[None]
-    target = 0.01 * _target(np.abs(own), found.noise[None], mover.eps, m)
+    target = 0.01 * _target(np.abs(own), noise[None], mover.eps, m)
     swing = mover.swing(place)[first:last]
     slopes = np.zeros((len(columns), mover.outputs.size))
     slopes[:, first:last] = own
@@ -184,15 +209,7 @@ def _columns_alone(
             alone, spread, work.options, dtype=work.dtype(x), eps=work.gradient_eps,
             magnitude=np.maximum(magnitude, typical), inside=inside,
         )  # fmt: skip
-    keep = ~np.isin(found.columns, columns)
-    joined = Comparison(
-        **{
-            n: np.concatenate([getattr(comparison, n)[:, keep], getattr(alone, n).reshape(1, -1)], axis=1)
-            for n in Comparison.__slots__
-        }
-    )
-    every = np.concatenate([found.rows[keep], np.tile(np.arange(m), len(columns))])
-    return _conclude(work, a, x, joined, every, np.concatenate([found.columns[keep], np.repeat(columns, m)]))
+    return alone
 
 
 def _conclude(work: Work, a: int, x: int, comparison: Comparison, rows: Integers, columns: Integers) -> Finding:

@@ -197,6 +197,16 @@ def needs_a_second_look(comparison: Comparison) -> NDArray[np.bool_]:
     return open_ones
 
 
+def kinks_by_faintness(comparison: Comparison) -> NDArray[np.int64]:
+    """The columns of a comparison of one row that are at a kink and right there, those first that bend least.
+
+    Where a function is nothing but rounding, such as a sum that cancels, a step of it may pass for a kink. What bends
+    least is worth a closer look; if that is a kink, all are.
+    """
+    at = np.flatnonzero(comparison.outcome[0] == Outcome.KINK_WITHIN)
+    return at[np.argsort(np.abs(comparison.right - comparison.left)[0][at], kind="stable")]
+
+
 def worthwhile(own: Any, noise: Any, eps: float, *, coarsest: float) -> Any:
     """The absolute numeric error worth striving for.
 

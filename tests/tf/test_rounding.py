@@ -169,3 +169,32 @@ def test_what_a_narrower_dtype_inside_makes_of_sums_is_said_and_is_no_fault(wron
     report = check_model(model, x, y, loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     assert report.ok is not wrong, str(report)
     assert any("inside, the function computes in bfloat16" in note for note in report.notes) is not wrong
+
+
+def normalized(x):
+    return (x - tf.reduce_mean(x)) / tf.math.reduce_std(x)
+
+
+NOTHING_LEFT = {  # of the terms that cancel but rounding
+    "mean of what is centred": (lambda x: tf.reduce_mean(x - tf.reduce_mean(x)), 5),
+    "sum of what is normalized": (lambda x: tf.reduce_sum(normalized(x)), 6),
+    "squares of what is normalized": (lambda x: tf.reduce_sum(normalized(x) ** 2), 6),
+    "one entry at a time": (lambda x: tf.exp(tf.math.log(x)) - x, 7),
+    "two forms of tanh": (lambda x: tf.tanh(x) - (tf.exp(x) - tf.exp(-x)) / (tf.exp(x) + tf.exp(-x)), 8),
+}
+
+
+@pytest.mark.parametrize("mode", ["auto", "directional", "elementwise"])
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize(("fn", "seed"), list(NOTHING_LEFT.values()), ids=list(NOTHING_LEFT))
+def test_a_function_of_which_rounding_alone_is_left_has_no_kink_and_is_decided(fn, seed, dtype, mode):
+    x = 1.0 + np.random.default_rng(seed).uniform(size=6)
+    report = check_gradients(fn, [x.astype(dtype)], mode=mode)
+    assert report.verdict is Verdict.MATCH, str(report)
+
+
+@pytest.mark.parametrize(("mode", "bend"), [("auto", 1e-7), ("elementwise", 1e-7), ("directional", 1e-4)])
+def test_a_faint_kink_is_one(mode, bend):
+    x = np.array([0.0, 0.7, 0.0, -0.4])
+    report = check_gradients(lambda x: tf.reduce_sum(tf.sin(x) + bend * tf.nn.relu(x)), [x], mode=mode)
+    assert report.verdict is Verdict.NONSMOOTH, str(report)
