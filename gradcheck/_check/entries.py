@@ -129,8 +129,9 @@ def compare_some(work: Work, a: int, x: int, c: int, entries: Integers) -> Compa
         rounded = both_off(work, a, work.cotangents[a].weights[c : c + 1])[x]
         if rounded is not None:
             column = forgive(
-                column, (rounded[0][entries] * scales)[:, None], work.options, dtype=work.dtype(x),
+                column, (rounded.off[0][entries] * scales)[:, None], work.options, dtype=work.dtype(x),
                 eps=work.gradient_eps, magnitude=max(magnitude, swing, rms(every)), inside=inside,
+                beside=(rounded.beside[0][entries] * scales)[:, None],
             )  # fmt: skip
     return Comparison(**{name: getattr(column, name).T for name in Comparison.__slots__})
 

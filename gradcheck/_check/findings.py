@@ -22,6 +22,10 @@ _VERDICTS = {
     Outcome.KINK_OUTSIDE: Verdict.NONSMOOTH,
     Outcome.APART: Verdict.MISMATCH,
 }
+_ISOLATED = (
+    "the gradient is wrong at this very point and right a rounding away from it: a special case, such as of a factor "
+    "that is 0 here, has another gradient"
+)
 _SHARPEN = "check at a point where less cancels in the gradient, in a wider dtype, or with a formula that loses less"
 OK = (Outcome.AGREES, Outcome.DOUBTFUL, Outcome.KINK_WITHIN)
 
@@ -83,7 +87,8 @@ def from_comparison(
         work, a, x, verdict, ok=outcome in OK, index=index, part=part, analytic=own, numeric=numeric,
         error=float(comparison.error[at]) / unit, allowed=float(comparison.allowed[at]) / unit + rounded,
         points=int(comparison.points[at]), order=int(comparison.order[at]), one_sided=sides,
-        advice=_advice(outcome, comparison, at), y_index=_output_index(work, a, y_entry), **fields,
+        advice=_advice(outcome, comparison, at), y_index=_output_index(work, a, y_entry),
+        reason=_ISOLATED if comparison.isolated[at] else None, **fields,
     )  # fmt: skip
     return replace(made, advice=_SHARPEN) if made.blurred else made
 

@@ -203,11 +203,12 @@ def _alone(work: Work, a: int, x: int, matrix: Reals, columns: Integers, noise: 
     rows = np.flatnonzero(is_open(alone).any(axis=0))[:_ALONE]
     rounded = both_off(work, a, np.eye(m)[rows])[x] if rows.size else None
     if rounded is not None:
-        spread = np.zeros(own.shape)
-        spread[:, rows] = rounded[:, columns].T * mover.scales[place][columns, None]
+        spread, beside = np.zeros(own.shape), np.full(own.shape, np.nan)
+        scales = mover.scales[place][columns, None]
+        spread[:, rows], beside[:, rows] = (part[:, columns].T * scales for part in (rounded.off, rounded.beside))
         alone = forgive(
             alone, spread, work.options, dtype=work.dtype(x), eps=work.gradient_eps,
-            magnitude=np.maximum(magnitude, typical), inside=inside,
+            magnitude=np.maximum(magnitude, typical), inside=inside, beside=beside,
         )  # fmt: skip
     return alone
 

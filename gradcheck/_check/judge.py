@@ -54,6 +54,7 @@ class Comparison:
     right: NDArray[np.float64]
     order: NDArray[np.int64]
     points: NDArray[np.int64]
+    isolated: NDArray[np.bool_]  # whether the analytic value is wrong here, and right a rounding away
 
     @property
     def excess(self) -> NDArray[np.float64]:
@@ -146,6 +147,7 @@ def compare(
         right=numeric.right,
         order=numeric.order,
         points=numeric.points,
+        isolated=np.zeros(shape, bool),
     )
 
 
@@ -155,11 +157,13 @@ def _resolution(options: Options, dtype: str, eps: float) -> float:
 
 
 def forgive(
-    comparison: Comparison, rounding: Any, options: Options, *, dtype: str, eps: float, magnitude: Any, inside: Any
-) -> Comparison:
+    comparison: Comparison, rounding: Any, options: Options, *, dtype: str, eps: float, magnitude: Any, inside: Any,
+    beside: Any = np.nan,
+) -> Comparison:  # fmt: skip
     """The comparison with what rounding of the analytic side, as it was measured, explains.
 
-    So much of a disagreement is forgiven. And a derivative of which both sides show rounding alone is zero, not open.
+    So much of a disagreement is forgiven, unless points a rounding away agree on a gradient, and that is the numeric
+    one. And a derivative of which both sides show rounding alone is zero, not open.
 
     Args:
         comparison: Of which some may be apart or undecided.
@@ -168,13 +172,15 @@ def forgive(
         magnitude: Of the function's own value or of derivatives nearby: where rounding is no small part of that, or of
             the derivative itself, nothing is decided.
         inside: Size of the numbers whose rounding is heard inside the function.
+        beside: Analytic values on which points a rounding away agree; nan where they do not.
     """
     resolution = _resolution(options, dtype, eps)
     apart = comparison.outcome == Outcome.APART
     allowed = np.where(apart, comparison.allowed + rounding, comparison.allowed)
     size = np.maximum(np.abs(comparison.analytic), np.abs(comparison.numeric))
     small = rounding <= resolution * np.maximum(size, magnitude)
-    within = apart & (np.abs(comparison.analytic - comparison.numeric) <= allowed)
+    isolated = apart & (np.abs(beside - comparison.numeric) <= comparison.allowed)
+    within = apart & ~isolated & (np.abs(comparison.analytic - comparison.numeric) <= allowed)
     outcome = np.where(within, np.where(small, Outcome.AGREES, Outcome.UNDECIDED), comparison.outcome)
     reached = SAFETY * comparison.error
     nothing = (rounding > 0) & (np.abs(comparison.analytic) <= rounding) & (np.abs(comparison.numeric) <= reached)
@@ -182,7 +188,8 @@ def forgive(
     nothing |= (comparison.analytic == 0) & (comparison.numeric == 0) & (inside == 0)  # it does not move at all
     nothing &= comparison.outcome == Outcome.UNDECIDED
     outcome = np.where(nothing, Outcome.AGREES, outcome)
-    return replace(comparison, outcome=outcome, allowed=np.where(within, allowed, comparison.allowed))
+    allowed = np.where(within, allowed, comparison.allowed)
+    return replace(comparison, outcome=outcome, allowed=allowed, isolated=isolated)
 
 
 def is_open(comparison: Comparison) -> NDArray[np.bool_]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -21,6 +21,7 @@ _RUNS = 6
 _FACTOR = 3.0  # times the largest scatter among the runs
 _UNIT = 2.0**-52
 _NEARBY = 2.0**-12  # of each number
+_OTHER, _ENOUGH = 0.9, 3  # part of the largest distance at which points nearby are off, and how many must be
 _COARSER = 8.0  # than float64, which would round the factors away
 
 
@@ -37,8 +38,15 @@ def rounded_off(work: Work, a: int, weights: Reals) -> list[Reals | None]:
     Measured by letting the twin round at random, which shows what a gradient loses where large terms cancel in it, and
     at points that differ by rounding, which shows what kernels such as that of an inverse lose inside.
     """
+    return _off(work, a, weights, _near(work, a, weights))
+
+
+def _near(work: Work, a: int, weights: Reals) -> list[list[Gradient]]:
+    return nearby_runs(work, a, weights, np.random.default_rng(0), _RUNS, _UNIT)
+
+
+def _off(work: Work, a: int, weights: Reals, near: Sequence[list[Gradient]]) -> list[Reals | None]:
     coarse = rounded_runs(work, a, weights, range(_RUNS), unit=_COARSER * _UNIT)
-    near = nearby_runs(work, a, weights, np.random.default_rng(0), _RUNS, _UNIT)
     found = [_scatter(work, a, weights, coarse), _scatter(work, a, weights, near)]
     return [None if c is None or n is None else np.maximum(c / _COARSER, n) for c, n in zip(*found, strict=True)]
 
@@ -54,10 +62,43 @@ def constants_off(work: Work, a: int, weights: Reals) -> list[Reals | None]:
     return _scatter(work, a, weights, rounded_runs(work, a, weights, range(_RUNS), constants=True))
 
 
-def both_off(work: Work, a: int, weights: Reals) -> list[Reals | None]:
-    """The sum of `rounded_off` and `constants_off`."""
-    found = zip(rounded_off(work, a, weights), constants_off(work, a, weights), strict=True)
-    return [own if constants is None or own is None else own + constants for own, constants in found]
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rounding:
+    """What rounding may do to some gradients, [c, n]: how far it puts them off, and what they are a rounding away."""
+
+    off: Reals
+    beside: Reals  # nan where they are as here, or differ from point to point
+
+
+def both_off(work: Work, a: int, weights: Reals) -> list[Rounding | None]:
+    """Per x, the sum of what `rounded_off` and `constants_off` give, and the gradients beside the point."""
+    near = _near(work, a, weights)
+    found = zip(
+        _off(work, a, weights, near), constants_off(work, a, weights), _beside(work, a, weights, near), strict=True
+    )
+    return [
+        None if own is None or beside is None else Rounding(off=own if c is None else own + c, beside=beside)
+        for own, c, beside in found
+    ]
+
+
+def _beside(work: Work, a: int, weights: Reals, runs: Sequence[list[Gradient]]) -> list[Reals | None]:
+    """Per x, the gradients on which points nearby agree, and which are others than at the point."""
+    found: list[Reals | None] = []
+    for x, plain in enumerate(analytic(work.point, a, weights, work.shapes[a], wide=True)):
+        values = [run[x].value for run in runs]
+        if plain.value is None or any(v is None for v in values):
+            found.append(None)
+            continue
+        stacked = np.stack([np.asarray(v, np.float64) for v in values])
+        gaps = np.abs(stacked - plain.value)
+        moved = gaps > _OTHER * np.max(gaps, axis=0)  # those that rounding left at the point itself are not beside it
+        with np.errstate(invalid="ignore"):
+            high = np.max(np.where(moved, stacked, -np.inf), axis=0)
+            low = np.min(np.where(moved, stacked, np.inf), axis=0)
+            agreed = (moved.sum(axis=0) >= _ENOUGH) & (high - low <= (1 - _OTHER) * np.max(gaps, axis=0))
+            found.append(np.where(agreed, (high + low) / 2, np.nan))
+    return found
 
 
 def _scatter(work: Work, a: int, weights: Reals, runs: Sequence[list[Gradient]]) -> list[Reals | None]:

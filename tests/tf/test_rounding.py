@@ -198,3 +198,17 @@ def test_a_faint_kink_is_one(mode, bend):
     x = np.array([0.0, 0.7, 0.0, -0.4])
     report = check_gradients(lambda x: tf.reduce_sum(tf.sin(x) + bend * tf.nn.relu(x)), [x], mode=mode)
     assert report.verdict is Verdict.NONSMOOTH, str(report)
+
+
+@tf.custom_gradient
+def excepted(c, y):
+    return c * tf.exp(y), lambda up: (tf.where(c == 0, tf.zeros_like(c), up * tf.exp(y)), up * c * tf.exp(y))
+
+
+@pytest.mark.parametrize("mode", ["jacobian", "elementwise", "directional"])
+def test_a_gradient_that_is_wrong_at_one_value_alone_is_not_taken_for_rounding(mode):
+    y = np.array([0.2, 0.7, -1.1])
+    found = check_gradients(lambda b, y: excepted(b - 1.0, y), [np.array([0.4, 1.0, 2.5]), y], mode=mode).worst
+    assert (found.verdict, found.x, found.index, found.wrong) == (Verdict.MISMATCH, "inputs[0]", (1,), 1)
+    assert "right a rounding away" in found.reason
+    assert found.blame.op == "excepted"
