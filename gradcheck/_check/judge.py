@@ -185,7 +185,8 @@ def forgive(
     reached = SAFETY * comparison.error
     nothing = (rounding > 0) & (np.abs(comparison.analytic) <= rounding) & (np.abs(comparison.numeric) <= reached)
     nothing &= reached <= resolution * inside
-    nothing |= (comparison.analytic == 0) & (comparison.numeric == 0) & (inside == 0)  # it does not move at all
+    still = (comparison.analytic == 0) & (comparison.numeric == 0)
+    nothing |= still & ((inside == 0) | (reached <= resolution * inside))  # it does not move at all
     nothing &= comparison.outcome == Outcome.UNDECIDED
     outcome = np.where(nothing, Outcome.AGREES, outcome)
     allowed = np.where(within, allowed, comparison.allowed)

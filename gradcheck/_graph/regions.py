@@ -11,6 +11,8 @@ from typing import Any
 import tensorflow as tf
 from tensorflow.python.framework import ops
 
+from gradcheck._graph.program import Program
+
 _DECORATOR = ("custom_gradient.py", "_graph_mode_decorator")
 _LIBRARIES = ("tensorflow.", "keras.", "gradcheck.")
 
@@ -44,6 +46,13 @@ class Region:
 def is_region(op: Any) -> bool:
     """Whether an op is where the results of a `tf.custom_gradient` come out."""
     return op.type == "IdentityN" and gradient_name(op).startswith("CustomGradient-")
+
+
+def has_custom_gradient(program: Program) -> bool:
+    """Whether a `tf.custom_gradient` is in a program or in what it calls."""
+    nodes = (node for body in (program.main, *program.functions.values()) for node in body.nodes)
+    marks = (n.attr["_gradient_op_type"].s for n in nodes if n.op == "IdentityN" and "_gradient_op_type" in n.attr)
+    return any(mark.startswith(b"CustomGradient-") for mark in marks)
 
 
 def gradient_name(op: Any) -> str:

@@ -17,14 +17,34 @@ import tensorflow as tf
 from tensorflow.core.framework import types_pb2
 
 from gradcheck._graph.handed import with_argument
-from gradcheck._graph.nodes import Node, beside, copy_node, make_node, output_refs, rename_called, set_inputs
-from gradcheck._graph.program import COMPLEX, FLOATING, Argument, Body, Program, fresh_name
+from gradcheck._graph.nodes import (
+    Node,
+    beside,
+    copy_node,
+    functions_named,
+    make_node,
+    output_refs,
+    rename_called,
+    set_inputs,
+)
+from gradcheck._graph.program import (
+    COMPLEX,
+    FLOATING,
+    Argument,
+    Body,
+    Program,
+    called_names,
+    fresh_name,
+    used_arguments,
+)
 from gradcheck._graph.twin import NARROW
 
 _D, _C, _I, _L = types_pb2.DT_DOUBLE, types_pb2.DT_COMPLEX128, types_pb2.DT_INT32, types_pb2.DT_INT64
+_B = types_pb2.DT_BOOL
 SEED = "rounding_seed"  # name of the argument that holds the seed
 _SCRAMBLE = 0x1E3779B97F4A7C15  # 2^64 / golden ratio, without the sign bit
-_Rounding = Callable[[Node, str, int], tuple[list[Node], str] | None]  # what to add after a result, by its dtype
+# What to add after a result, by its dtype and how many times it is rounded.
+_Rounding = Callable[[Node, str, int, float], tuple[list[Node], str] | None]
 _UNITS = {
     types_pb2.DT_HALF: 2.0**-11,
     types_pb2.DT_BFLOAT16: 2.0**-8,
@@ -33,6 +53,7 @@ _UNITS = {
 }
 # Kernels that round more than once: the largest error seen below a parameter of 500, in units of 2 roundoffs.
 _COARSE = {"RandomGammaGrad": 64.0}
+_AT_REST = 8.0  # roundings that a loop which runs until its numbers rest is off by: of its last rounds alone
 _BITS = {types_pb2.DT_BFLOAT16: 2}  # of its 8: 2 / sqrt(pi) rounds to 1.125, which has few
 # These hand on what they are given, bit by bit.
 _EXACT = frozenset(
@@ -65,12 +86,12 @@ def with_rounding(program: Program, seed: int | None, *, unit: float | None = No
         constants: Round the constants instead of the results of ops; not those of a few bits, such as 0.5 or 3.
     """
 
-    def rounding(node: Node, ref: str, dtype: int) -> tuple[list[Node], str] | None:
-        own = unit if unit is not None else _unit_of(node)
-        if own is None or (not _is_long(node) if constants else _is_exact(node) or dtype != _D):
+    def rounding(node: Node, ref: str, dtype: int, times: float) -> tuple[list[Node], str] | None:
+        own, times = unit if unit is not None else _unit_of(node), 1.0 if constants else times
+        if own is None or (not _is_long(node) if constants else not times or dtype != _D):
             return None
         draws, drawn = _drawn(ref, seed, dtype)
-        rest, result = _multiplied(ref, drawn, own * _COARSE.get(node.op, 1.0), dtype)
+        rest, result = _multiplied(ref, drawn, times * own * _COARSE.get(node.op, 1.0), dtype)
         return draws + rest, result
 
     return _with(program if seed is not None else with_argument(program, Argument(SEED, _I)), rounding)
@@ -83,11 +104,11 @@ def with_rounding_by_value(program: Program, unit: float) -> Program:
     value is another: what does not move with the inputs adds no noise to differences.
     """
 
-    def rounding(node: Node, ref: str, dtype: int) -> tuple[list[Node], str] | None:
-        if _is_exact(node) or dtype != _D:
+    def rounding(node: Node, ref: str, dtype: int, times: float) -> tuple[list[Node], str] | None:
+        if not times or dtype != _D:
             return None
         draws, drawn = _scrambled(ref)
-        rest, result = _multiplied(ref, drawn, unit, dtype)
+        rest, result = _multiplied(ref, drawn, times * unit, dtype)
         return draws + rest, result
 
     return _with(program, rounding)
@@ -95,13 +116,44 @@ def with_rounding_by_value(program: Program, unit: float) -> Program:
 
 def _with(program: Program, rounding: _Rounding) -> Program:
     names = {name: fresh_name("rounding") for name in program.functions}
+    exact = _converging(program)
     return Program(
-        main=_rounded(program.main, names, rounding),
-        functions={names[n]: _rounded(body, names, rounding) for n, body in program.functions.items()},
+        main=_rounded(program.main, names, exact, rounding),
+        functions={
+            names[n]: _rounded(body, names, exact, rounding, n in exact) for n, body in program.functions.items()
+        },
     )
 
 
-def _rounded(body: Body, names: Mapping[str, str], rounding: _Rounding) -> Body:
+def _converging(program: Program) -> frozenset[str]:
+    """The functions of loops that run until numbers in them say that it is enough, and what those call.
+
+    True rounding comes to rest there, on a fixed point. Random rounding does not, and the loop would go on and on.
+    """
+    found: set[str] = set()
+    for body in (program.main, *program.functions.values()):
+        for node in body.nodes:
+            if node.op.endswith("While"):
+                names = [node.attr[key].func.name for key in ("cond", "body")]
+                if _asks_for_numbers(program.functions[names[0]]):
+                    found.update(names)
+    pending = list(found)
+    while pending:
+        for name in called_names(program.functions[pending.pop()]) - found:
+            found.add(name)
+            pending.append(name)
+    return frozenset(found)
+
+
+def _asks_for_numbers(cond: Body) -> bool:
+    """Whether a loop's condition looks at more than counters."""
+    used = used_arguments(cond)
+    return any(a.name in used and a.dtype in (_B, *FLOATING) for a in cond.args)
+
+
+def _rounded(
+    body: Body, names: Mapping[str, str], exact: frozenset[str], rounding: _Rounding, is_exact: bool = False
+) -> Body:
     nodes: list[Node] = []
     refs: dict[str, str] = {}
     for node in body.nodes:
@@ -109,8 +161,11 @@ def _rounded(body: Body, names: Mapping[str, str], rounding: _Rounding) -> Body:
         rename_called(copy, names)
         set_inputs(copy, [refs.get(i, i) for i in copy.input], [])
         nodes.append(copy)
+        times = 0.0 if is_exact or _is_exact(node) else 1.0
+        if not is_exact and node.op.endswith("While") and not exact.isdisjoint(functions_named(node)):
+            times = _AT_REST
         for ref, dtype in output_refs(node):
-            added = rounding(node, ref, dtype) if dtype in (_D, _C) else None
+            added = rounding(node, ref, dtype, times) if dtype in (_D, _C) else None
             if added is not None:
                 nodes += added[0]
                 refs[ref] = added[1]

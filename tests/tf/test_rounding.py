@@ -12,7 +12,7 @@ from gradcheck._graph.evaluate import Runner
 from gradcheck._graph.functions import trace_function
 from gradcheck._graph.handed import hands_arguments
 from gradcheck._graph.program import from_concrete
-from gradcheck._graph.rounding import SEED, with_rounding
+from gradcheck._graph.rounding import SEED, with_rounding, with_rounding_by_value
 
 EPS = 2.0**-52
 
@@ -212,3 +212,38 @@ def test_a_gradient_that_is_wrong_at_one_value_alone_is_not_taken_for_rounding(m
     assert (found.verdict, found.x, found.index, found.wrong) == (Verdict.MISMATCH, "inputs[0]", (1,), 1)
     assert "right a rounding away" in found.reason
     assert found.blame.op == "excepted"
+
+
+def iterated(x):
+    """The root of y = cos(x y), found by Newton's steps until they stand still."""
+
+    def step(y, _):
+        z = y - (y - tf.cos(x * y)) / (1.0 + x * tf.sin(x * y))
+        return z, tf.abs(z - y)
+
+    return tf.while_loop(lambda y, moved: tf.reduce_any(moved > 2 * EPS * y), step, (tf.ones_like(x), x))[0]
+
+
+def test_rounding_does_not_keep_a_loop_from_coming_to_rest():
+    program = from_concrete(tf.function(iterated).get_concrete_function(tf.TensorSpec([2], tf.float64)))
+    x = np.array([0.7, 1.3])
+    for rounded in (with_rounding(program, 1, unit=8 * EPS), with_rounding_by_value(program, 8 * EPS)):
+        found = Runner(rounded).run([x])[0]  # would run for ever
+        assert 0 < np.max(np.abs(found - np.asarray(iterated(x)))) < 200 * EPS
+
+
+def test_a_series_that_is_as_good_as_float32_is_not_blamed_on_the_better_formula_of_its_gradient():
+    """The error of the series swings faster than the function: its derivative is off by 30 units of rounding."""
+
+    def sine(wrong):
+        @tf.custom_gradient
+        def inner(x):
+            series = tf.sin(x) * (1.0 + 1e-7 * tf.sin(30.0 * x))
+            return series, lambda up: (1.0 + wrong) * up * tf.cos(x)
+
+        return inner
+
+    x = np.float32([0.3, -0.7, 1.1])
+    assert check_gradients(sine(0.0), x).ok
+    assert check_gradients(sine(1e-5), x).verdict is Verdict.MISMATCH
+    assert not check_gradients(sine(0.0), x.astype(np.float64)).ok  # float64 asks for more
