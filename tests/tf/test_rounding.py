@@ -247,3 +247,9 @@ def test_a_series_that_is_as_good_as_float32_is_not_blamed_on_the_better_formula
     assert check_gradients(sine(0.0), x).ok
     assert check_gradients(sine(1e-5), x).verdict is Verdict.MISMATCH
     assert not check_gradients(sine(0.0), x.astype(np.float64)).ok  # float64 asks for more
+
+
+def test_a_floor_of_whole_numbers_is_not_decided_by_rounding_that_does_not_occur():
+    x, c = np.float32([0.5, 0.7, 1.2]), np.float32([4.0, 6.0, 2.0])
+    found = check_gradients(lambda x, c: tf.exp(30.0 * tf.sin(x)) * tf.floor(c / 2.0), [x, c], wrt="inputs[0]")
+    assert found.ok, found
