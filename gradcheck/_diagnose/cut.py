@@ -87,7 +87,7 @@ def _reads_what_was_assigned(traced: Traced, node: Node) -> bool:
     return variable is not None and data_inputs(node)[0] != variable.name
 
 
-def _leaves_out(traced: Traced, source: str, path: Sequence[Node], targets: set[str]) -> Cut | None:
+def _leaves_out(traced: Traced, source: str, path: Iterable[Node], targets: set[str]) -> Cut | None:
     """The first op on the path that has a gradient, and none for the input through which the source comes."""
     names = [a.name for a in traced.program.main.args]
     if source not in names[: len(traced.graph.inputs)]:

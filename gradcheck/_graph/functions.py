@@ -82,7 +82,10 @@ def trace_function(
         asked = asked_by_gradients(result, placed, read)
     else:
         default = wanted if variables is not None and wrt is None else wrt
-        xs = xs_of(placed, read, default, skipped, inputs, required=x_required)
+        try:
+            xs = xs_of(placed, read, default, skipped, inputs, required=x_required)
+        except ValueError as error:
+            raise ValueError("; ".join([str(error), *notes])) from error.__cause__
         outputs = outputs_of(result, grad_ys, graph, name, fn)
         asked = Asked(outputs=outputs, xs=xs, stops=[])
     if surrogate is not None:

@@ -536,3 +536,13 @@ def test_what_a_gradient_function_raises_says_where_it_was_raised():
     with pytest.raises(KeyError) as raised:
         gradcheck.check_gradients(broken, X)
     assert raised.value.__notes__ == ["gradcheck: raised by a gradient function within broken, before any check"]
+
+
+def test_where_a_function_that_cannot_be_traced_reads_variables_alone_the_error_says_both():
+    kept = tf.Variable(2.0)
+
+    def grown():
+        return tf.while_loop(lambda y: y < 9.0, lambda y: [y * y, y], [kept * 9.0])[0]  # eagerly it does not run
+
+    with pytest.raises(ValueError, match=r"nothing to differentiate .*; grown cannot be traced \(ValueError"):
+        gradcheck.check_gradients(grown, [])
