@@ -183,7 +183,8 @@ def _flat(function: Any, arguments: list[Any], keywords: dict[str, Any]) -> list
     """The flat tensors of a call, as ConcreteFunction itself tells them from its arguments."""
     own = [t.dtype for t in function.inputs[: len(function.inputs) - len(function.captured_inputs)]]
     try:
-        bound = function_type_utils.canonicalize_function_inputs(arguments, keywords, function.function_type)
+        named = {**_defaults(function, len(arguments)), **keywords}
+        bound = function_type_utils.canonicalize_function_inputs(arguments, named, function.function_type)
         flat = list(function.function_type.unpack_inputs(bound))
     except (TypeError, ValueError) as error:
         if keywords or [getattr(a, "dtype", None) for a in arguments] != own:
@@ -193,6 +194,12 @@ def _flat(function: Any, arguments: list[Any], keywords: dict[str, Any]) -> list
             ) from error
         flat = arguments
     return [tf.convert_to_tensor(value) for value in flat]
+
+
+def _defaults(function: Any, count: int) -> dict[str, Any]:
+    """What a call with so many positional arguments leaves to defaults: values of Python's, which a trace holds."""
+    left = list(function.function_type.parameters.items())[count:]
+    return {name: p.type_constraint.value for name, p in left if type(p.type_constraint).__name__ == "Literal"}
 
 
 def _given(label: str, value: Any, names: Mapping[int, str], before: Mapping[int, Any]) -> Given:

@@ -324,6 +324,20 @@ def test_the_op_is_named_where_the_step_took_its_batch_from_an_iterator(tmp_path
     assert str(replay(report.bundle)[1]) == str(report.nonfinite)
 
 
+def test_the_op_of_a_step_in_python_with_defaults_is_named():
+    w = tf.Variable(1.0, name="w")
+
+    def step(x, mode="log", training=True):
+        w.assign(tf.math.log(x * w) if mode == "log" and training else x)
+
+    watchdog = Watchdog(action="skip")
+    watched = watchdog.watch(step)
+    for call in ({}, {"mode": "log"}, {"training": True}):
+        watched(tf.constant(0.0), **call)
+        assert watchdog.report.nonfinite is not None, watchdog.report
+        assert watchdog.report.nonfinite.op_type == "Log"
+
+
 def test_what_was_infinite_before_is_no_trip():
     lowest = tf.Variable([np.inf, 1.0])
 
