@@ -14,6 +14,7 @@ from gradcheck._watchdog.ledger import Ledger
 from gradcheck._watchdog.steps import WatchedStep
 
 _ABSENT = object()
+_ABSENT_PART, _WHOLE = "no such part", "no parts"  # in the place of what a batch does not have
 _NAMES = ("train_function", "make_train_function")
 
 
@@ -89,7 +90,7 @@ class WatchedModel:
                 if data is _ABSENT:
                     break
                 trips = self._ledger.trips
-                outputs = step(data)
+                outputs = step(*_in_parts(data))
                 if self._ledger.trips > trips:  # what the step returned was computed with what was taken back
                     outputs = _metrics_instead(model, outputs)
                 if self._ledger.stopped:
@@ -121,11 +122,18 @@ class _Maker:
         return model.train_function
 
 
+def _in_parts(data: Any) -> tuple[Any, ...]:
+    """A batch as arguments of a step, which a report then calls x, y and sample_weight."""
+    return data if type(data) is tuple and 0 < len(data) <= 3 else (data, _WHOLE)
+
+
 def _one_step(model: Any) -> Callable[[Any], Any]:
     """One step on one batch, as Keras has it."""
 
     @unconverted
-    def train_step(data: Any) -> Any:
+    def train_step(x: Any, y: Any = _ABSENT_PART, sample_weight: Any = _ABSENT_PART) -> Any:
+        given = tuple(part for part in (x, y, sample_weight) if not isinstance(part, str))
+        data = x if isinstance(y, str) and y == _WHOLE else given
         data = keras.tree.map_structure(lambda x: None if isinstance(x, tf.experimental.Optional) else x, data)
         strategy = model.distribute_strategy
         outputs = strategy.run(model.train_step, args=(data,))

@@ -94,6 +94,7 @@ def test_a_trip_raises_out_of_fit_names_the_batch_and_undoes_itself():
         fit(model, BAD)
     assert raised.value.report.nonfinite.cause == "input"
     assert raised.value.report.nonfinite.index == (4, 1)
+    assert raised.value.report.nonfinite.hint.startswith("x is not finite")
     assert raised.value.report.history[0].outputs[0][0] == "loss"
     assert "train_function" in vars(model)
     assert "make_train_function" not in vars(model)
