@@ -129,6 +129,7 @@ def of_concrete(
         flat = [*_flat(function, list(arguments), dict(keywords or {})), *function.captured_inputs]
     names = {id(v.handle): v.name.removesuffix(":0") for v in function.graph.variables if hasattr(v, "handle")}
     program = from_concrete(function)
+    paths = dict(zip((a.name for a in program.main.args), _input_paths(function), strict=False))
     if kernels:
         program, kernels = with_states(program, kernels)
         flat += [state.variable.handle for state in kernels]
@@ -139,7 +140,8 @@ def of_concrete(
     labels = [a.name for a in program.main.args]
     numbers = {n: int(v) for n, v in zip(labels, flat, strict=True) if v.dtype == tf.int32 and v.shape.rank == 0}
     program = sum_replicas(program, numbers)
-    given = tuple(_given(label, value, names, before) for label, value in zip(labels, flat, strict=True))
+    known = [paths.get(label, label) for label in labels]
+    given = tuple(_given(label, value, names, before) for label, value in zip(known, flat, strict=True))
     nodes = [n for body in (program.main, *program.functions.values()) for n in body.nodes]
     frozen = sorted({n.op for n in nodes if n.op in FROZEN and not of_generator(n)})
     return Rerun(
@@ -211,6 +213,16 @@ def _given(label: str, value: Any, names: Mapping[int, str], before: Mapping[int
         with eagerly():
             return Given(label=name, value=tf.convert_to_tensor(before[id(value)], dtype), variable=dtype)
     return Given(label=name, value=read(value, dtype), variable=dtype)
+
+
+def _input_paths(function: Any) -> list[str]:
+    """What the user knows the tensors by that a call takes, in order; none where that cannot be told."""
+    args, kwargs = function.structured_input_signature
+    named = [*zip(function.function_type.parameters, args, strict=False), *kwargs.items()]
+    paths = {id(leaf.value): leaf.path for name, part in named for leaf in structure.leaves(part, name)}
+    specs = [s for s in tf.nest.flatten([part for _, part in named]) if isinstance(s, tf.TensorSpec)]
+    taken = len(function.inputs) - len(function.captured_inputs)
+    return [paths[id(s)] for s in specs] if len(specs) == taken and all(id(s) in paths for s in specs) else []
 
 
 def _output_paths(function: Any) -> tuple[str, ...]:

@@ -324,6 +324,19 @@ def test_the_op_is_named_where_the_step_took_its_batch_from_an_iterator(tmp_path
     assert str(replay(report.bundle)[1]) == str(report.nonfinite)
 
 
+@pytest.mark.parametrize("traced", [True, False])
+def test_an_entry_of_a_batch_that_is_a_dict_is_called_by_its_key(traced):
+    w = tf.Variable(1.0, name="w")
+
+    def step(batch, scale):
+        w.assign(tf.reduce_sum(batch["later"] * batch["first"]) * scale)
+
+    watchdog = Watchdog(action="skip")
+    watched = watchdog.watch(tf.function(step) if traced else step)
+    watched({"later": tf.constant([1.0, np.nan]), "first": tf.constant([1.0, 2.0])}, tf.constant(2.0))
+    assert watchdog.report.nonfinite.hint.startswith("batch['later'] is not finite")
+
+
 def test_the_op_of_a_step_in_python_with_defaults_is_named():
     w = tf.Variable(1.0, name="w")
 
