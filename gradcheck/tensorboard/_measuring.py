@@ -50,7 +50,7 @@ def measured(vector: NDArray[Any], dtype: Any, histogram: bool) -> Statistics:
     if histogram:
         blocks = (bits[start : start + _BLOCK] for start in range(0, len(bits), _BLOCK))
         bins = sum((_bins(block, form, top) for block in blocks), np.zeros(form.bins, np.intp))
-        buckets = drawn(bins, form.bias, largest)
+        buckets = drawn(bins[None], form.bias, np.array([largest])).of(0)
     return Statistics(
         norm=_norm(vector, top, form, squares), largest=largest, zero=zero, subnormal=low - zero,
         nan=nan, posinf=posinf, neginf=infinite - posinf, buckets=buckets,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,7 +19,7 @@ from gradcheck.tensorboard._packing import FORMATS, HEAD, flat, norms, pack, tog
 from gradcheck.tensorboard._pages import layout
 from gradcheck.tensorboard._statistics import Statistics, drawn
 from gradcheck.tensorboard._values import text
-from gradcheck.tensorboard._wire import Sheet, histogram, scalar
+from gradcheck.tensorboard._wire import Sheet, histogram, histograms, scalar
 
 # The page CUSTOM SCALARS: charts by section, each with the tags that share it.
 PAGE: Mapping[str, Mapping[str, Sequence[str]]] = {
@@ -147,6 +148,7 @@ class Recording:
             *_tags_of_groups("gradient_norm", "gradients", self._layers, self._groups),
             *_tags_of_groups("weight_norm", "weights", self._owned_layers, self._owned_groups),
         ])  # fmt: skip
+        self._ratios = Sheet([f"update_ratio/{name}" for name in (*self._owned, *self._owned_layers)])
         self._histograms, self._weights = histograms, weights
         self._dtypes = [_real_dtype(item.gradient) for item in present]
         self._weight_dtypes = [_real_dtype(variable) for variable in self.variables]
@@ -168,11 +170,15 @@ class Recording:
         found = [measured(a, d, self._histograms) for a, d in zip(arrays[:count], self._dtypes, strict=True)]
         pairs = zip(arrays[count:], self._weight_dtypes, strict=True)
         weights = [measured(a, d, True) for a, d in pairs] if self._weights else [_only(norm(a, d)) for a, d in pairs]
-        of_gradients, of_weights = [one.norm for one in found], [one.norm for one in weights]
-        numbers = [number for one in found for number in one[: len(HEAD)]] + of_weights
+        of_gradients, of_weights = (np.array([one.norm for one in some]) for some in (found, weights))
+        numbers = [*(number for one in found for number in one[: len(HEAD)]), *of_weights]
         for sizes, groups in ((of_gradients, self._groups), (of_weights, self._owned_groups)):
-            numbers += [_together([sizes[k] for k in group]) for group in groups]
-        return self._values(np.array(numbers), [one.buckets for one in (*found, *weights)])
+            numbers += [_together(sizes[group]) for group in groups]
+        yield from self._sheet.filled(np.array([numbers]))
+        for tag, one in zip(self._drawn, (*found, *weights), strict=True):
+            if one.buckets is not None:
+                yield histogram(tag, one.buckets)
+        yield from self._once()
 
     def row(self, gradients: Sequence[Any]) -> Any:
         """What `values` makes of `tensors`, computed in the graph: a float64 vector."""
@@ -187,48 +193,53 @@ class Recording:
         groups = [together(heads[:, 0], self._groups), together(sizes, self._owned_groups)]
         return tf.ensure_shape(tf.concat([tf.reshape(heads, [-1]), sizes, *groups, *parts], 0), [self.width])
 
-    def values_of_row(self, row: NDArray[Any]) -> Iterator[Any]:
-        """The summary values of one step, from what `row` gave."""
-        tables: list[Any] = []
-        rest = row[self._numbers :]
+    def values_of_rows(self, rows: NDArray[Any]) -> Iterator[list[Any]]:
+        """The summary values of some steps, from what `row` gave in each: [steps, width]."""
+        count = len(self._names)
+        rest = rows[:, self._numbers :]
+        steps: list[list[Any]] = [[sheet] for sheet in self._sheet.filled(rows[:, : self._numbers])]
         if self._histograms:
-            largest = row[HEAD.index("largest") : len(self._names) * len(HEAD) : len(HEAD)]
-            rest = _draw(rest, self._dtypes, largest, tables)
+            largest = rows[:, HEAD.index("largest") : count * len(HEAD) : len(HEAD)]
+            rest = _draw(rest, self._dtypes, largest, self._drawn[:count], steps)
         if self._weights:
-            tables += [None] * (len(self._names) - len(tables))
-            largest, rest = rest[: len(self._owned)], rest[len(self._owned) :]
-            _draw(rest, self._weight_dtypes, largest, tables)
-        return self._values(row[: self._numbers], tables)
+            largest, rest = rest[:, : len(self._owned)], rest[:, len(self._owned) :]
+            _draw(rest, self._weight_dtypes, largest, self._drawn[count:], steps)
+        for values in steps:
+            yield [*values, *self._once()]
 
     def ratios(self, arrays: Sequence[NDArray[Any]]) -> Iterator[Any]:
         """The summary values of the change, from what `read` gave before the update and after it."""
         pairs = zip(arrays[: len(self._owned)], arrays[len(self._owned) :], self._weight_dtypes, strict=True)
         with np.errstate(all="ignore"):  # of infinities
             sizes = [(norm(new - old, dtype), norm(old, dtype)) for old, new, dtype in pairs]
-        return self._ratios([moved for moved, _ in sizes], [size for _, size in sizes])
+        for values in self.ratios_of_rows(np.reshape(sizes, [-1, 2]).T.reshape(1, -1)):
+            yield from values
 
     def row_of_changes(self, before: Sequence[Any]) -> Any:
         """The norm of each variable's change since `before`, then the norms before: float64 of shape [2 variables]."""
         moved = [new - old for new, old in zip(self.read(), before, strict=True)]
         return norms(lambda: [*moved, *before])
 
-    def ratios_of_row(self, row: NDArray[Any]) -> Iterator[Any]:
-        """The summary values of the change, from what `row_of_changes` gave."""
-        return self._ratios(*row.reshape(2, -1).tolist())
+    def ratios_of_rows(self, rows: NDArray[Any]) -> Iterator[list[Any]]:
+        """The summary values of the changes in some steps, from what `row_of_changes` gave in each."""
+        moved, before = (self._with_layers(part) for part in np.split(rows, 2, axis=1))
+        with np.errstate(all="ignore"):
+            ratios = moved / before
+        told = (before > 0) | np.isnan(before)  # of a variable that was all zeros there is no ratio
+        tags = [f"update_ratio/{name}" for name in (*self._owned, *self._owned_layers)]
+        for row, known, sheet in zip(ratios, told, self._ratios.filled(ratios), strict=True):
+            if known.size and known.all():
+                yield [sheet]
+            else:
+                yield [scalar(tag, number) for tag, number in itertools.compress(zip(tags, row, strict=True), known)]
 
-    def _ratios(self, moved: Sequence[float], before: Sequence[float]) -> Iterator[Any]:
-        names = [*self._owned, *self._owned_layers]
-        columns = (_with_layers(column, self._owned_layers) for column in (moved, before))
-        for name, change, size in zip(names, *columns, strict=True):
-            if size > 0 or math.isnan(size):  # of a variable that was all zeros there is no ratio
-                yield scalar(f"update_ratio/{name}", change / size)
+    def _with_layers(self, norms: NDArray[Any]) -> NDArray[Any]:
+        """Norms of variables, [steps, variables], and behind them those of the layers."""
+        layers = (_together(norms[:, rows])[:, None] for rows in self._owned_layers.values())
+        return np.concatenate([norms, *layers], 1)
 
-    def _values(self, numbers: NDArray[Any], tables: Sequence[Any]) -> Iterator[Any]:
-        """Numbers in the order of the sheet, and what is drawn: of gradients, then of variables."""
-        yield self._sheet.filled(numbers)
-        for tag, table in zip(self._drawn, tables, strict=False):
-            if table is not None:
-                yield histogram(tag, table)
+    def _once(self) -> Iterator[Any]:
+        """What is said with the first values, and not again."""
         if self._said:
             return
         self._said = True
@@ -239,12 +250,18 @@ class Recording:
             )
 
 
-def _draw(bins: NDArray[Any], dtypes: Sequence[Any], largest: NDArray[Any], tables: list[Any]) -> NDArray[Any]:
-    """Draw the bins of tensors of these dtypes; returns what is behind them."""
-    for dtype, size in zip(dtypes, largest.tolist(), strict=True):
-        form = FORMATS[dtype]
-        tables.append(drawn(bins[: form.bins], form.bias, size))
-        bins = bins[form.bins :]
+def _draw(
+    bins: NDArray[Any], dtypes: Sequence[Any], largest: NDArray[Any], tags: Sequence[str], steps: Sequence[list[Any]]
+) -> NDArray[Any]:
+    """Add to the values of each step the histograms of tensors of these dtypes; returns what is behind their bins."""
+    for dtype, group in itertools.groupby(range(len(dtypes)), dtypes.__getitem__):
+        form, which = FORMATS[dtype], [*group]
+        width = form.bins * len(which)
+        block, bins = bins[:, :width], bins[:, width:]
+        found = drawn(block.reshape(-1, form.bins), form.bias, largest[:, which].reshape(-1))
+        values = iter(histograms([tags[k] for k in which] * len(steps), *found))
+        for step in steps:
+            step.extend(itertools.islice(values, len(which)))
     return bins
 
 
@@ -266,14 +283,11 @@ def _tags_of_groups(tag: str, of_all: str, layers: Mapping[str, Any], groups: Se
     return [*(f"{tag}/{layer}" for layer in layers), f"global_norm/{of_all}"] if groups else []
 
 
-def _with_layers(norms: Sequence[float], layers: Mapping[str, Sequence[int]]) -> list[float]:
-    return [*norms, *(_together([norms[k] for k in rows]) for rows in layers.values())]
-
-
-def _together(norms: Sequence[float]) -> float:
-    """The norm of vectors with these norms, put together."""
-    together = math.hypot(*norms)
-    return math.nan if together == math.inf and any(map(math.isnan, norms)) else together
+def _together(norms: NDArray[Any]) -> NDArray[Any]:
+    """The norm of vectors with these norms, put together: of [..., vectors]."""
+    with np.errstate(all="ignore"):
+        together = np.hypot.reduce(norms, axis=-1)
+    return np.where(np.isnan(norms).any(-1), np.nan, together)
 
 
 def _real_dtype(value: Any) -> Any:

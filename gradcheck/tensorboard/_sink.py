@@ -10,8 +10,9 @@ import os
 import socket
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Hashable, Iterable, Sequence
-from typing import Any, Protocol
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 
@@ -26,23 +27,44 @@ _NUMBERS = itertools.count()
 ON_ERROR = ("log", "raise")
 
 
-class Sink(Protocol):
-    """What takes the values of a step."""
+class Entry(NamedTuple):
+    """What is written of one step.
+
+    Attributes:
+        time: When it was recorded, in seconds since the epoch.
+        step: Where it is shown.
+        values: Of its summary.
+    """
+
+    time: float
+    step: int
+    values: Iterable[Any]
+
+
+class Sink(ABC):
+    """What takes the values of steps."""
 
     def write(self, step: int, values: Iterable[Any]) -> None:
+        """Put the values of one step down, which was recorded now."""
+        self.write_all([Entry(time.time(), int(step), values)])
+
+    @abstractmethod
+    def write_all(self, entries: Iterable[Entry]) -> None:
         """Put the values down; once it returns they can be read, also if the process is killed."""
 
+    @abstractmethod
     def flush(self) -> None:
         """Bring everything to where readers see it."""
 
+    @abstractmethod
     def close(self) -> None:
         """The end; nothing can be written afterwards."""
 
 
-class EventFile:
+class EventFile(Sink):
     """An event file in a log directory, made at the first write.
 
-    Each step is handed to the operating system before `write` returns, so that a killed process loses none. Where the
+    Steps are handed to the operating system before `write` returns, so that a killed process loses none. Where the
     disk fails, the logger "gradcheck" says so once, what is written is lost, and after a minute a fresh file is tried,
     for in the old one nothing could be read behind a record that was cut off. May be used by several threads, and by
     the side of other writers in the same directory.
@@ -68,25 +90,26 @@ class EventFile:
         self._lost = 0
         self._closed = False
 
-    def write(self, step: int, values: Iterable[Any]) -> None:
-        """Append the values of one step.
+    def write_all(self, entries: Iterable[Entry]) -> None:
+        """Append the values of some steps, one after the other.
 
         Raises:
             ValueError: If the writer was closed.
         """
-        found = [encoded(value) for value in values]
+        found = [(one.time, one.step, [encoded(value) for value in one.values]) for one in entries]
+        found = [one for one in found if one[-1]]
         with self._lock:
             if self._closed:
                 raise ValueError(f"the writer to {self.logdir} was closed; make a new one")
             if not found:
                 return
             if time.monotonic() < self._pause_ends:
-                self._lost += 1
+                self._lost += len(found)
                 return
             try:
-                self._append(int(step), found)
+                self._append(found)
             except FAILURES as error:
-                self._drop(error)
+                self._drop(error, len(found))
             else:
                 self._recovered()
 
@@ -102,29 +125,29 @@ class EventFile:
                 try:
                     file.close()
                 except FAILURES as error:
-                    self._drop(error)
+                    self._drop(error, 1)
 
-    def _append(self, step: int, values: Sequence[Encoded]) -> None:
-        now = time.time()
+    def _append(self, found: Sequence[tuple[float, int, Sequence[Encoded]]]) -> None:
         if self._file is None:
             self._described.clear()
             self._file = self._fresh()
-            self._file.write(tf.compat.v1.Event(wall_time=now, file_version=_VERSION).SerializeToString())
-        self._file.write(event(now, step, summary(values, self._described)))
+            self._file.write(tf.compat.v1.Event(wall_time=found[0][0], file_version=_VERSION).SerializeToString())
+        for when, step, values in found:
+            self._file.write(event(when, step, summary(values, self._described)))
+            self._described.update([value.key for value in values])
         self._file.flush()
-        self._described.update([value.key for value in values])
 
     def _fresh(self) -> Any:
         tf.io.gfile.makedirs(self.logdir)
         name = f"events.out.tfevents.{int(time.time()):010d}.{socket.gethostname()}.{os.getpid()}.{next(_NUMBERS)}.v2"
         return tf.io.TFRecordWriter(os.path.join(self.logdir, name))
 
-    def _drop(self, error: Exception) -> None:
+    def _drop(self, error: Exception, lost: int) -> None:
         self._file, file = None, self._file
         if file is not None:
             with contextlib.suppress(*FAILURES):
                 file.close()
-        self._lost += 1
+        self._lost += lost
         if self._on_error == "raise":
             raise error
         self._pause_ends = time.monotonic() + _PAUSE
@@ -138,7 +161,7 @@ class EventFile:
             self._failed, self._lost = False, 0
 
 
-class DefaultWriter:
+class DefaultWriter(Sink):
     """TensorFlow's default summary writer, as `writer.as_default()` sets it in the calling thread.
 
     As with `tf.summary` itself, nothing is written where there is none, or where `tf.summary.record_if` says so.
@@ -151,19 +174,20 @@ class DefaultWriter:
         self._on_error = checked_on_error(on_error)
         self._failed = False
 
-    def write(self, step: int, values: Iterable[Any]) -> None:
-        """Hand the values of one step over."""
-        content = summary(values)
-        if not content:
-            return
-        try:
-            tf.summary.experimental.write_raw_pb(content, step=int(step))
-        except FAILURES as error:
-            if self._on_error == "raise":
-                raise
-            if not self._failed:
-                self._failed = True
-                LOGGER.warning("cannot write summaries: %s; training goes on without", said(error))
+    def write_all(self, entries: Iterable[Entry]) -> None:
+        """Hand the values of some steps over."""
+        for one in entries:
+            content = summary(one.values)
+            if not content:
+                continue
+            try:
+                tf.summary.experimental.write_raw_pb(content, step=one.step)
+            except FAILURES as error:
+                if self._on_error == "raise":
+                    raise
+                if not self._failed:
+                    self._failed = True
+                    LOGGER.warning("cannot write summaries: %s; training goes on without", said(error))
 
     def flush(self) -> None:
         """Nothing: the writer's owner flushes it."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 import sys
 from typing import Any, NamedTuple
@@ -35,42 +34,71 @@ class Statistics(NamedTuple):
     buckets: NDArray[Any] | None = None
 
 
-def drawn(bins: NDArray[Any], bias: int, largest: float) -> NDArray[Any]:
-    """Buckets for a histogram of the finite numbers.
+class Buckets(NamedTuple):
+    """Histograms of some tensors, one beside the other.
+
+    Attributes:
+        tables: [tensors, 29, 3]: left edge, right edge and count of each bucket; zeros where there is none.
+        first, behind: Where the buckets of each tensor begin, and where they have ended: there is at least one.
+    """
+
+    tables: NDArray[Any]
+    first: NDArray[Any]
+    behind: NDArray[Any]
+
+    def of(self, k: int) -> NDArray[Any]:
+        """The buckets of one tensor, [buckets, 3]."""
+        found: NDArray[Any] = self.tables[k, self.first[k] : self.behind[k]]
+        return found
+
+
+def drawn(bins: NDArray[Any], bias: int, largest: NDArray[Any]) -> Buckets:
+    """Buckets for histograms of the finite numbers of some tensors.
 
     A bucket is what one sign and one power of two have: between 2^e and 2^(e+1). What is smaller than the largest by
     a factor of more than 2^14 is drawn as one bucket around 0, with the zeros; on a page it would be too small to see.
-    Where all numbers are subnormal, they are drawn at 0.
+    Where all numbers are subnormal, they are drawn at 0. Buckets go from left to right and without gaps; of nothing,
+    there is an empty one.
 
     Args:
-        bins: How many numbers each combination of sign and exponent field has, positive ones first.
+        bins: [tensors, bins]: how many numbers each combination of sign and exponent field has, positive ones first.
         bias: Of the exponent field.
-        largest: The largest magnitude; where it is finite, no bucket reaches beyond it.
-
-    Returns:
-        [k, 3], from left to right and without gaps: left edge, right edge, count. Of nothing, one empty bucket.
+        largest: [tensors]: the largest magnitude; where it is finite, no bucket reaches beyond it.
     """
-    fields = bins.reshape(2, -1)[:, :-1]  # the last is that of infinities and NaN
+    rows = np.arange(len(bins))[:, None]
+    fields = bins.reshape(len(bins), 2, -1)[:, :, :-1]  # the last is that of infinities and NaN
     top = _top(fields, bias, largest)
-    reach = largest if math.isfinite(largest) else sys.float_info.max
-    only = top > 1 and reach == math.ldexp(1.0, top - bias)  # the one number up there: the edge of the bucket below
-    top -= only
-    low = max(top - _BINADES + 1, 1)
-    table = _empty(low - bias, top - bias).copy()
-    count = len(table) // 2
-    table[count + 1 :, 2], table[:count, 2] = fields[0, low : top + 1], fields[1, low : top + 1][::-1]
-    table[count, 2] = fields[:, :low].sum()
-    if only:
-        table[-1, 2] += fields[0, top + 1]
-        table[0, 2] += fields[1, top + 1]
-    table[0, 0], table[-1, 1] = max(table[0, 0], -reach), min(table[-1, 1], reach)
-    middle = table[count]
-    if not fields[1, 1:].any():
-        middle[0] = 0.0
-    if not fields[0, 1:].any():
-        middle[1] = 0.0
-    inside = table[:, 2].nonzero()[0]
-    return table[inside[0] : inside[-1] + 1] if inside.size else np.zeros([1, 3])
+    reach = np.where(np.isfinite(largest), largest, sys.float_info.max)
+    with np.errstate(over="ignore"):  # 2^1024, the end of the last bucket of float64
+        only = (top > 1) & (reach == np.ldexp(1.0, top - bias))  # the one number up there: the edge of the bucket below
+        top = top - only
+        low = np.maximum(top - _BINADES + 1, 1)
+        edges = np.ldexp(1.0, low[:, None] - bias + np.arange(_BINADES + 1))
+    edges = np.minimum(np.concatenate([-edges[:, ::-1], edges], 1), reach[:, None])
+    edges = np.maximum(edges, -reach[:, None])
+    at = low[:, None] + np.arange(_BINADES)
+    inside = at <= top[:, None]
+    at = np.where(inside, at, 0)
+    counts = np.zeros([len(bins), 2 * _BINADES + 1], bins.dtype)
+    counts[:, _BINADES + 1 :] = np.where(inside, fields[rows, 0, at], 0)
+    counts[:, _BINADES - 1 :: -1] = np.where(inside, fields[rows, 1, at], 0)
+    if only.any():
+        which, last = only.nonzero()[0], (top - low)[only]
+        counts[which, _BINADES + 1 + last] += fields[which, 0, top[which] + 1]
+        counts[which, _BINADES - 1 - last] += fields[which, 1, top[which] + 1]
+    sums = fields.sum(2)
+    counts[:, _BINADES] = sums.sum(1) - counts.sum(1)
+    tables = np.stack([edges[:, :-1], edges[:, 1:], counts], 2)
+    none: NDArray[Any] = sums == fields[:, :, 0]  # but zeros and subnormal numbers
+    tables[none[:, 1], _BINADES, 0] = 0.0
+    tables[none[:, 0], _BINADES, 1] = 0.0
+    filled = counts > 0
+    some = filled.any(1)
+    first = np.where(some, filled.argmax(1), _BINADES)
+    behind = np.where(some, filled.shape[1] - filled[:, ::-1].argmax(1), _BINADES + 1)
+    at = np.arange(filled.shape[1])
+    tables[(at < first[:, None]) | (at >= behind[:, None]) | ~some[:, None]] = 0.0
+    return Buckets(tables, first, behind)
 
 
 def magnitude(bits: int, form: Format) -> float:
@@ -84,18 +112,11 @@ def magnitude(bits: int, form: Format) -> float:
     return math.ldexp(significand, max(field, 1) - form.bias - form.mantissa)
 
 
-def _top(fields: NDArray[Any], bias: int, largest: float) -> int:
-    """The field of the largest finite magnitude; 0 where all are subnormal."""
-    if math.isfinite(largest):
-        return max(math.frexp(largest)[1] - 1 + bias, 0) if largest else 0
-    filled = np.flatnonzero(fields.any(axis=0))
-    return int(filled[-1]) if filled.size else 0
-
-
-@functools.cache
-def _empty(low: int, top: int) -> NDArray[Any]:
-    """Buckets without numbers in them: of both signs, from 2^low to 2^(top+1), and one between."""
-    with np.errstate(over="ignore"):  # the end of the last of float64
-        edges = np.ldexp(1.0, np.arange(low, top + 2))
-    edges = np.concatenate([-edges[::-1], edges])
-    return np.stack([edges[:-1], edges[1:], np.zeros(len(edges) - 1)], axis=1)
+def _top(fields: NDArray[Any], bias: int, largest: NDArray[Any]) -> NDArray[Any]:
+    """The field of the largest finite magnitude of each; 0 where all are subnormal."""
+    finite = np.isfinite(largest)
+    top = np.where(finite & (largest > 0), np.frexp(np.where(finite, largest, 0.0))[1] - 1 + bias, 0)
+    if not finite.all():
+        filled = fields[~finite].any(1)
+        top[~finite] = np.where(filled.any(1), filled.shape[1] - 1 - filled[:, ::-1].argmax(1), 0)
+    return np.maximum(top, 0)

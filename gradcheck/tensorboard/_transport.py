@@ -6,9 +6,10 @@ What recording needs of TensorFlow that TensorFlow does not promise is here.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -18,7 +19,8 @@ from tensorflow.python.ops.resource_variable_ops import ResourceVariable
 
 _LOGGER = logging.getLogger("gradcheck")
 _KEPT = 32  # vectors that wait in a variable
-_HEAD = ("number", "step")  # before each of them
+_ROOM = 1 << 24  # bytes that they take at most, but for one
+_HEAD = ("number", "step", "time")  # before each of them
 
 
 def compiled_by_xla() -> bool:
@@ -68,11 +70,25 @@ def as_default(writer: Any) -> AbstractContextManager[Any]:
     return scope
 
 
-def called(arrived: Callable[[int, NDArray[Any]], None], step: Any, row: Any) -> None:
+class Rows(NamedTuple):
+    """Vectors that have left a graph.
+
+    Attributes:
+        steps: Of each, a whole number.
+        times: When each was made, in seconds since the epoch.
+        rows: [vectors, width].
+    """
+
+    steps: Sequence[int]
+    times: Sequence[float]
+    rows: NDArray[Any]
+
+
+def called(arrived: Callable[[Rows], None], step: Any, row: Any) -> None:
     """Have Python called with a vector each time the graph runs."""
 
     def tell(number: Any, row: Any) -> None:
-        arrived(int(number), row)
+        arrived(Rows([int(number)], [time.time()], row[None]))
 
     tf.numpy_function(tell, [step, row], [])
 
@@ -82,48 +98,51 @@ class Mailbox:
 
     Args:
         width: Of the vectors.
-        arrived: Gets each with its step.
-        kept: How many wait in it.
+        kept: How many wait in it, where that is not too much memory.
+
+    Attributes:
+        kept: How many do.
     """
 
-    def __init__(self, width: int, arrived: Callable[[int, NDArray[Any]], None], kept: int = _KEPT) -> None:
-        self._arrived = arrived
-        self._kept = kept
+    def __init__(self, width: int, kept: int = _KEPT) -> None:
+        columns = len(_HEAD) + width
+        self.kept = min(kept, max(_ROOM // (columns * tf.float64.size), 1))
         self._taken = 0
         with tf.init_scope(), tf.device("CPU:0"):  # not tf.Variable, which only a first trace may make
             self._count = ResourceVariable(tf.zeros([], tf.int64), trainable=False, name="gradcheck_count")
-            empty = tf.zeros([kept, len(_HEAD) + width], tf.float64)
+            empty = tf.zeros([self.kept, columns], tf.float64)
             self._table = ResourceVariable(empty, trainable=False, name="gradcheck_table")
 
     def put(self, step: Any, row: Any) -> None:
         """Add ops that put a vector in."""
         number = self._count.assign_add(1, read_value=True)
-        rows = [tf.concat([tf.cast(tf.stack([number, step]), tf.float64), row], 0)]
-        if self._kept == 1:
+        now = tf.zeros([], tf.float64) if compiled_by_xla() else tf.timestamp()  # XLA knows no time
+        rows = [tf.concat([[tf.cast(number, tf.float64), tf.cast(step, tf.float64), now], row], 0)]
+        if self.kept == 1:
             self._table.assign(rows, read_value=False)
         else:
-            self._table.scatter_nd_update([[number % self._kept]], rows)
+            self._table.scatter_nd_update([[number % self.kept]], rows)
 
     def forget(self) -> None:
         """Take what has arrived so far for nothing."""
         self._taken = int(self._seen()[:, 0].max())
 
-    def empty(self) -> None:
-        """Hand on what has arrived since."""
+    def empty(self, now: float) -> Rows:
+        """What has arrived since; of what XLA compiled as if it were made now."""
         table = self._seen()
         last = int(table[:, 0].max())
         taken, self._taken = self._taken, last
-        first = max(taken, last - self._kept)
+        first = max(taken, last - self.kept)
         if first > taken:
             _LOGGER.warning(
                 "%d steps of a compiled function were not recorded: only the last %d wait until the writer is flushed; "
-                "write step = writer.record(step), which takes each", first - taken, self._kept,
+                "write step = writer.record(step), which takes each", first - taken, self.kept,
             )  # fmt: skip
-        for number in range(first + 1, last + 1):
-            row = table[number % self._kept]
-            self._arrived(int(row[1]), row[len(_HEAD) :])
+        found = table[np.arange(first + 1, last + 1) % self.kept]
+        _, steps, times = found[:, : len(_HEAD)].T
+        return Rows(steps.astype(np.int64).tolist(), [t or now for t in times.tolist()], found[:, len(_HEAD) :])
 
     def _seen(self) -> NDArray[Any]:
-        """The table, not copied: nothing writes to it while somebody looks."""
+        """The table, not copied: nothing that is written meanwhile is written there."""
         table = tf.raw_ops.ReadVariableOp(resource=self._table.handle, dtype=tf.float64)
         return np.asarray(memoryview(table))

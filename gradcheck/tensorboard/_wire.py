@@ -44,19 +44,23 @@ class Sheet:
             values = [_of_value(_scalar_head(tag) + bytes(_SINGLE), about) for tag in tags]
             self._forms.append(_form(values, len(about)))
 
-    def filled(self, numbers: NDArray[Any]) -> Encoded:
-        """The scalars with these numbers, in float32, as TensorBoard keeps them."""
+    def filled(self, numbers: NDArray[Any]) -> list[Encoded]:
+        """The scalars of some steps with these numbers, [steps, tags], in float32, as TensorBoard keeps them."""
         with np.errstate(over="ignore"):
             singles = numbers.astype("<f4").view(np.uint8)
 
-        def content(described: bool) -> bytes:
+        @functools.cache
+        def table(described: bool) -> NDArray[Any]:
             form, holes = self._forms[described]
-            values = form.copy()
-            values[holes] = singles
-            filled: bytes = values.tobytes()
+            values = np.tile(form, [len(singles), 1])
+            values[:, holes] = singles
+            return values
+
+        def content(k: int, described: bool) -> bytes:
+            filled: bytes = table(described)[k].tobytes()
             return filled
 
-        return Encoded(self, content)
+        return [Encoded(self, functools.partial(content, k)) for k in range(len(singles))]
 
 
 def _form(values: Sequence[bytes], behind: int) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -87,17 +91,29 @@ def scalar(tag: str, number: float) -> Encoded:
     """A number on the page SCALARS, in float32."""
     with np.errstate(over="ignore"):
         body = _scalar_head(tag) + np.float64(number).astype("<f4").tobytes()
-    return _with_metadata(tag, body, SCALARS)
+    return Encoded(tag, lambda described: _of_value(body, _about(SCALARS) if described else b""))
 
 
 def histogram(tag: str, buckets: NDArray[Any]) -> Encoded:
     """A finite float64 array of shape [k, 3] on the page HISTOGRAMS; in float32, where that says the same."""
+    return histograms([tag], buckets[None], np.zeros(1, int), np.array([len(buckets)]))[0]
+
+
+def histograms(tags: Sequence[str], tables: NDArray[Any], first: NDArray[Any], behind: NDArray[Any]) -> list[Encoded]:
+    """Some of them, each what is in [n, k, 3] from a first row on, with zeros in the others."""
     with np.errstate(over="ignore"):
-        single = buckets.astype(np.float32)
-    table = single if (single == buckets).all() else buckets
-    tensor = _table_head(table.dtype, len(table)) + _field(_CONTENT, table.tobytes())
-    body = _named(tag) + _field(_TENSOR, tensor)
-    return _with_metadata(tag, body, HISTOGRAMS)
+        singles = tables.astype("<f4")
+    short = (singles == tables).all((1, 2)).tolist()
+    spans = zip(tags, short, first.tolist(), behind.tolist(), strict=True)
+    return [
+        Encoded(tag, functools.partial(_histogram, tag, is_short, (singles if is_short else tables)[k, start:end]))
+        for k, (tag, is_short, start, end) in enumerate(spans)
+    ]
+
+
+def _histogram(tag: str, single: bool, table: NDArray[Any], described: bool) -> bytes:
+    before, about = _around(tag, single, len(table), described)
+    return before + table.tobytes() + about
 
 
 def summary(values: Iterable[Any], described: Container[Hashable] = ()) -> bytes:
@@ -108,10 +124,6 @@ def summary(values: Iterable[Any], described: Container[Hashable] = ()) -> bytes
 def event(wall_time: float, step: int, content: bytes) -> bytes:
     """An `Event` with a summary."""
     return _TIME + struct.pack("<d", wall_time) + _STEP + _number(step & _WHOLE) + _field(_SUMMARY, content)
-
-
-def _with_metadata(tag: str, body: bytes, plugin: str) -> Encoded:
-    return Encoded(tag, lambda described: _of_value(body, _about(plugin) if described else b""))
 
 
 def _of_value(body: bytes, about: bytes = b"") -> bytes:
@@ -145,8 +157,12 @@ def _about(plugin: str) -> bytes:
     return metadata
 
 
-@functools.cache
-def _table_head(dtype: Any, rows: int) -> bytes:
-    shape = tf.TensorShape([rows, 3]).as_proto()
-    head: bytes = TensorProto(dtype=tf.as_dtype(dtype).as_datatype_enum, tensor_shape=shape).SerializeToString()
-    return head
+@functools.lru_cache(1 << 14)
+def _around(tag: str, single: bool, rows: int, described: bool) -> tuple[bytes, bytes]:
+    """What a histogram has before its table and behind it."""
+    dtype, shape = tf.float32 if single else tf.float64, tf.TensorShape([rows, 3])
+    head = TensorProto(dtype=dtype.as_datatype_enum, tensor_shape=shape.as_proto()).SerializeToString()
+    table = bytes(rows * 3 * dtype.size)
+    about = _about(HISTOGRAMS) if described else b""
+    whole = _of_value(_named(tag) + _field(_TENSOR, head + _field(_CONTENT, table)), about)
+    return whole[: len(whole) - len(about) - len(table)], about

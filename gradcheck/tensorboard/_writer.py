@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import itertools
 import numbers
 import os
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 
 from gradcheck._graph.evaluate import unconverted
 from gradcheck._report.trip import TripReport
+from gradcheck.tensorboard._queue import Queue
 from gradcheck.tensorboard._recording import Item, Recording, items
 from gradcheck.tensorboard._reports import Report, report_values, trip_values
-from gradcheck.tensorboard._sink import FAILURES, DefaultWriter, EventFile, Sink
+from gradcheck.tensorboard._sink import FAILURES, DefaultWriter, Entry, EventFile, Sink
 from gradcheck.tensorboard._transport import (
     Mailbox,
+    Rows,
     as_default,
     called,
     compiled_by_xla,
@@ -28,7 +32,18 @@ from gradcheck.tensorboard._transport import (
 )
 
 _PLACES = "gradcheck_places"  # the collection of a graph of what leaves it
-Values = Callable[[Any], Iterable[Any]]  # of what has left a graph
+
+
+class Source(NamedTuple):
+    """Where rows come from.
+
+    Attributes:
+        values: Gives the summary values of each.
+        writer: The default one of `tf.summary` where the graph was built, if they go there.
+    """
+
+    values: Callable[[Any], Iterable[Iterable[Any]]]
+    writer: Any
 
 
 class SummaryWriter:
@@ -43,6 +58,9 @@ class SummaryWriter:
         histograms: Whether a histogram of each gradient is written, too.
         weights: Whether a histogram of each variable is written, too.
         on_error: "log" a disk that fails, once, and go on training without; or "raise" it.
+        max_queue: Under `record`, how many steps wait at most before they are written together. 1: each is on disk
+            before the call returns.
+        flush_millis: How many milliseconds they wait at most.
 
     Raises:
         TypeError, ValueError: If an argument is of the wrong type or out of range.
@@ -70,6 +88,8 @@ class SummaryWriter:
         histograms: bool = True,
         weights: bool = False,
         on_error: str = "log",
+        max_queue: int = 32,
+        flush_millis: int = 1000,
     ) -> None:
         self.every = whole("every", every, least=1)
         for name, value in (("histograms", histograms), ("weights", weights)):
@@ -78,12 +98,18 @@ class SummaryWriter:
         self._sink: Sink = DefaultWriter(on_error=on_error) if logdir is None else EventFile(logdir, on_error=on_error)
         self._options = {"histograms": histograms, "weights": weights}
         self._recordings: dict[Any, Recording] = {}
-        self._waiting: list[Mailbox] = []  # of compiled functions, until the writer is flushed
-        self._taken: list[Mailbox] = []  # of steps that the host chooses, until the step has run
-        self._once: dict[Any, Mailbox] = {}  # of these, those that nothing else fills: one for all traces of a step
+        self._waiting: list[tuple[Source, Mailbox]] = []  # of compiled functions, until the writer is flushed
+        self._taken: list[tuple[Source, Mailbox]] = []  # of steps that the host chooses, until the step has run
+        # Of these, those that nothing else fills, one for all traces of a step: until the queue is emptied.
+        self._once: dict[Any, tuple[Source, Mailbox]] = {}
+        most = whole("max_queue", max_queue, least=1)
+        millis = whole("flush_millis", flush_millis, least=1)
+        own = isinstance(self._sink, EventFile)  # another writer may be closed before it is given what waits
+        self._queue = Queue(most if own else 1, millis, lambda: self._empty(self._once.values()))
         self._closed = False
         self._failure: Exception | None = None  # to write what a chosen step recorded
         self._chosen: bool | None = None  # by the host, for the step that runs or is traced
+        self._apart = False  # whether that step has a variant for each choice
 
     def __enter__(self) -> SummaryWriter:
         return self
@@ -96,7 +122,7 @@ class SummaryWriter:
         """Record gradients: norm, largest, exact counts and a histogram of each; norms of variables, layers and all.
 
         To be called between the tape and the optimizer: eagerly, in a `tf.function`, or in one with
-        `jit_compile=True`, whose steps are written when the writer is flushed or, under `record`, after each. In
+        `jit_compile=True`, whose steps are written when the writer is flushed or, under `record`, as others are. In
         replicas of a distribution strategy, gradients are added up over them.
 
         Args:
@@ -134,6 +160,10 @@ class SummaryWriter:
 
         A `tf.function` is traced twice, once with `gradients` inside it and once without, and Python chooses between
         the two: nothing is left of it in the calls between. What `every` divides is the number of the call.
+
+        What is recorded waits, to be written together with that of other steps: until `max_queue` steps wait, one has
+        waited for `flush_millis`, a step raises, the writer is flushed or closed, or Python ends. A process that is
+        killed loses what waits.
 
         Args:
             step: A `tf.function`, or any callable, that calls `gradients` of this writer.
@@ -176,35 +206,55 @@ class SummaryWriter:
         self._sink.write(whole("step", step, least=0), trip_values(report))
 
     def flush(self) -> None:
-        """Write what compiled functions have left, and bring everything to where readers see it."""
-        for mailbox in self._waiting:
-            mailbox.empty()
+        """Write what waits, also in compiled functions, and bring everything to where readers see it."""
+        if self._once:
+            self._queue.empty()
+        self._empty(self._waiting)
         self._sink.flush()
+        self._fail()
 
     def close(self) -> None:
         """Flush, and write nothing more."""
-        self.flush()
-        self._closed = True
-        self._sink.close()
+        try:
+            self._queue.end()
+            self.flush()
+        finally:
+            self._closed = True
+            self._sink.close()
 
     @contextmanager
-    def choosing(self, recorded: bool | None) -> Iterator[None]:
-        """A scope in which `gradients` records, or does nothing, whatever the step; None: as the step says."""
-        outer, self._chosen = self._chosen, recorded
+    def choosing(self, recorded: bool | None, *, apart: bool = True) -> Iterator[None]:
+        """A scope in which `gradients` records, or does nothing, whatever the step.
+
+        Args:
+            recorded: Which of both; None: as the step says.
+            apart: Whether what runs in it is traced for this choice alone.
+        """
+        outer, self._chosen, self._apart = (self._chosen, self._apart), recorded, apart
         if recorded:
-            for mailbox in self._taken:  # what a function within a step that is not recorded has left
+            for _, mailbox in self._taken:  # what a function within a step that is not recorded has left
                 mailbox.forget()
         try:
             try:
                 yield
-            finally:  # also of a step that has failed
-                for mailbox in (*self._taken, *self._once.values()) if recorded else ():
-                    mailbox.empty()
-            failure, self._failure = self._failure, None
-            if failure is not None:
-                raise failure
+            finally:
+                if recorded:
+                    self._empty(self._taken)
+        except BaseException:
+            self._queue.empty()  # what led to it is looked for
+            raise
         finally:
-            self._chosen = outer
+            self._chosen, self._apart = outer
+        if recorded:
+            if self._once and not self._closed:
+                self._queue.add()
+            self._fail()
+
+    def _fail(self) -> None:
+        """Raise what kept a recorded step from being written."""
+        failure, self._failure = self._failure, None
+        if failure is not None:
+            raise failure
 
     def _recording(self, found: Sequence[Item]) -> Recording:
         key = tuple((i.name, None if i.gradient is None else i.gradient.dtype, id(i.variable)) for i in found)
@@ -237,24 +287,26 @@ class SummaryWriter:
         def where_due(then: Callable[[], Any], otherwise: Callable[[], Any]) -> Any:
             return then() if unconditional else tf.cond(due, then, otherwise)
 
-        once = bool(self._chosen) and not is_within_another()  # in each step that is recorded, and in no other
+        chosen = bool(self._chosen)
+        once = chosen and self._apart and not is_within_another()  # in each step that is recorded, and in no other
 
-        def leave(row: Callable[[], Any], width: int, values: Values) -> None:
-            arrived = self._arrival(values)
+        def leave(row: Callable[[], Any], width: int, values: Callable[[Any], Iterable[Iterable[Any]]]) -> None:
+            source = Source(values, default_writer() if isinstance(self._sink, DefaultWriter) else None)
             if not compiled_by_xla() and not once:
-                where_due(lambda: called(arrived, step, row()), lambda: None)
+                where_due(lambda: called(self._arrival(source, chosen), step, row()), lambda: None)
                 return
             if once:
                 places = tf.compat.v1.get_default_graph().get_collection_ref(_PLACES)
                 place = len(places), id(recording)
                 places.append(place)
-                mailbox = self._once[place] = self._once.get(place) or Mailbox(width, arrived, 1)
+                _, mailbox = self._once[place] = self._once.get(place) or (source, Mailbox(width, self._queue.most))
+                self._queue.most = min(self._queue.most, mailbox.kept)
             else:
-                mailbox = Mailbox(width, arrived)
-                (self._taken if self._chosen else self._waiting).append(mailbox)
+                mailbox = Mailbox(width)
+                (self._taken if chosen else self._waiting).append((source, mailbox))
             where_due(lambda: mailbox.put(step, row()), lambda: None)
 
-        leave(lambda: recording.row(present), recording.width, recording.values_of_row)
+        leave(lambda: recording.row(present), recording.width, recording.values_of_rows)
 
         @contextmanager
         def update() -> Iterator[None]:
@@ -263,29 +315,47 @@ class SummaryWriter:
             )
             yield
             width = 2 * len(recording.variables)
-            leave(lambda: recording.row_of_changes(before), width, recording.ratios_of_row)
+            leave(lambda: recording.row_of_changes(before), width, recording.ratios_of_rows)
 
         return update()
 
-    def _arrival(self, values: Values) -> Callable[[int, Any], None]:
+    def _arrival(self, source: Source, chosen: bool) -> Callable[[Rows], None]:
         """What takes in what has left the graph that is being built."""
-        writer = default_writer() if isinstance(self._sink, DefaultWriter) else None
-        chosen = self._chosen
 
-        def arrived(step: int, found: Any) -> None:
+        def arrived(rows: Rows) -> None:
             if chosen and not self._chosen:  # a function within a step that is not recorded
                 return
-            if self._closed:  # a step that outlives the writer goes on
-                return
             try:
-                with as_default(writer):  # Python is called in another thread
-                    self._sink.write(step, values(found))
+                self._write([(source, rows)])
             except FAILURES as error:
                 if not chosen:
                     raise
                 self._failure = error  # after the step, and as it is: a graph would make another error of it
 
         return arrived
+
+    def _empty(self, mailboxes: Iterable[tuple[Source, Mailbox]]) -> None:
+        """Write what waits in them."""
+        now = time.time()
+        try:
+            self._write([(source, mailbox.empty(now)) for source, mailbox in list(mailboxes)])
+        except FAILURES as error:  # perhaps in a thread of its own
+            self._failure = error
+
+    def _write(self, found: Iterable[tuple[Source, Rows]]) -> None:
+        """Write what has left graphs, in the order in which it was recorded."""
+        if self._closed:  # a step that outlives the writer goes on
+            return
+        entries = [
+            (source.writer, Entry(when, step, values))
+            for source, rows in found
+            if rows.steps
+            for when, step, values in zip(rows.times, rows.steps, source.values(rows.rows), strict=True)
+        ]
+        entries.sort(key=lambda one: one[1][:2])
+        for writer, some in itertools.groupby(entries, lambda one: one[0]):
+            with as_default(writer):  # Python may be called in another thread
+                self._sink.write_all([entry for _, entry in some])
 
 
 class RecordedStep:
@@ -307,7 +377,7 @@ class RecordedStep:
         self._number += 1
         writer = self._writer
         due = number % writer.every == 0
-        with writer.choosing(due):
+        with writer.choosing(due, apart=self._on is not self._off):
             return (self._on if due else self._off)(*args, **kwargs)
 
 

@@ -8,33 +8,44 @@ import time
 
 from gradcheck.tensorboard import read_events
 
+# In each way, and what it says to be on disk: all steps, of those that wait what was flushed.
+WAYS = ("called", "recorded one by one", "recorded together")
 WRITES = """
 import sys, itertools, tensorflow as tf
 from gradcheck.tensorboard import SummaryWriter
 w = tf.Variable(tf.ones([1000]), name="w")
 count = tf.Variable(0, dtype=tf.int64)
-writer = SummaryWriter(sys.argv[1])
 
-@tf.function
-def step():
-    writer.gradients(count, [w * tf.cast(count, tf.float32)], [w])
-    count.assign_add(1)
+def step(writer):
+    @tf.function
+    def step():
+        writer.gradients(count, [w * tf.cast(count, tf.float32)], [w])
+    return step
 
+called, one, together = SummaryWriter(sys.argv[1]), SummaryWriter(sys.argv[2], max_queue=1), SummaryWriter(sys.argv[3])
+steps = step(called), one.record(step(one)), together.record(step(together))
+flushed = -1
 for k in itertools.count():
-    step()
-    print(k, flush=True)
+    count.assign(k)
+    for each in steps:
+        each()
+    if k % 7 == 6:
+        together.flush()
+        flushed = k
+    print(k, k, flushed, flush=True)
 """
 
 
-def steps_of_a_killed_writer(directory, seconds):
-    """The last step that the process said to have recorded, and the steps that gradcheck and TensorBoard read.
+def what_killed_writers_left(directory, seconds):
+    """For each of `WAYS` the last step said to be on disk, and the steps that gradcheck and TensorBoard read.
 
     Args:
-        directory: For the event file.
+        directory: For the event files.
         seconds: Between the first step and the kill.
     """
+    places = [os.path.join(directory, str(k)) for k in range(len(WAYS))]
     process = subprocess.Popen(
-        [sys.executable, "-c", WRITES, str(directory)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+        [sys.executable, "-c", WRITES, *places], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
         env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
     )  # fmt: skip
     with process:
@@ -44,9 +55,21 @@ def steps_of_a_killed_writer(directory, seconds):
             said.append(process.stdout.readline())
         process.send_signal(signal.SIGKILL)
         said += process.stdout.read().splitlines(keepends=True)
+    last = [line for line in said if line.endswith("\n")][-1].split()
+    return {way: (int(step), *_read(place)) for way, step, place in zip(WAYS, last, places, strict=True)}
+
+
+def lost_nothing(last, ours, theirs):
+    """Whether both readers have all steps up to the last one, and no gaps after it."""
+    return ours == theirs == tuple(range(len(ours))) and len(ours) > last
+
+
+def _read(directory):
+    if not os.path.isdir(directory):
+        return (), ()
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    last = max(int(line) for line in said if line.endswith("\n"))
-    theirs = EventAccumulator(str(directory), {"tensors": 0}).Reload().Tensors("gradient_norm/w")
-    ours = read_events(directory).scalars["gradient_norm/w"].steps
-    return last, ours, tuple(event.step for event in theirs)
+    theirs = EventAccumulator(directory, {"tensors": 0}).Reload()
+    found = theirs.Tensors("gradient_norm/w") if "gradient_norm/w" in theirs.Tags()["tensors"] else ()
+    ours = read_events(directory).scalars.get("gradient_norm/w")
+    return ours.steps if ours else (), tuple(event.step for event in found)

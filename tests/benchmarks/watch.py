@@ -130,9 +130,9 @@ def _guarded(name: str, seed: int, how: str) -> Any:
     return step
 
 
-def repeated(way: Callable[..., Any], batch: tuple[Any, Any]) -> Callable[[], None]:
+def repeated(way: Callable[..., Any], batch: tuple[Any, Any], steps: int = STEPS) -> Callable[[], None]:
     def several() -> None:
-        for _ in range(STEPS):
+        for _ in range(steps):
             way(*batch)
 
     return several

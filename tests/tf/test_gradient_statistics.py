@@ -85,7 +85,7 @@ def _found(way, histograms, cases):
     bins = bins.numpy()
     for name, value, head in zip(cases, values, heads.numpy(), strict=True):
         form = FORMATS[value.dtype.real_dtype]
-        buckets = drawn(bins[: form.bins], form.bias, head[1]) if histograms else None
+        buckets = drawn(bins[None, : form.bins], form.bias, head[1:2]).of(0) if histograms else None
         bins = bins[form.bins :]
         yield name, Statistics(*head, buckets)
 
@@ -181,10 +181,12 @@ def test_bins_are_drawn_by_sign_and_power_of_two(bits, largest, expected):
     bins = np.zeros(512)
     for at, count in bits.items():
         bins[at] = count
-    assert drawn(bins, 127, largest).tolist() == expected
+    others = np.ones(512)  # beside which it is drawn
+    found = drawn(np.stack([others, bins, others]), 127, np.array([1.0, largest, math.inf]))
+    assert found.of(1).tolist() == expected
 
 
 def test_the_largest_float64_is_drawn_within_float64():
     bins = np.zeros(4096)
     bins[2046] = 1
-    assert drawn(bins, 1023, math.inf)[:, :2].max() == np.finfo(np.float64).max
+    assert drawn(bins[None], 1023, np.array([math.inf])).of(0)[:, :2].max() == np.finfo(np.float64).max

@@ -341,17 +341,16 @@ def test_a_function_of_many_is_not_warned_of(caplog):
 
 def test_a_table_in_a_variable_is_filled_by_compiled_code_and_read_without_a_copy():
     with purpose("leaving vectors in a variable under XLA", "Mailbox in gradcheck/tensorboard/_transport.py"):
-        found = []
-        mailbox = Mailbox(1, lambda step, row: found.append((step, row.tolist())))
+        mailbox = Mailbox(1)
 
         @tf.function(jit_compile=True)
         def put(step):
             mailbox.put(step, tf.ones([1], tf.float64) / 2)
 
         put(tf.constant(3, tf.int64))
-        mailbox.empty()
-        mailbox.empty()
-        assert found == [(3, [0.5])]
+        found = mailbox.empty(7.0)
+        assert (found.steps, found.times, found.rows.tolist()) == ([3], [7.0], [[0.5]])
+        assert mailbox.empty(8.0).steps == []
 
 
 def test_the_variables_of_an_optimizer_are_known():

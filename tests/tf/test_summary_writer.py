@@ -3,15 +3,17 @@
 import contextlib
 import logging
 import math
+import time
 from collections import Counter
 
 import numpy as np
 import pytest
 import tensorflow as tf
-from benchmarks.killed import steps_of_a_killed_writer
+from benchmarks.killed import lost_nothing, what_killed_writers_left
 from test_gradient_statistics import CASES, _expected
 
-from gradcheck.tensorboard import SummaryWriter, read_events
+from gradcheck.tensorboard import SummaryWriter, _transport, read_events
+from gradcheck.tensorboard._queue import _at_exit
 
 WAYS = {"eager": lambda f: f, "graph": tf.function, "xla": tf.function(jit_compile=True)}
 
@@ -114,8 +116,10 @@ def test_a_default_writer_of_tensorflow_takes_gradients_also_from_graphs(tmp_pat
     with tf.summary.create_file_writer(str(tmp_path)).as_default():
         traced(tf.constant(1.0))
         trained.train(writer.gradients)(tf.constant(1.0))
+        writer.record(tf.function(lambda: writer.gradients(7, [G], ["x"]) and None))()  # does not wait
         tf.summary.flush()
-    assert read_events(tmp_path).scalars["gradient_norm/w"].steps == (0, 1)
+    found = read_events(tmp_path).scalars
+    assert (found["gradient_norm/w"].steps, found["gradient_norm/x"].steps) == ((0, 1), (7,))
     trained.train(writer.gradients)(tf.constant(1.0))  # there is none: nothing is written, as by tf.summary
     assert read_events(tmp_path).scalars["gradient_norm/w"].steps == (0, 1)
 
@@ -205,13 +209,107 @@ def test_a_step_that_fails_leaves_nothing_to_the_next(tmp_path):
         writer.gradients(number, [G], ["x"])
         tf.debugging.assert_less(x, 1.0)
 
-    with SummaryWriter(tmp_path, histograms=False) as writer:
+    with SummaryWriter(tmp_path, histograms=False, flush_millis=10**6) as writer:
         step = writer.record(train)
-        for k, x in enumerate([0.0, 2.0, 0.0]):
-            number.assign(k)
-            with pytest.raises(tf.errors.InvalidArgumentError) if x else contextlib.nullcontext():
-                step(tf.constant(x))
+        step(tf.constant(0.0))
+        assert read_events(tmp_path).scalars == {}
+        number.assign(1)
+        with pytest.raises(tf.errors.InvalidArgumentError):
+            step(tf.constant(2.0))
+        assert read_events(tmp_path).scalars["gradient_norm/x"].steps in [(0,), (0, 1)]  # what led to it is on disk
+        number.assign(2)
+        step(tf.constant(0.0))
     assert read_events(tmp_path).scalars["gradient_norm/x"].steps in [(0, 2), (0, 1, 2)]
+
+
+def recording(logdir, way="graph", **options):
+    """A writer, and a step that it records, of one gradient."""
+    writer = SummaryWriter(logdir, histograms=False, **{"flush_millis": 10**6, **options})
+    number = tf.Variable(0, dtype=tf.int64)
+
+    def step():
+        writer.gradients(number, [G], ["x"])
+        number.assign_add(1)
+
+    return writer, writer.record(WAYS[way](step))
+
+
+def on_disk(logdir):
+    found = read_events(logdir).scalars if logdir.exists() else {}
+    return found["gradient_norm/x"].steps if found else ()
+
+
+@pytest.mark.parametrize("way", ["graph", pytest.param("xla", marks=pytest.mark.slow)])
+def test_recorded_steps_wait_and_are_written_together(way, tmp_path):
+    writer, step = recording(tmp_path, way, max_queue=3)
+    seen, clock = [], [time.time()]
+    for _ in range(5):
+        step()
+        clock.append(time.time())
+        seen.append(on_disk(tmp_path))
+    assert seen == [(), (), (0, 1, 2), (0, 1, 2), (0, 1, 2)]
+    writer.flush()
+    assert on_disk(tmp_path) == (0, 1, 2, 3, 4)
+    step()
+    writer.close()
+    assert on_disk(tmp_path) == (0, 1, 2, 3, 4, 5)
+    step()  # outlives its writer
+    assert writer._queue._waiting == 0
+    events = tf.compat.v1.train.summary_iterator(str(next(tmp_path.iterdir())))
+    times = [event.wall_time for event in events if event.summary.value]
+    assert times == sorted(times)
+    if way == "graph":  # each has its own
+        assert all(begun <= at <= ended for begun, at, ended in zip(clock, times, clock[1:], strict=False))
+
+
+def test_how_long_steps_wait_can_be_chosen(tmp_path, monkeypatch):
+    writer, step = recording(tmp_path / "one", max_queue=1)
+    for k in range(2):
+        step()
+        assert on_disk(tmp_path / "one") == tuple(range(k + 1))
+    writer.close()
+    _, step = recording(tmp_path / "soon", flush_millis=20)
+    step()
+    del _, step
+    ends = time.monotonic() + 60
+    while on_disk(tmp_path / "soon") != (0,):
+        assert time.monotonic() < ends
+        time.sleep(0.01)
+    monkeypatch.setattr(_transport, "_ROOM", 400)
+    writer, step = recording(tmp_path / "exit")
+    for _ in range(2 * writer._queue.most):
+        step()
+        if on_disk(tmp_path / "exit"):
+            break
+    together = writer._queue.most  # as many as have room in memory
+    assert 1 < together < 32
+    assert on_disk(tmp_path / "exit") == tuple(range(together))
+    step()
+    assert on_disk(tmp_path / "exit") == tuple(range(together))
+    _at_exit()
+    assert on_disk(tmp_path / "exit") == tuple(range(together + 1))
+    writer.close()
+
+
+def test_a_function_in_a_step_of_python_is_recorded_at_the_steps_that_are_due(tmp_path):
+    number = tf.Variable(-1, dtype=tf.int64)
+    with SummaryWriter(tmp_path, every=2, histograms=False) as writer:
+
+        @tf.function
+        def inner(factor):
+            writer.gradients(number, [factor * G], ["x"])
+
+        def step():
+            number.assign_add(1)
+            for k in range(3):
+                inner(tf.constant(10.0**k))
+
+        step = writer.record(step)
+        for _ in range(4):
+            step()
+    series = read_events(tmp_path).scalars["gradient_norm/x"]
+    assert series.steps == (0, 0, 0, 2, 2, 2)
+    assert series.values == pytest.approx([5**0.5 * 10**k for k in range(3)] * 2)
 
 
 def test_names_tell_variables_apart(tmp_path):
@@ -320,6 +418,8 @@ def test_misuse_is_said_before_anything_is_written(error, match, step, gradients
         (TypeError, "weights must be True or False", {"weights": None}),
         (ValueError, "on_error must be one of 'log', 'raise'", {"on_error": "ignore"}),
         (TypeError, "logdir must be a path", {"logdir": 7}),
+        (ValueError, "max_queue must be at least 1; got max_queue=0", {"max_queue": 0}),
+        (TypeError, "flush_millis must be a whole number; got flush_millis=0.5", {"flush_millis": 0.5}),
     ],
 )
 def test_a_writer_says_what_it_does_not_take(error, match, options):
@@ -361,11 +461,12 @@ def test_a_training_goes_on_where_nothing_can_be_written(way, tmp_path, caplog):
     assert trained.step.numpy() == 3
     assert ["training goes on without" in r.getMessage() for r in caplog.records if r.name == "gradcheck"] == [True]
     assert "Recording" not in caplog.text  # TensorFlow warns of nothing that is ours
-    raising = SummaryWriter(tmp_path / "file" / "logs", on_error="raise")
+    raising = SummaryWriter(tmp_path / "file" / "logs", on_error="raise", max_queue=2)
     with pytest.raises(tf.errors.OpError):
         WAYS[way](trained.train(raising.gradients))(tf.constant(1.0))
+    step = raising.record(WAYS[way](lambda: raising.gradients(0, [G], ["x"]) and None))
     with pytest.raises(tf.errors.FailedPreconditionError):
-        raising.record(WAYS[way](trained.train(raising.gradients)))(tf.constant(1.0))
+        [step() for _ in range(2)]
 
 
 def test_two_writers_on_one_directory_do_not_disturb_each_other(tmp_path):
@@ -390,5 +491,5 @@ def test_recording_changes_no_state_of_random_generators(tmp_path):
 
 @pytest.mark.slow
 def test_what_was_recorded_before_a_kill_is_read(tmp_path):
-    last, ours, theirs = steps_of_a_killed_writer(tmp_path, 0.2)
-    assert ours[: last + 1] == theirs[: last + 1] == tuple(range(last + 1))
+    for way, left in what_killed_writers_left(tmp_path, 0.3).items():
+        assert lost_nothing(*left), (way, left)
