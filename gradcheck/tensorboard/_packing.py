@@ -6,16 +6,18 @@ neither flushing subnormal numbers to zero nor what XLA makes of NaN can change.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import tensorflow as tf
 
-from gradcheck._graph.finite import amounts, is_finite
+from gradcheck._graph.finite import amounts, half_amount, is_finite
 from gradcheck.tensorboard._transport import compiled_by_xla, without_warning
 
 HEAD = ("norm", "largest", "nan", "posinf", "neginf", "zero", "subnormal")  # of each tensor, beside its bins
+_SMALL, _LARGE = 1e-15, 1e15  # norms outside: the squares of single precision may be lost
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,30 +82,58 @@ def flat(value: Any) -> Any:
     return tf.concat([tf.math.real(vector), tf.math.imag(vector)], 0) if vector.dtype.is_complex else vector
 
 
-def pack(vectors: Sequence[Any], histograms: bool) -> tuple[Any, Any]:
-    """The statistics of vectors of real numbers, float64: [vectors, 7] as `HEAD` says, and the bins of all in a row.
+def pack(vectors: Sequence[Any], histograms: bool, read: Callable[[], Sequence[Any]] = list) -> tuple[Any, Any, Any]:
+    """The statistics of vectors of real numbers, float64: [7, vectors] as `HEAD` says, and the bins of all in a row.
+
+    Between the two what `norms` gives of others, [others]. What costs little and decides whether that is enough is
+    computed first, all vectors' scalars in one; ops on numbers of a few bytes cost as much as on thousands.
 
     Args:
         vectors: Of the dtypes of `FORMATS`.
         histograms: Whether bins are counted; else there are none.
+        read: Gives the others.
     """
     if not vectors:
-        return tf.zeros([0, len(HEAD)], tf.float64), tf.zeros([0], tf.float64)
-    bins = [_bins(v) for v in vectors] if histograms else []
-    looks = [_by_bins(v, b) for v, b in zip(vectors, bins, strict=True)] if bins else [_by_size(v) for v in vectors]
-    largest, low, zeros = (_numbers(column) for column in zip(*looks, strict=True))
-    known = [v.shape.num_elements() for v in vectors]
-    sizes = _numbers([tf.size(v) if n is None else n for v, n in zip(vectors, known, strict=True)])
-    roots = tf.sqrt(amounts(vectors))
-    doubtful = _doubtful(roots) & (zeros < sizes)
-    none = tf.zeros([len(vectors)], tf.float64)
-    middle = tf.cond(
-        tf.reduce_any(doubtful),
-        lambda: _closely(vectors, doubtful, [roots, largest]),
-        lambda: tf.stack([roots, largest, none, none, none]),
+        return tf.zeros([len(HEAD), 0], tf.float64), norms(read), tf.zeros([0], tf.float64)
+    count = len(vectors)
+    others = read()
+    if histograms:
+        bins = tf.concat([_bins(v) for v in vectors], 0)
+        sizes = vectors
+    else:
+        bins = tf.zeros([0], tf.int32)
+        sizes = [tf.abs(v) for v in vectors]
+    halves = [half_amount(v) for v in (*vectors, *others)]
+    extremes = [*(tf.reduce_max(v) for v in sizes), *(tf.reduce_min(v) for v in sizes)]
+    halves, highs, lows = tf.split(_numbers([*halves, *extremes]), [len(halves), count, count])
+    roots = tf.sqrt(2 * halves)
+    doubtful = _doubtful(roots)
+    if histograms:
+        highs = tf.maximum(highs, -lows)
+        few = tf.reduce_sum(tf.gather(bins, _lowest_bins(vectors)), 1)
+        looked_at = few > 0
+    else:
+        few = None
+        looked_at = ~(lows >= [_smallest(v) for v in vectors])  # also where one is NaN
+    known = [roots[:count], tf.maximum(highs, 0)]  # 0 of nothing
+
+    def closely() -> Any:
+        zeros, subnormal = _low(sizes, looked_at, few)
+        unsure = doubtful[:count] & (zeros < _lengths(vectors))
+        middle = tf.cond(tf.reduce_any(unsure), lambda: _closely(vectors, unsure, known), calm)
+        rest = _sure(read, roots[count:], doubtful[count:]) if others else roots[count:]
+        return tf.concat([tf.reshape(middle, [-1]), zeros, subnormal, rest], 0)
+
+    def calm() -> Any:
+        return tf.concat([tf.stack(known), tf.zeros([3, count], tf.float64)], 0)
+
+    found = tf.cond(
+        tf.reduce_any(doubtful) | tf.reduce_any(looked_at),
+        closely,
+        lambda: tf.concat([*known, tf.zeros([5 * count], tf.float64), roots[count:]], 0),
     )
-    heads = tf.transpose(tf.concat([middle, [zeros, low - zeros]], 0))
-    return heads, tf.cast(tf.concat(bins, 0), tf.float64) if bins else none[:0]
+    heads, sizes_of_others = tf.split(found, [len(HEAD) * count, len(others)])
+    return tf.reshape(heads, [len(HEAD), count]), sizes_of_others, tf.cast(bins, tf.float64)
 
 
 def norms(read: Callable[[], Sequence[Any]]) -> Any:
@@ -116,53 +146,49 @@ def norms(read: Callable[[], Sequence[Any]]) -> Any:
     if not vectors:
         return tf.zeros([0], tf.float64)
     found = tf.sqrt(amounts(vectors))
-    doubtful = _doubtful(found)
+    return _sure(read, found, _doubtful(found))
+
+
+def _sure(read: Callable[[], Sequence[Any]], found: Any, doubtful: Any) -> Any:
     return tf.cond(tf.reduce_any(doubtful), lambda: _closely(read(), doubtful, [found])[0], lambda: found)
 
 
-def together(sizes: Any, groups: Sequence[Sequence[int]]) -> Any:
-    """The norms of vectors that are put together, from those of each: float64 of shape [groups]."""
-    if not groups:
-        return tf.zeros([0], tf.float64)
-    members = [k for group in groups for k in group]
-    of = [at for at, group in enumerate(groups) for _ in group]
-    scale = _scale(sizes)
-    squares = tf.square(tf.gather(sizes / scale, members))
-    return scale * tf.sqrt(tf.math.unsorted_segment_sum(squares, tf.constant(of), len(groups)))
+def _low(sizes: Sequence[Any], looked_at: Any, few: Any) -> tuple[Any, Any]:
+    """How many numbers are zero, and how many subnormal, float64: [vectors] each, for those that are looked at.
 
-
-def _by_bins(vector: Any, bins: Any) -> tuple[Any, Any, Any]:
-    """The largest magnitude, and how many numbers are zero or subnormal, and zero.
-
-    The first holds where neither all are subnormal nor one is not finite.
+    Args:
+        sizes: Vectors; without signs, if `few` is None.
+        looked_at: Bool, [vectors].
+        few: How many are zero or subnormal, if that is known.
     """
-    low = bins[0] + bins[FORMATS[vector.dtype].bins // 2]
-    largest = tf.maximum(tf.reduce_max(vector), -tf.reduce_min(vector))  # without a copy of the vector
-    return _of_some(largest, vector), low, _count(tf.equal(_bits(_if(low > 0, vector)), 0))
+    some = _those(looked_at, sizes)
+    if few is not None:
+        found = _numbers([tf.reduce_sum(tf.minimum(_bits(v), 1)) for v in some])
+        zeros = tf.where(looked_at, _lengths(sizes) - found, tf.zeros_like(found))
+        return zeros, tf.cast(few, tf.float64) - zeros
+    forms = [FORMATS[v.dtype] for v in sizes]
+    bits = [tf.bitcast(v, form.ordered) for v, form in zip(some, forms, strict=True)]
+    low = [b < form.smallest for b, form in zip(bits, forms, strict=True)]
+    zero = [tf.equal(b, 0) for b in bits]
+    zeros = _numbers([_count(one) for one in zero])
+    subnormal = [tf.reduce_any(tf.not_equal(*both)) for both in zip(low, zero, strict=True)]
+    found = tf.cond(
+        tf.reduce_any(subnormal), lambda: _numbers([_count(one) for one in low]) - zeros, lambda: tf.zeros_like(zeros)
+    )
+    return zeros, found
 
 
-def _by_size(vector: Any) -> tuple[Any, Any, Any]:
-    """The same without bins."""
-    form = FORMATS[vector.dtype]
-    sizes = tf.abs(vector)
-    smallest = tf.bitcast(tf.constant(form.smallest, form.ordered), vector.dtype)
-    bits = tf.bitcast(_if(~(tf.reduce_min(sizes) >= smallest), sizes), form.ordered)  # also where one is NaN
-    return _of_some(tf.reduce_max(sizes), vector), _count(bits < form.smallest), _count(tf.equal(bits, 0))
+def _those(chosen: Any, vectors: Sequence[Any]) -> Sequence[Any]:
+    """Vectors that are chosen, and nothing of the others, not copied; for XLA, which knows fixed shapes alone, all."""
+    if compiled_by_xla():
+        return vectors
+    ends = tf.split(tf.where(chosen, [tf.size(v) for v in vectors], 0), len(vectors))
+    return [tf.slice(v, [0], end) for v, end in zip(vectors, ends, strict=True)]
 
 
-def _if(condition: Any, vector: Any) -> Any:
-    """A vector, or nothing of it, not copied; for XLA, which knows fixed shapes alone, always the vector."""
-    return vector if compiled_by_xla() else vector[: tf.where(condition, tf.size(vector), 0)]
-
-
-def _of_some(largest: Any, vector: Any) -> Any:
-    """The largest of a vector in float64; 0 where that is empty."""
-    if vector.shape.num_elements() in (None, 0):
-        largest = tf.where(tf.size(vector) > 0, largest, tf.zeros_like(largest))
-    return tf.cast(largest, tf.float64)
-
-
-_SMALL, _LARGE = 1e-15, 1e15  # outside, the squares of single precision may be lost
+def _lengths(vectors: Sequence[Any]) -> Any:
+    known = [v.shape.num_elements() for v in vectors]
+    return _numbers([tf.size(v) if n is None else tf.constant(n) for v, n in zip(vectors, known, strict=True)])
 
 
 def _doubtful(found: Any) -> Any:
@@ -193,7 +219,7 @@ def _closely(vectors: Sequence[Any], doubtful: Any, known: Sequence[Any]) -> Any
     """
 
     def look(vectors: Sequence[Any], doubtful: Any, known: Sequence[Any]) -> Any:
-        found = tf.stack([_close_look(_if(doubtful[k], v)) for k, v in enumerate(vectors)], 1)
+        found = tf.stack([_close_look(v) for v in _those(doubtful, vectors)], 1)
         rest = tf.zeros([5 - len(known), len(vectors)], tf.float64)
         return tf.where(doubtful, found, tf.concat([known, rest], 0))
 
@@ -229,10 +255,23 @@ def _wide(number: Any, bits: Any) -> Any:
     return tf.where(bits < form.smallest, tiny, tf.cast(number, tf.float64))
 
 
+def _smallest(vector: Any) -> Any:
+    """The smallest number that is not subnormal, float64."""
+    return 2.0 ** (1 - FORMATS[vector.dtype].bias)
+
+
+def _lowest_bins(vectors: Sequence[Any]) -> Any:
+    """Where among the bins of all vectors those of zeros and subnormal numbers are, int: [vectors, 2]."""
+    widths = [FORMATS[v.dtype].bins for v in vectors]
+    return [[end - width, end - width // 2] for width, end in zip(widths, itertools.accumulate(widths), strict=True)]
+
+
 def _count(condition: Any) -> Any:
     return tf.reduce_sum(tf.cast(condition, tf.int32))
 
 
-def _numbers(scalars: Sequence[Any]) -> Any:
-    """Scalars as one float64 vector, by one cast where all are of one dtype."""
-    return tf.cast(tf.stack(scalars), tf.float64)
+def _numbers(scalars: Sequence[Any], dtype: Any = tf.float64) -> Any:
+    """Scalars as one vector, by one cast where all are of one dtype."""
+    if len({scalar.dtype for scalar in scalars}) == 1:
+        return tf.cast(tf.stack(scalars), dtype)
+    return tf.stack([tf.cast(scalar, dtype) for scalar in scalars])

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from gradcheck._graph import structure
 from gradcheck.tensorboard._measuring import measured, norm
-from gradcheck.tensorboard._packing import FORMATS, HEAD, flat, norms, pack, together
+from gradcheck.tensorboard._packing import FORMATS, HEAD, flat, norms, pack
 from gradcheck.tensorboard._pages import layout
 from gradcheck.tensorboard._statistics import Statistics, drawn
 from gradcheck.tensorboard._values import text
@@ -152,9 +152,8 @@ class Recording:
         self._histograms, self._weights = histograms, weights
         self._dtypes = [_real_dtype(item.gradient) for item in present]
         self._weight_dtypes = [_real_dtype(variable) for variable in self.variables]
-        self._numbers = len(heads) + len(owned) + len(self._groups) + len(self._owned_groups)
         drawn_dtypes = [*(self._dtypes if histograms else ()), *(self._weight_dtypes if weights else ())]
-        self.width = self._numbers + sum(FORMATS[dtype].bins for dtype in drawn_dtypes) + (len(owned) if weights else 0)
+        self.width = len(heads) + sum(FORMATS[dtype].bins for dtype in drawn_dtypes) + len(owned) * (1 + weights)
 
     def tensors(self, gradients: Sequence[Any]) -> list[Any]:
         """The gradients that are not None, in order, then the variables: each as a vector of real numbers."""
@@ -182,30 +181,35 @@ class Recording:
 
     def row(self, gradients: Sequence[Any]) -> Any:
         """What `values` makes of `tensors`, computed in the graph: a float64 vector."""
-        heads, bins = pack([flat(g) for g in gradients], self._histograms)
-        parts = [bins]
+        others = () if self._weights else (self.read,)
+        heads, sizes, bins = pack([flat(g) for g in gradients], self._histograms, *others)
+        parts = [tf.reshape(heads, [-1]), sizes, bins]
         if self._weights:
-            weight_heads, weight_bins = pack(self.read(), True)
-            sizes = weight_heads[:, 0]
-            parts += [weight_heads[:, 1], weight_bins]
-        else:
-            sizes = norms(self.read)
-        groups = [together(heads[:, 0], self._groups), together(sizes, self._owned_groups)]
-        return tf.ensure_shape(tf.concat([tf.reshape(heads, [-1]), sizes, *groups, *parts], 0), [self.width])
+            heads, _, bins = pack(self.read(), True)
+            parts += [tf.reshape(heads[:2], [-1]), bins]
+        return tf.ensure_shape(tf.concat(parts, 0), [self.width])
 
     def values_of_rows(self, rows: NDArray[Any]) -> Iterator[list[Any]]:
         """The summary values of some steps, from what `row` gave in each: [steps, width]."""
-        count = len(self._names)
-        rest = rows[:, self._numbers :]
-        steps: list[list[Any]] = [[sheet] for sheet in self._sheet.filled(rows[:, : self._numbers])]
+        count, owned = len(self._names), len(self._owned)
+        heads, rest = rows[:, : len(HEAD) * count].reshape(len(rows), len(HEAD), count), rows[:, len(HEAD) * count :]
+        drawings: list[list[Any]] = [[] for _ in rows]
+        sizes = rest[:, :owned]
+        if not self._weights:
+            rest = rest[:, owned:]
         if self._histograms:
-            largest = rows[:, HEAD.index("largest") : count * len(HEAD) : len(HEAD)]
-            rest = _draw(rest, self._dtypes, largest, self._drawn[:count], steps)
+            rest = _draw(rest, self._dtypes, heads[:, HEAD.index("largest")], self._drawn[:count], drawings)
         if self._weights:
-            largest, rest = rest[:, : len(self._owned)], rest[:, len(self._owned) :]
-            _draw(rest, self._weight_dtypes, largest, self._drawn[count:], steps)
-        for values in steps:
-            yield [*values, *self._once()]
+            sizes, largest, rest = np.split(rest, [owned, 2 * owned], 1)
+            _draw(rest, self._weight_dtypes, largest, self._drawn[count:], drawings)
+        groups = [
+            _together(norms[:, group])[:, None]
+            for norms, groups in ((heads[:, 0], self._groups), (sizes, self._owned_groups))
+            for group in groups
+        ]
+        numbers = [heads.transpose(0, 2, 1).reshape(len(rows), -1), sizes, *groups]
+        for sheet, drawing in zip(self._sheet.filled(np.concatenate(numbers, 1)), drawings, strict=True):
+            yield [sheet, *drawing, *self._once()]
 
     def ratios(self, arrays: Sequence[NDArray[Any]]) -> Iterator[Any]:
         """The summary values of the change, from what `read` gave before the update and after it."""

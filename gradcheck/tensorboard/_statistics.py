@@ -97,7 +97,7 @@ def drawn(bins: NDArray[Any], bias: int, largest: NDArray[Any]) -> Buckets:
     first = np.where(some, filled.argmax(1), _BINADES)
     behind = np.where(some, filled.shape[1] - filled[:, ::-1].argmax(1), _BINADES + 1)
     at = np.arange(filled.shape[1])
-    tables[(at < first[:, None]) | (at >= behind[:, None]) | ~some[:, None]] = 0.0
+    tables[(at < first[:, None]) | (at >= behind[:, None])] = 0.0
     return Buckets(tables, first, behind)
 
 

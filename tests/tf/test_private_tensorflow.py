@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from tensorflow.python.eager import context
+from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
 from gradcheck._compare.watched import float32_seen
 from gradcheck._graph import (
@@ -39,7 +40,7 @@ from gradcheck._graph.provenance import place
 from gradcheck._graph.randomness import FROM_PARAMETERS
 from gradcheck._graph.stateless import STATELESS
 from gradcheck._watchdog.session import SessionWatch
-from gradcheck.tensorboard._transport import Mailbox, default_writer, variants, without_warning
+from gradcheck.tensorboard._transport import Mailbox, default_writer, is_within_another, variants, without_warning
 
 v1 = tf.compat.v1
 X = np.array([0.5, 1.0])
@@ -418,3 +419,34 @@ def test_ops_that_run_at_once_are_seen():
             assert seen == ["Cast"]
         tf.constant(1.0) + 1.0
         assert seen == ["Cast"]
+
+
+def test_a_function_that_is_not_inlined_stays_one_op():
+    what = "functions that are called seldom cost nothing where they are not called"
+    with purpose(what, "_noinline, in _watchdog/deciding.py and tensorboard/_packing.py"):
+
+        @tf.function
+        def outer(x):
+            kept = tf.function(lambda x: tf.sin(tf.cos(x)), experimental_attributes={"_noinline": True})
+            return kept(x) + tf.function(tf.tan)(x)
+
+        frozen = convert_variables_to_constants_v2(outer.get_concrete_function(tf.constant(1.0)))
+        types = {node.op for node in frozen.graph.as_graph_def().node}
+        assert "Tan" in types
+        assert types.isdisjoint({"Sin", "Cos"})
+
+
+def test_the_graph_of_a_function_knows_the_one_around_it():
+    with purpose("finding what is outside a function", "outer_graph, in _graph/ and tensorboard/_transport.py"):
+        found = []
+
+        def look():
+            graph = tf.compat.v1.get_default_graph()
+            found.append((graph, graph.outer_graph, is_within_another()))
+
+        inner = tf.function(look)
+        tf.function(lambda: look() or inner())()
+        tf.function(look)()
+        (around, _, _), (_, outer, within), (_, _, alone) = found
+        assert outer is around
+        assert (within, alone) == (True, False)
