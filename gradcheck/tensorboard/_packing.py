@@ -7,6 +7,7 @@ neither flushing subnormal numbers to zero nor what XLA makes of NaN can change.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +18,7 @@ from gradcheck._graph.finite import amounts, half_amount, is_finite
 from gradcheck.tensorboard._transport import compiled_by_xla, without_warning
 
 HEAD = ("norm", "largest", "nan", "posinf", "neginf", "zero", "subnormal")  # of each tensor, beside its bins
-_SMALL, _LARGE = 1e-15, 1e15  # norms outside: the squares of single precision may be lost
+_LEAST, _MOST = 5e-31, 5e29  # half a sum of squares; outside, some of single precision may be lost
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,11 +83,12 @@ def flat(value: Any) -> Any:
     return tf.concat([tf.math.real(vector), tf.math.imag(vector)], 0) if vector.dtype.is_complex else vector
 
 
-def pack(vectors: Sequence[Any], histograms: bool, read: Callable[[], Sequence[Any]] = list) -> tuple[Any, Any, Any]:
-    """The statistics of vectors of real numbers, float64: [7, vectors] as `HEAD` says, and the bins of all in a row.
+def pack(vectors: Sequence[Any], histograms: bool, read: Callable[[], Sequence[Any]] = list) -> tuple[Any, Any]:
+    """The statistics of vectors of real numbers, float64: [7 * vectors + others] and the bins of all in a row.
 
-    Between the two what `norms` gives of others, [others]. What costs little and decides whether that is enough is
-    computed first, all vectors' scalars in one; ops on numbers of a few bytes cost as much as on thousands.
+    First come their norms, then what else `HEAD` says, then what `norms` gives of the others. What costs little
+    and decides whether that is enough is computed first, all vectors' scalars in one: an op on a few numbers costs as
+    much as one on thousands.
 
     Args:
         vectors: Of the dtypes of `FORMATS`.
@@ -94,63 +96,72 @@ def pack(vectors: Sequence[Any], histograms: bool, read: Callable[[], Sequence[A
         read: Gives the others.
     """
     if not vectors:
-        return tf.zeros([len(HEAD), 0], tf.float64), norms(read), tf.zeros([0], tf.float64)
+        return norms(read), tf.zeros([0], tf.float64)
     count = len(vectors)
     others = read()
-    if histograms:
-        bins = tf.concat([_bins(v) for v in vectors], 0)
-        sizes = vectors
-    else:
-        bins = tf.zeros([0], tf.int32)
-        sizes = [tf.abs(v) for v in vectors]
+    sizes = vectors if histograms else [tf.abs(v) for v in vectors]
     halves = [half_amount(v) for v in (*vectors, *others)]
     extremes = [*(tf.reduce_max(v) for v in sizes), *(tf.reduce_min(v) for v in sizes)]
-    halves, highs, lows = tf.split(_numbers([*halves, *extremes]), [len(halves), count, count])
-    roots = tf.sqrt(2 * halves)
-    doubtful = _doubtful(roots)
+    numbers = _numbers([*halves, *extremes])
+    parts = [count, len(others), count, count]  # of numbers
+    lowest = [-math.inf] * count if histograms else [_smallest(v) for v in vectors]
+    sure = _between(
+        numbers, [_LEAST] * len(halves) + [-math.inf] * count + lowest, [_MOST] * len(halves) + [math.inf] * 2 * count
+    )
+    calm = tf.reduce_all(sure)  # not where one is NaN
+    bins, few = tf.zeros([0], tf.int32), None
     if histograms:
-        highs = tf.maximum(highs, -lows)
+        bins = tf.concat([_bins(v) for v in vectors], 0)
         few = tf.reduce_sum(tf.gather(bins, _lowest_bins(vectors)), 1)
-        looked_at = few > 0
-    else:
-        few = None
-        looked_at = ~(lows >= [_smallest(v) for v in vectors])  # also where one is NaN
-    known = [roots[:count], tf.maximum(highs, 0)]  # 0 of nothing
+        calm &= ~tf.reduce_any(few > 0)
+
+    def known() -> tuple[Any, Any, Any]:
+        found, rest, highs, lows = tf.split(numbers, parts)
+        largest = tf.maximum(highs, -lows) if histograms else highs
+        return tf.sqrt(2 * found), tf.maximum(largest, 0), tf.sqrt(2 * rest)  # 0 of nothing
+
+    def without() -> Any:
+        roots, largest, rest = known()
+        return tf.concat([roots, largest, tf.zeros([5 * count], tf.float64), rest], 0)
 
     def closely() -> Any:
-        zeros, subnormal = _low(sizes, looked_at, few)
-        unsure = doubtful[:count] & (zeros < _lengths(vectors))
-        middle = tf.cond(tf.reduce_any(unsure), lambda: _closely(vectors, unsure, known), calm)
-        rest = _sure(read, roots[count:], doubtful[count:]) if others else roots[count:]
-        return tf.concat([tf.reshape(middle, [-1]), zeros, subnormal, rest], 0)
+        roots, largest, rest = known()
+        doubtful, doubtful_rest, _, calm = tf.split(~sure, parts)
+        zeros, subnormal = _low(sizes, calm if few is None else few > 0, few)
+        doubtful &= zeros < _lengths(vectors)
 
-    def calm() -> Any:
-        return tf.concat([tf.stack(known), tf.zeros([3, count], tf.float64)], 0)
+        def look() -> tuple[Any, Any]:
+            found = _closely(vectors, doubtful, [roots, largest])
+            return tf.reshape(found, [-1]), _sure(read, rest, doubtful_rest)
 
-    found = tf.cond(
-        tf.reduce_any(doubtful) | tf.reduce_any(looked_at),
-        closely,
-        lambda: tf.concat([*known, tf.zeros([5 * count], tf.float64), roots[count:]], 0),
-    )
-    heads, sizes_of_others = tf.split(found, [len(HEAD) * count, len(others)])
-    return tf.reshape(heads, [len(HEAD), count]), sizes_of_others, tf.cast(bins, tf.float64)
+        def enough() -> tuple[Any, Any]:
+            return tf.concat([roots, largest, tf.zeros([3 * count], tf.float64)], 0), rest
+
+        middle, rest = tf.cond(tf.reduce_any(doubtful) | tf.reduce_any(doubtful_rest), look, enough)
+        return tf.concat([middle, zeros, subnormal, rest], 0)
+
+    return tf.cond(calm, without, closely), tf.cast(bins, tf.float64)
 
 
 def norms(read: Callable[[], Sequence[Any]]) -> Any:
-    """The roots of the sums of squares of vectors, float64 of shape [vectors].
+    """The roots of the sums of squares of tensors, float64 of shape [tensors].
 
     Where one is in doubt, they are read again, and not held until that is known: of a variable that somebody holds, an
     update makes a copy.
     """
-    vectors = read()
-    if not vectors:
+    tensors = read()
+    if not tensors:
         return tf.zeros([0], tf.float64)
-    found = tf.sqrt(amounts(vectors))
-    return _sure(read, found, _doubtful(found))
+    squares = amounts(tensors)
+    sure = _between(squares, 2 * _LEAST, 2 * _MOST)
+    roots = tf.sqrt(squares)
+    return tf.cond(tf.reduce_all(sure), lambda: roots, lambda: _sure(read, roots, ~sure))
 
 
 def _sure(read: Callable[[], Sequence[Any]], found: Any, doubtful: Any) -> Any:
-    return tf.cond(tf.reduce_any(doubtful), lambda: _closely(read(), doubtful, [found])[0], lambda: found)
+    """Norms of what is read, as found where that is not doubtful."""
+    vectors = [flat(v) for v in read()]
+    return _closely(vectors, doubtful, [found])[0] if vectors else found
 
 
 def _low(sizes: Sequence[Any], looked_at: Any, few: Any) -> tuple[Any, Any]:
@@ -191,8 +202,8 @@ def _lengths(vectors: Sequence[Any]) -> Any:
     return _numbers([tf.size(v) if n is None else tf.constant(n) for v, n in zip(vectors, known, strict=True)])
 
 
-def _doubtful(found: Any) -> Any:
-    return ~((found >= _SMALL) & (found <= _LARGE))
+def _between(numbers: Any, least: Any, most: Any) -> Any:
+    return (numbers >= tf.constant(least, tf.float64)) & (numbers <= tf.constant(most, tf.float64))
 
 
 def _bits(vector: Any) -> Any:

@@ -179,15 +179,14 @@ class Recording:
                 yield histogram(tag, one.buckets)
         yield from self._once()
 
-    def row(self, gradients: Sequence[Any]) -> Any:
-        """What `values` makes of `tensors`, computed in the graph: a float64 vector."""
-        others = () if self._weights else (self.read,)
-        heads, sizes, bins = pack([flat(g) for g in gradients], self._histograms, *others)
-        parts = [tf.reshape(heads, [-1]), sizes, bins]
+    def row(self, gradients: Sequence[Any]) -> list[Any]:
+        """What `values` makes of `tensors`, computed in the graph: parts of a float64 vector."""
+        others = () if self._weights else (lambda: [tf.convert_to_tensor(v) for v in self.variables],)
+        parts = [*pack([flat(g) for g in gradients], self._histograms, *others)]
         if self._weights:
-            heads, _, bins = pack(self.read(), True)
-            parts += [tf.reshape(heads[:2], [-1]), bins]
-        return tf.ensure_shape(tf.concat(parts, 0), [self.width])
+            heads, bins = pack(self.read(), True)
+            parts += [heads[: 2 * len(self._owned)], bins]
+        return parts
 
     def values_of_rows(self, rows: NDArray[Any]) -> Iterator[list[Any]]:
         """The summary values of some steps, from what `row` gave in each: [steps, width]."""
@@ -219,10 +218,10 @@ class Recording:
         for values in self.ratios_of_rows(np.reshape(sizes, [-1, 2]).T.reshape(1, -1)):
             yield from values
 
-    def row_of_changes(self, before: Sequence[Any]) -> Any:
+    def row_of_changes(self, before: Sequence[Any]) -> list[Any]:
         """The norm of each variable's change since `before`, then the norms before: float64 of shape [2 variables]."""
         moved = [new - old for new, old in zip(self.read(), before, strict=True)]
-        return norms(lambda: [*moved, *before])
+        return [norms(lambda: [*moved, *before])]
 
     def ratios_of_rows(self, rows: NDArray[Any]) -> Iterator[list[Any]]:
         """The summary values of the changes in some steps, from what `row_of_changes` gave in each."""

@@ -84,13 +84,13 @@ class Rows(NamedTuple):
     rows: NDArray[Any]
 
 
-def called(arrived: Callable[[Rows], None], step: Any, row: Any) -> None:
-    """Have Python called with a vector each time the graph runs."""
+def called(arrived: Callable[[Rows], None], step: Any, parts: Sequence[Any]) -> None:
+    """Have Python called with a vector, given in parts, each time the graph runs."""
 
     def tell(number: Any, row: Any) -> None:
         arrived(Rows([int(number)], [time.time()], row[None]))
 
-    tf.numpy_function(tell, [step, row], [])
+    tf.numpy_function(tell, [step, tf.concat(parts, 0)], [])
 
 
 class Mailbox:
@@ -113,15 +113,16 @@ class Mailbox:
             empty = tf.zeros([self.kept, columns], tf.float64)
             self._table = ResourceVariable(empty, trainable=False, name="gradcheck_table")
 
-    def put(self, step: Any, row: Any) -> None:
-        """Add ops that put a vector in."""
+    def put(self, step: Any, parts: Sequence[Any]) -> None:
+        """Add ops that put a vector in, given in parts."""
         number = self._count.assign_add(1, read_value=True)
         now = tf.zeros([], tf.float64) if compiled_by_xla() else tf.timestamp()  # XLA knows no time
-        rows = [tf.concat([[tf.cast(number, tf.float64), tf.cast(step, tf.float64), now], row], 0)]
+        head = tf.stack([tf.cast(number, tf.float64), tf.cast(step, tf.float64), now])
+        whole = tf.ensure_shape(tf.concat([head, *parts], 0), self._table.shape[1:])
         if self.kept == 1:
-            self._table.assign(rows, read_value=False)
+            self._table.assign(whole[None], read_value=False)
         else:
-            self._table.scatter_nd_update([[number % self.kept]], rows)
+            tf.raw_ops.ResourceScatterUpdate(resource=self._table.handle, indices=number % self.kept, updates=whole)
 
     def forget(self) -> None:
         """Take what has arrived so far for nothing."""

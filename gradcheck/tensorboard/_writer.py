@@ -290,7 +290,9 @@ class SummaryWriter:
         chosen = bool(self._chosen)
         once = chosen and self._apart and not is_within_another()  # in each step that is recorded, and in no other
 
-        def leave(row: Callable[[], Any], width: int, values: Callable[[Any], Iterable[Iterable[Any]]]) -> None:
+        def leave(
+            row: Callable[[], Sequence[Any]], width: int, values: Callable[[Any], Iterable[Iterable[Any]]]
+        ) -> None:
             source = Source(values, default_writer() if isinstance(self._sink, DefaultWriter) else None)
             if not compiled_by_xla() and not once:
                 where_due(lambda: called(self._arrival(source, chosen), step, row()), lambda: None)

@@ -346,7 +346,7 @@ def test_a_table_in_a_variable_is_filled_by_compiled_code_and_read_without_a_cop
 
         @tf.function(jit_compile=True)
         def put(step):
-            mailbox.put(step, tf.ones([1], tf.float64) / 2)
+            mailbox.put(step, [tf.ones([1], tf.float64) / 2])
 
         put(tf.constant(3, tf.int64))
         found = mailbox.empty(7.0)
