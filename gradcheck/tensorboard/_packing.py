@@ -7,7 +7,6 @@ neither flushing subnormal numbers to zero nor what XLA makes of NaN can change.
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -83,64 +82,54 @@ def flat(value: Any) -> Any:
     return tf.concat([tf.math.real(vector), tf.math.imag(vector)], 0) if vector.dtype.is_complex else vector
 
 
-def pack(vectors: Sequence[Any], histograms: bool, read: Callable[[], Sequence[Any]] = list) -> tuple[Any, Any]:
-    """The statistics of vectors of real numbers, float64: [7 * vectors + others] and the bins of all in a row.
+def pack(vectors: Sequence[Any], histograms: bool, read: Callable[[], Sequence[Any]] = list) -> tuple[Any, Any, Any]:
+    """The statistics of vectors of real numbers, in three parts, all float64.
 
-    First come their norms, then what else `HEAD` says, then what `norms` gives of the others. What costs little
-    and decides whether that is enough is computed first, all vectors' scalars in one: an op on a few numbers costs as
-    much as one on thousands.
+    What costs little and decides whether that is enough is computed first, all vectors' scalars in one: an op on a few
+    numbers costs as much as one on thousands.
 
     Args:
         vectors: Of the dtypes of `FORMATS`.
         histograms: Whether bins are counted; else there are none.
-        read: Gives the others.
+        read: Gives other tensors.
+
+    Returns:
+        [5 * vectors + others]: all norms, then all of what is next in `HEAD` and so on, then what `norms` gives of the
+        others. [2 * vectors]: what is last in `HEAD`. The bins of all vectors in a row.
     """
     if not vectors:
-        return norms(read), tf.zeros([0], tf.float64)
+        return norms(read), tf.zeros([0], tf.float64), tf.zeros([0], tf.float64)
     count = len(vectors)
     others = read()
     sizes = vectors if histograms else [tf.abs(v) for v in vectors]
     halves = [half_amount(v) for v in (*vectors, *others)]
     extremes = [*(tf.reduce_max(v) for v in sizes), *(tf.reduce_min(v) for v in sizes)]
-    numbers = _numbers([*halves, *extremes])
-    parts = [count, len(others), count, count]  # of numbers
-    lowest = [-math.inf] * count if histograms else [_smallest(v) for v in vectors]
-    sure = _between(
-        numbers, [_LEAST] * len(halves) + [-math.inf] * count + lowest, [_MOST] * len(halves) + [math.inf] * 2 * count
-    )
-    calm = tf.reduce_all(sure)  # not where one is NaN
-    bins, few = tf.zeros([0], tf.int32), None
+    halves, highs, lows = tf.split(_numbers([*halves, *extremes]), [len(halves), count, count])
     if histograms:
         bins = tf.concat([_bins(v) for v in vectors], 0)
         few = tf.reduce_sum(tf.gather(bins, _lowest_bins(vectors)), 1)
-        calm &= ~tf.reduce_any(few > 0)
+        highs = tf.maximum(highs, -lows)
+        have_low = few > 0
+    else:
+        bins, few = tf.zeros([0], tf.int32), None
+        have_low = ~(lows >= [_smallest(v) for v in vectors])  # also where one is NaN
+    roots, largest = tf.sqrt(2 * halves), tf.maximum(highs, 0)  # 0 of nothing
+    none = tf.zeros([2, count], tf.float64)
+    low = tf.cond(tf.reduce_any(have_low), lambda: _low(sizes, have_low, few), lambda: none)
+    some = tf.concat(
+        [low[0] < _lengths(vectors), tf.ones([len(others)], tf.bool)], 0
+    )  # not all zeros: no doubt of those
+    doubtful = ~_between(halves, _LEAST, _MOST) & some
 
-    def known() -> tuple[Any, Any, Any]:
-        found, rest, highs, lows = tf.split(numbers, parts)
-        largest = tf.maximum(highs, -lows) if histograms else highs
-        return tf.sqrt(2 * found), tf.maximum(largest, 0), tf.sqrt(2 * rest)  # 0 of nothing
+    def look() -> Any:
+        found = _closely(vectors, doubtful[:count], [roots[:count], largest])
+        return tf.concat([tf.reshape(found, [-1]), _sure(read, roots[count:], doubtful[count:])], 0)
 
-    def without() -> Any:
-        roots, largest, rest = known()
-        return tf.concat([roots, largest, tf.zeros([5 * count], tf.float64), rest], 0)
+    def enough() -> Any:
+        return tf.concat([roots[:count], largest, tf.zeros([3 * count], tf.float64), roots[count:]], 0)
 
-    def closely() -> Any:
-        roots, largest, rest = known()
-        doubtful, doubtful_rest, _, calm = tf.split(~sure, parts)
-        zeros, subnormal = _low(sizes, calm if few is None else few > 0, few)
-        doubtful &= zeros < _lengths(vectors)
-
-        def look() -> tuple[Any, Any]:
-            found = _closely(vectors, doubtful, [roots, largest])
-            return tf.reshape(found, [-1]), _sure(read, rest, doubtful_rest)
-
-        def enough() -> tuple[Any, Any]:
-            return tf.concat([roots, largest, tf.zeros([3 * count], tf.float64)], 0), rest
-
-        middle, rest = tf.cond(tf.reduce_any(doubtful) | tf.reduce_any(doubtful_rest), look, enough)
-        return tf.concat([middle, zeros, subnormal, rest], 0)
-
-    return tf.cond(calm, without, closely), tf.cast(bins, tf.float64)
+    found = tf.cond(tf.reduce_any(doubtful), look, enough)
+    return found, tf.reshape(low, [-1]), tf.cast(bins, tf.float64)
 
 
 def norms(read: Callable[[], Sequence[Any]]) -> Any:
@@ -164,29 +153,25 @@ def _sure(read: Callable[[], Sequence[Any]], found: Any, doubtful: Any) -> Any:
     return _closely(vectors, doubtful, [found])[0] if vectors else found
 
 
-def _low(sizes: Sequence[Any], looked_at: Any, few: Any) -> tuple[Any, Any]:
-    """How many numbers are zero, and how many subnormal, float64: [vectors] each, for those that are looked at.
+def _low(sizes: Sequence[Any], have_low: Any, few: Any) -> Any:
+    """How many numbers are zero, and how many subnormal, of vectors that have some: float64, [2, vectors].
 
     Args:
         sizes: Vectors; without signs, if `few` is None.
-        looked_at: Bool, [vectors].
+        have_low: Bool, [vectors].
         few: How many are zero or subnormal, if that is known.
     """
-    some = _those(looked_at, sizes)
+    some = _those(have_low, sizes)
     if few is not None:
         found = _numbers([tf.reduce_sum(tf.minimum(_bits(v), 1)) for v in some])
-        zeros = tf.where(looked_at, _lengths(sizes) - found, tf.zeros_like(found))
-        return zeros, tf.cast(few, tf.float64) - zeros
+        zeros = tf.where(have_low, _lengths(sizes) - found, tf.zeros_like(found))
+        return tf.stack([zeros, tf.cast(few, tf.float64) - zeros])
     forms = [FORMATS[v.dtype] for v in sizes]
     bits = [tf.bitcast(v, form.ordered) for v, form in zip(some, forms, strict=True)]
-    low = [b < form.smallest for b, form in zip(bits, forms, strict=True)]
-    zero = [tf.equal(b, 0) for b in bits]
-    zeros = _numbers([_count(one) for one in zero])
-    subnormal = [tf.reduce_any(tf.not_equal(*both)) for both in zip(low, zero, strict=True)]
-    found = tf.cond(
-        tf.reduce_any(subnormal), lambda: _numbers([_count(one) for one in low]) - zeros, lambda: tf.zeros_like(zeros)
-    )
-    return zeros, found
+    zeros = [_count(tf.equal(b, 0)) for b in bits]
+    found = _numbers([*zeros, *(_count(b < form.smallest) for b, form in zip(bits, forms, strict=True))])
+    zeros, low = tf.split(found, 2)
+    return tf.stack([zeros, low - zeros])
 
 
 def _those(chosen: Any, vectors: Sequence[Any]) -> Sequence[Any]:

@@ -184,18 +184,17 @@ class Recording:
         others = () if self._weights else (lambda: [tf.convert_to_tensor(v) for v in self.variables],)
         parts = [*pack([flat(g) for g in gradients], self._histograms, *others)]
         if self._weights:
-            heads, bins = pack(self.read(), True)
+            heads, _, bins = pack(self.read(), True)
             parts += [heads[: 2 * len(self._owned)], bins]
         return parts
 
     def values_of_rows(self, rows: NDArray[Any]) -> Iterator[list[Any]]:
         """The summary values of some steps, from what `row` gave in each: [steps, width]."""
         count, owned = len(self._names), len(self._owned)
-        heads, rest = rows[:, : len(HEAD) * count].reshape(len(rows), len(HEAD), count), rows[:, len(HEAD) * count :]
+        ends = np.cumsum([5 * count, 0 if self._weights else owned, 2 * count])
+        first, sizes, last, rest = np.split(rows, ends, 1)
+        heads = np.concatenate([first, last], 1).reshape(len(rows), len(HEAD), count)
         drawings: list[list[Any]] = [[] for _ in rows]
-        sizes = rest[:, :owned]
-        if not self._weights:
-            rest = rest[:, owned:]
         if self._histograms:
             rest = _draw(rest, self._dtypes, heads[:, HEAD.index("largest")], self._drawn[:count], drawings)
         if self._weights:

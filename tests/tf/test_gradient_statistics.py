@@ -81,9 +81,9 @@ WAYS = {"eager": lambda f: f, "graph": tf.function, "xla": tf.function(jit_compi
 def _found(way, histograms, cases):
     """The statistics of cases that are packed together."""
     values = [CASES[name] for name in cases]
-    found, bins = WAYS[way](lambda values: pack([flat(v) for v in values], histograms))(values)
+    *heads, bins = WAYS[way](lambda values: pack([flat(v) for v in values], histograms))(values)
     bins = bins.numpy()
-    for name, value, head in zip(cases, values, found.numpy().reshape(len(HEAD), -1).T, strict=True):
+    for name, value, head in zip(cases, values, np.concatenate(heads).reshape(len(HEAD), -1).T, strict=True):
         form = FORMATS[value.dtype.real_dtype]
         buckets = drawn(bins[None, : form.bins], form.bias, head[1:2]).of(0) if histograms else None
         bins = bins[form.bins :]
