@@ -117,7 +117,11 @@ def test_a_regularizer_with_a_wrong_gradient_is_found():
     def penalty(w):
         return tf.reduce_sum(w * w), lambda up: up * w
 
-    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2, kernel_regularizer=penalty)])
+    class Penalty(keras.regularizers.Regularizer):
+        def __call__(self, w):
+            return penalty(w)
+
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2, kernel_regularizer=Penalty())])
     assert gradcheck.check_model(model, X).ok
     report = gradcheck.check_model(model, X, Y, loss="mse")
     assert report.verdict is Verdict.MISMATCH
