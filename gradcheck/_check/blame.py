@@ -243,7 +243,8 @@ def _place(traced: Traced, wrong: _Wrong) -> Place:
     where = origin(traced.graph, unit.name, unit.op.type)
     found = where.place
     if found.file is None and unit.region is not None and not unit.region.trusted:
-        found = at_frame(unit.region.frame, unit.name, unit.op.type)  # called by a library: where it is written
+        # Called by a library or by us: where the gradient is written.
+        found = at_frame(unit.region.gradient or unit.region.frame, unit.name, unit.op.type)
     iterations = [step for step in wrong.frame.path if step.iteration is not None]
     name: Any = unit.region.name if unit.region is not None else None
     return replace(

@@ -201,7 +201,7 @@ def under_its_name(traced: Traced, found: Place) -> Place:
         return found
     region = region_of(op)
     if found.file is None and not region.trusted:  # called by a library or by us: where it is written
-        found = at_frame(region.frame, found.op, found.op_type)
+        found = at_frame(region.gradient or region.frame, found.op, found.op_type)
     return replace(found, op=region.name or found.op, op_type="custom_gradient")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import linecache
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from typing import Any
 import tensorflow as tf
 from tensorflow.python.framework import ops
 
+from gradcheck._graph.generated import Line, users_line
 from gradcheck._graph.program import Program
 
 _DECORATOR = ("custom_gradient.py", "_graph_mode_decorator")
@@ -29,6 +31,7 @@ class Region:
         inside: Names of the ops between arguments and results.
         name: Of the decorated function; None where it cannot be told.
         frame: Of that function, where it made the first of its ops.
+        gradient: The first line of its gradient function, as a frame has it; None where it cannot be told.
         trusted: Whether it is one of TensorFlow's or Keras' own.
     """
 
@@ -40,6 +43,7 @@ class Region:
     inside: frozenset[str]
     name: str | None
     frame: Any
+    gradient: Any
     trusted: bool
 
 
@@ -96,8 +100,18 @@ def region_of(op: Any) -> Region:
         inside=inside,
         name=name,
         frame=frame,
+        gradient=_first_line(written, name),
         trusted=library,
     )
+
+
+def _first_line(fn: Any, name: str | None) -> Any:
+    code = getattr(inspect.unwrap(fn), "__code__", None) if callable(fn) else None
+    if code is None:
+        return None
+    line = users_line(Line(code.co_filename, code.co_firstlineno, name or code.co_name))
+    written = linecache.getline(line.filename, line.lineno)  # nothing of what AutoGraph generated
+    return line if written and not _in_library(line.filename) else None
 
 
 def between(starts: Iterable[Any], ends: Sequence[Any], *, reading: bool = False) -> set[str]:

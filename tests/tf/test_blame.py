@@ -360,3 +360,22 @@ def test_the_layer_inside_of_a_loop_is_named_once():
     model = keras.Sequential([keras.Input([3, 1]), keras.layers.RNN(cell, name="loop")], name="net")
     place = check_model(model, X[:1, :, None], wrt="net/loop/cell/bias").worst.blame
     assert (place.op, place.layer) == ("bent", "net/loop/cell")
+
+
+def test_of_a_custom_gradient_that_is_checked_itself_the_gradient_function_is_named():
+    @tf.custom_gradient
+    def cube(x):
+        y = x**3
+
+        def slope(up):
+            return up * x**2
+
+        return y, slope
+
+    def through(x):
+        return tf.sin(cube(x))
+
+    place = check_gradients(cube, X).worst.blame
+    assert (place.op, place.source) == ("cube", "def slope(up):")
+    assert check_gradients(tf.keras.layers.Activation(cube), X).worst.blame.source == "def slope(up):"
+    assert check_gradients(through, X).worst.blame.source == "return tf.sin(cube(x))"
