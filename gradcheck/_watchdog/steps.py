@@ -129,9 +129,11 @@ class WatchedStep:
         if self._looked:
             return
         self._looked = True
-        weights = [v for v in map(structure.variable_of, self._changeable((), {})) if v is not None and v.trainable]
-        names = variable_names(weights)
-        for weight in (v for v in weights if v.dtype.base_dtype in structure.CONTINUOUS):
+        changeable = self._changeable((), {})
+        names = variable_names(changeable)
+        for weight in map(structure.variable_of, changeable):
+            if not weight.trainable or weight.dtype.base_dtype not in structure.CONTINUOUS:
+                continue
             name = names[id(weight.handle)]
             found = counted(name, weight.read_value(), None)
             if found is not None and found.nan:
