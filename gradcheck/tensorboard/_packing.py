@@ -116,9 +116,8 @@ def pack(vectors: Sequence[Any], histograms: bool, read: Callable[[], Sequence[A
     roots, largest = tf.sqrt(2 * halves), tf.maximum(highs, 0)  # 0 of nothing
     none = tf.zeros([2, count], tf.float64)
     low = tf.cond(tf.reduce_any(have_low), lambda: _low(sizes, have_low, few), lambda: none)
-    some = tf.concat(
-        [low[0] < _lengths(vectors), tf.ones([len(others)], tf.bool)], 0
-    )  # not all zeros: no doubt of those
+    # Of zeros alone, a norm of 0 is no doubt.
+    some = tf.concat([low[0] < _lengths(vectors), tf.ones([len(others)], tf.bool)], 0)
     doubtful = ~_between(halves, _LEAST, _MOST) & some
 
     def look() -> Any:

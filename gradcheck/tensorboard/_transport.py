@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
@@ -82,6 +82,18 @@ class Rows(NamedTuple):
     steps: Sequence[int]
     times: Sequence[float]
     rows: NDArray[Any]
+
+
+class Source(NamedTuple):
+    """Where rows come from.
+
+    Attributes:
+        values: Gives the summary values of each.
+        writer: The default one of `tf.summary` where the graph was built, if they go there.
+    """
+
+    values: Callable[[Any], Iterable[Iterable[Any]]]
+    writer: Any
 
 
 def called(arrived: Callable[[Rows], None], step: Any, parts: Sequence[Any]) -> None:

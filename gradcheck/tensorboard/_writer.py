@@ -8,7 +8,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any, NamedTuple
+from typing import Any
 
 import tensorflow as tf
 
@@ -21,6 +21,7 @@ from gradcheck.tensorboard._sink import FAILURES, DefaultWriter, Entry, EventFil
 from gradcheck.tensorboard._transport import (
     Mailbox,
     Rows,
+    Source,
     as_default,
     called,
     compiled_by_xla,
@@ -32,18 +33,6 @@ from gradcheck.tensorboard._transport import (
 )
 
 _PLACES = "gradcheck_places"  # the collection of a graph of what leaves it
-
-
-class Source(NamedTuple):
-    """Where rows come from.
-
-    Attributes:
-        values: Gives the summary values of each.
-        writer: The default one of `tf.summary` where the graph was built, if they go there.
-    """
-
-    values: Callable[[Any], Iterable[Iterable[Any]]]
-    writer: Any
 
 
 class SummaryWriter:
