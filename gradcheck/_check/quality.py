@@ -23,7 +23,7 @@ _SAMPLES = 8  # runs from which a gradient's own rounding, or its conditioning, 
 _PLAIN, _PLAIN_ENTRY = 2.0**-6, 2.0**-3  # of a large gradient; of an entry, which one rectifier may turn
 _FITTING = 256.0  # roundings: what is further apart may differ from run to run
 _STEADY = 3.0  # standard deviations of eight errors; of rounding alone, one mean in 10,000 is so far from 0
-_LUCK = 0.03  # of what rounding may do to a gradient: what is off by less was not rounded so
+_LUCK = 1e-3  # of what rounding may do to a gradient: what is off by less was not rounded so
 _NOISE_FACTOR = 8.0  # times the largest scatter among them
 
 
@@ -339,14 +339,13 @@ def _beyond_rounding(
     # Half of the digits of the narrowest dtype inside: more it cannot be asked for.
     size, floor = float(np.linalg.norm(wide[0])), max(eps_of(dtype), work.spacing)
     # What it may be off by, not only what it happens to be off by here.
-    off = np.maximum(gap - absorbed, 0.0)
-    seen = np.maximum(off, own)
+    seen = np.maximum(np.maximum(gap - absorbed, 0.0), own)
     lost = float(np.linalg.norm(seen))
     cancelled = 64 * floor * (_magnitude(work, a) + float(np.max(work.reach(a))))
     scaled = float(np.linalg.norm(seen * _scale(work, x)))
     eaten = lost > np.sqrt(floor) * size and float(np.linalg.norm(exact)) < 0.1 * lost and scaled > cancelled
     # Where random rounding decides what true rounding does not, such as a floor of whole numbers, it tells of too much.
-    eaten = eaten and float(np.linalg.norm(off)) > _LUCK * lost
+    eaten = eaten and float(np.linalg.norm(gap)) > _LUCK * lost
     if not beyond.size and (not eaten or _is_nothing(work, a, x)):
         return None
     entry = int(beyond[np.argmax((gap / np.maximum(limit, 1e-300))[beyond])]) if beyond.size else int(np.argmax(gap))
