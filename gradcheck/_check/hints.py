@@ -39,6 +39,11 @@ _INSIDE = 64  # ops inside of a custom gradient that is looked into
 _TERMS = 12  # tensors inside of a custom gradient that are tried as constants
 _REDUCTIONS = ("Mean", "Sum", "Max", "Min", "Prod", "EuclideanNorm")
 _FACTORS = ("Mul", "MatMul", "BatchMatMul", "RealDiv", "Einsum", "Conv", "Pow")  # ops with a product rule
+_LEVELS = ("FakeQuantWithMinMax", "QuantizeAndDequantize")
+_BETWEEN_LEVELS = (
+    "the function stands still between its levels, and its gradient is that of clipping: a straight-through "
+    "estimator; if it is meant, say so by check_gradients(..., surrogate=lambda x: tf.clip_by_value(x, min, max))"
+)
 
 Check = Callable[[Traced, Options], Sequence[Finding]]
 
@@ -60,6 +65,8 @@ def hints_of_unit(unit: Unit, frame: Frame, options: Options, check: Check, xs: 
     anew = drawn_anew(unit)
     if anew is not None:
         return dict.fromkeys(xs, anew)
+    if unit.region is None and unit.op.type.startswith(_LEVELS):
+        return dict.fromkeys(xs, Likeness(f"in {unit.op.type}: {_BETWEEN_LEVELS}"))
     for of_all in (True, False):  # an op that has a gradient for some inputs may have none for others
         if not found:
             with suppress(Exception):

@@ -167,3 +167,10 @@ def test_a_hint_that_cannot_be_had_costs_no_report(monkeypatch):
     found = check_gradients(leaky, [X]).worst
     assert found.blame.op == "leaky"
     assert "a constant factor" in found.hint
+
+
+def test_levels_are_not_explained_by_how_steep_their_steps_are():
+    x = np.float32([0.31, -0.77, 1.9])
+    found = check_gradients(lambda x: tf.quantization.fake_quant_with_min_max_args(x, -2.5, 2.5), x).worst
+    assert "stands still between its levels" in found.hint
+    assert "surrogate=lambda x: tf.clip_by_value(x, min, max)" in found.hint
