@@ -16,12 +16,13 @@ from gradcheck._derivatives.point import Point, Reals, as_reals
 from gradcheck._graph.cost import entries_computed
 from gradcheck._graph.program import prune
 from gradcheck._graph.regions import has_custom_gradient
-from gradcheck._graph.rounding import coarsest_spacing
+from gradcheck._graph.rounding import coarsest_spacing, coefficients
 from gradcheck._graph.trace import Traced
 from gradcheck._numerics.directions import blocks, rademacher
 
 _PER_OP = 2000  # entries that could be computed while an op is started
-_OWN_FORMULA = 64.0  # units of rounding of float32 by which derivatives of such series were seen to be off: 31 and 33
+_TERMS = 4  # coefficients, in a function that may be a series,
+_OF_SERIES = 64.0  # and units of rounding by which its derivative may be off: 31 and 33 were seen
 _EPS = {"float16": 2.0**-10, "bfloat16": 2.0**-7, "float32": 2.0**-23, "complex64": 2.0**-23}
 
 
@@ -134,9 +135,13 @@ class Work:
         return next((name for name, eps in _EPS.items() if eps == self.spacing), "float64")
 
     @property
-    def own_formulas(self) -> bool:
-        """Whether a `tf.custom_gradient` is inside, whose formula is not made from what the function computes."""
-        found: bool = self.point.made("own formulas", lambda: has_custom_gradient(self.traced.program))
+    def is_series(self) -> bool:
+        """Whether it may be a series, by its coefficients, with a `tf.custom_gradient` that is not made from it."""
+
+        def seems() -> bool:
+            return has_custom_gradient(self.traced.program) and coefficients(self.point.program(wide=True)) >= _TERMS
+
+        found: bool = self.point.made("series", seems)
         return found
 
     def coarse(self, x: int) -> float:
@@ -146,7 +151,7 @@ class Work:
         better, which the twin shows in its derivative; a gradient by another formula is then the better one.
         """
         eps = eps_of(self.dtype(x))
-        return (_OWN_FORMULA if eps < 1e-6 and self.own_formulas else 4.0) * eps if self.point.narrow else 0.0
+        return (_OF_SERIES if eps < 1e-6 and self.is_series else 4.0) * eps if self.point.narrow else 0.0
 
     def plan(self, mover: Mover, place: int) -> Plan:
         """Which entries of an x move together; remembered for the same function at the same point."""

@@ -8,12 +8,14 @@ Monte Carlo Arithmetic, UCLA CSD-970002 (1997).
 
 from __future__ import annotations
 
+import math
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import numpy as np
 import tensorflow as tf
+from numpy.typing import NDArray
 from tensorflow.core.framework import types_pb2
 
 from gradcheck._graph.handed import with_argument
@@ -53,6 +55,7 @@ _UNITS = {
 }
 # Kernels that round more than once: the largest error seen below a parameter of 500, in units of 2 roundoffs.
 _COARSE = {"RandomGammaGrad": 64.0}
+_SERIES = 64  # terms
 _AT_REST = 8.0  # roundings that a loop which runs until its numbers rest is off by: of its last rounds alone
 _BITS = {types_pb2.DT_BFLOAT16: 2}  # of its 8: 2 / sqrt(pi) rounds to 1.125, which has few
 # These hand on what they are given, bit by bit.
@@ -183,14 +186,33 @@ def _is_exact(node: Node) -> bool:
 
 
 def _is_long(node: Node) -> bool:
-    """Whether a node is a constant of more bits than numbers have that are meant as they are, and so likely rounded."""
+    return bool(_long_numbers(node).size)
+
+
+def _long_numbers(node: Node) -> NDArray[np.float64]:
+    """Those of a constant that have more bits than numbers that are meant as they are, and so are likely rounded."""
     if node.op != "Const" or node.attr["dtype"].type not in (_D, _C):
-        return False
+        return np.zeros(0)
     values = tf.make_ndarray(node.attr["value"].tensor)
     values = np.stack([values.real, values.imag])
     bits = _BITS.get(node.attr[NARROW].type, 8) if NARROW in node.attr else 8
     mantissas = np.ldexp(np.frexp(values)[0], bits)
-    return bool(np.any((mantissas != np.rint(mantissas)) & (values != np.rint(values))))
+    long: NDArray[np.float64] = values[(mantissas != np.rint(mantissas)) & (values != np.rint(values))]
+    return long
+
+
+def coefficients(program: Program) -> int:
+    """How many numbers, all different, stand in the constants of a float64 program as those of a series do.
+
+    Constants of many entries are data.
+    """
+    nodes = (node for body in (program.main, *program.functions.values()) for node in body.nodes)
+    some = (_long_numbers(node) for node in nodes if node.op == "Const" and _entries(node) <= _SERIES)
+    return len({abs(float(value)) for values in some for value in values})
+
+
+def _entries(node: Node) -> int:
+    return math.prod(d.size for d in node.attr["value"].tensor.tensor_shape.dim)
 
 
 def _drawn(ref: str, seed: int | None, dtype: int) -> tuple[list[Node], str]:
