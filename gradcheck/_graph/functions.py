@@ -106,7 +106,7 @@ def trace_function(
             asked = gradients_as_outputs(graph, asked, seed)
         finished = finish(graph, name, asked, feeds, Values(), skipped, notes)
     except Exception as error:
-        if _raised_at(error).file is None:
+        if raised_at(error).file is None:
             raise
         plain = surrogate is None and variables is None and order == 1 and not isinstance(result, Gradients)
         inside, note = _differentiated_in_python(fn, inputs, name, error, possible=plain and not notes)
@@ -191,12 +191,12 @@ def _call(
 
 def _said(error: Exception) -> str:
     """The kind of an error, the user's line that raised it, and how its text begins."""
-    place = _raised_at(error)
+    place = raised_at(error)
     where = "" if place.file is None else f" at {place.file}:{place.line}"
     return f"{type(error).__name__}{where}: {textwrap.shorten(str(error), 120, placeholder=' ...')}"
 
 
-def _raised_at(error: Exception) -> Place:
+def raised_at(error: Exception) -> Place:
     """The user's line below us that raised an error; without a file where there is none."""
     stack = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith(_NUMPY)]
     return at_frame(users_frame_of_stack(stack), "", "")

@@ -12,6 +12,7 @@ from typing import Any
 from gradcheck._bundle.writing import write_bundle
 from gradcheck._diagnose.nonfinite import report_on
 from gradcheck._errors import BundleNotWritten
+from gradcheck._graph.functions import raised_at
 from gradcheck._graph.kernels import KernelState
 from gradcheck._graph.rerun import Rerun, of_concrete
 from gradcheck._report.nonfinite import NonfiniteReport
@@ -93,10 +94,12 @@ def _failed(error: Exception) -> Again:
 
 
 def said(error: Exception) -> str:
-    """The kind of an exception and the beginning of what it says; with the line of what AutoGraph converted."""
+    """The kind of an exception, the user's line that raised it, and the beginning of what it says."""
     name, text = type(error).__name__, str(error).strip()
     if not text.startswith(_CONVERTED):
-        return f"{name}: {first_line(error)}"
+        place = raised_at(error)
+        where = "" if place.file is None else f" at {Path(place.file).name}:{place.line}"
+        return f"{name}{where}: {first_line(error)}"
     files = re.findall(r'File "(.*)", line (\d+), in .*  \*$', text, re.MULTILINE)
     where = f" at {Path(files[-1][0]).name}:{files[-1][1]}" if files else ""
     own = text.rpartition(f"    {name}: ")[2].strip().partition("\n")[0]
