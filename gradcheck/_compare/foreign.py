@@ -11,6 +11,7 @@ import copy
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import keras
 import numpy as np
 import tensorflow as tf
 from tensorflow.python.training import optimizer as v1_optimizer
@@ -25,7 +26,7 @@ _NUMBERS = (bool, int, float, str, np.ndarray, np.generic, tf.__internal__.Eager
 
 def is_foreign(optimizer: Any) -> bool:
     """Whether the optimizer is one of Keras 3 or of `tf.compat.v1.train`."""
-    return isinstance(optimizer, (tf.keras.optimizers.Optimizer, tf.compat.v1.train.Optimizer))
+    return isinstance(optimizer, (keras.optimizers.Optimizer, tf.compat.v1.train.Optimizer))
 
 
 def value_of(variable: Any) -> Any:
@@ -65,7 +66,7 @@ def key_of(variable: Any) -> Any:
 
 def taken_steps(optimizer: Any) -> int:
     """How many steps the optimizer has made before, as far as it counts them."""
-    return int(optimizer.iterations) if isinstance(optimizer, tf.keras.optimizers.Optimizer) else 0
+    return int(optimizer.iterations) if isinstance(optimizer, keras.optimizers.Optimizer) else 0
 
 
 def plain_attributes(optimizer: Any) -> dict[str, Any]:
@@ -102,7 +103,7 @@ def _variable(variable: Any, dtype: Any, memo: dict[int, Any]) -> Any:
     if inner is variable:
         new = tf.Variable(value, name=variable.name.partition(":")[0], trainable=variable.trainable)
     else:
-        new = tf.keras.Variable(value, dtype=tf.as_dtype(dtype).name, name=variable.name, trainable=variable.trainable)
+        new = keras.Variable(value, dtype=tf.as_dtype(dtype).name, name=variable.name, trainable=variable.trainable)
         new.overwrite_with_gradient = variable.overwrite_with_gradient
         new.constraint = variable.constraint
         memo[id(inner)] = new.value

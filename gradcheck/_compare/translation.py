@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import keras
 import tensorflow as tf
 
 from gradcheck import optimizers
@@ -13,7 +14,7 @@ from gradcheck.optimizers._clipped import clips_by_norm
 from gradcheck.optimizers._rule import Rule
 
 _v1 = tf.compat.v1.train
-_keras = tf.keras.optimizers
+_keras = keras.optimizers
 
 
 def rule_of(optimizer: Any, *, wide: bool = False) -> Rule | None:

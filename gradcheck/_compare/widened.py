@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from typing import Any
 
+import keras
 import numpy as np
 import tensorflow as tf
 
@@ -22,7 +23,7 @@ def widened(held: Any) -> Any:
         return np.float64(held)
     if type(held) in (list, tuple):
         return type(held)(map(widened, held))
-    if isinstance(held, tf.keras.optimizers.schedules.LearningRateSchedule):
+    if isinstance(held, keras.optimizers.schedules.LearningRateSchedule):
         new = copy.copy(held)
         for name, value in vars(held).items():
             new.__dict__[name] = widened(value)

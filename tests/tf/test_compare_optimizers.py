@@ -6,6 +6,7 @@ import json
 import random
 import re
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -877,3 +878,13 @@ def test_an_optimizer_that_leaves_the_numbers_is_apart_from_one_that_does_not():
     assert report.explanations == ()
     assert "stopped at step 4, where a weight is not finite" in report.notes
     assert OptimizerReport.from_dict(json.loads(json.dumps(report.to_dict(), allow_nan=False))) == report
+
+
+def test_an_optimizer_of_keras_2_is_refused_where_tf_keras_is_that(monkeypatch):
+    class Odd:
+        """What the class of optimizers is with TF_USE_LEGACY_KERAS."""
+
+    with monkeypatch.context() as patched:
+        patched.setattr(tf, "keras", SimpleNamespace(optimizers=SimpleNamespace(Optimizer=Odd)))
+        with pytest.raises(TypeError, match=r"must be a Keras 3 optimizer, .* got Odd"):
+            compare_optimizers(Odd(), GOOD, never, W, 3)
