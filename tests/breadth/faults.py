@@ -849,7 +849,7 @@ MODELS = (
     broken("embedding", lambda: (BadEmbedding(), np.array([[1, 2, 1]])), x="bad/table", culprit=_by("bad_lookup")),
     broken("scale", stack(dense(), BadScale, shape=(4,)), x="stack/bad/scale", culprit=_by("bad_scale")),
     broken("recurrent cell", lambda: (layers.RNN(BadCell()), floats(2, 4, 2)), x=None,
-           culprit=_by("bad_tanh", "y = tf.tanh(x)")),
+           culprit=_by("bad_tanh", "lambda up: up * (1 - y)")),
     broken("attention", transformer, x=None, culprit=_by("bad_softmax")),
     broken("tied weights", lambda: (TiedBad(), floats(2, 3)), x="tied/dense/kernel", culprit=_by("bad_product")),
     broken("LSTM with a wrong sigmoid",
