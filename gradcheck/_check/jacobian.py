@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -157,10 +157,6 @@ def _columns_alone(
     """Measure suspicious columns each alone, over all outputs, before anything is said of them."""
     alone = _alone(work, a, x, matrix, columns, found.noise)
     m = alone.outcome.shape[1]
-    moved = np.zeros((m, matrix.shape[1]), np.bool_)
-    moved[found.rows, found.columns] = True
-    still = ~moved[:, columns].T & (alone.analytic == 0) & (alone.numeric == 0)
-    alone = replace(alone, outcome=np.where(still, Outcome.AGREES, alone.outcome))
     keep = ~np.isin(found.columns, columns)
     joined = Comparison(
         **{

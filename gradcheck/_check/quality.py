@@ -283,15 +283,15 @@ def _spread_of(work: Work, a: int, runs: list[list[Reals | None]]) -> list[Reals
     return spreads
 
 
-def _is_steady(work: Work, a: int, x: int) -> NDArray[np.bool_]:
+def _is_steady(work: Work, a: int, x: int, size: int) -> NDArray[np.bool_]:
     """Per entry, whether a native gradient is off by the same at points nearby.
 
     A defect is; what kernels round inside, where a sum of thousands of terms cancels, is another error at each. Twins
     that round at random do not hear that.
     """
     errors = native_errors(work, a, work.cotangents[a].weights[:1], _SAMPLES)[x]
-    if errors is None:
-        return np.ones(work.values[a].size, np.bool_)
+    if errors is None:  # none could be compared
+        return np.ones(size, np.bool_)
     center, spread = errors[:, 0].mean(0), errors[:, 0].std(0, ddof=1)
     steady: NDArray[np.bool_] = np.abs(center) > _STEADY * spread
     return steady
@@ -335,7 +335,7 @@ def _beyond_rounding(
     limit = allowed + _NOISE_FACTOR * np.maximum(own, exact) + absorbed
     beyond = np.flatnonzero(gap > limit)
     if beyond.size:
-        beyond = beyond[_is_steady(work, a, x)[beyond]]
+        beyond = beyond[_is_steady(work, a, x, gap.size)[beyond]]
     # Half of the digits of the narrowest dtype inside: more it cannot be asked for.
     size, floor = float(np.linalg.norm(wide[0])), max(eps_of(dtype), work.spacing)
     # What it may be off by, not only what it happens to be off by here.

@@ -173,6 +173,27 @@ def test_what_a_narrower_dtype_inside_makes_of_sums_is_said_and_is_no_fault(wron
     assert any("inside, the function computes in bfloat16" in note for note in report.notes) is not wrong
 
 
+@tf.custom_gradient
+def losing_a_term(x):
+    """A part in 10,000 of its gradient is too small for float32 on the way, and nothing of it is left."""
+
+    def gradient(upstream):
+        small = 1e-4 * 2.0 * x * upstream
+        for factor in (1e-25, 1e-25, 1e25, 1e25):
+            small *= factor
+        return (1.0 - 1e-4) * 2.0 * x * upstream + small
+
+    return x * x, gradient
+
+
+def test_what_is_wrong_in_float32_alone_and_by_the_same_nearby_is_no_rounding():
+    x = np.float32([0.3, -0.7, 1.2])
+    report = check_gradients(losing_a_term, x)
+    assert report.verdict is Verdict.MISMATCH, str(report)
+    assert "right in float64 and wrong in float32" in report.worst.reason
+    assert check_gradients(losing_a_term, x.astype(np.float64)).ok
+
+
 def normalized(x):
     return (x - tf.reduce_mean(x)) / tf.math.reduce_std(x)
 
