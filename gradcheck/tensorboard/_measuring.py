@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gradcheck.tensorboard._packing import FORMATS, Format
+from gradcheck.tensorboard._formats import FORMATS, HEAD, Format
 from gradcheck.tensorboard._statistics import Statistics, drawn, magnitude
 
 _PIECE = 1 << 16  # numbers that a cache holds
@@ -55,6 +55,57 @@ def measured(vector: NDArray[Any], dtype: Any, histogram: bool) -> Statistics:
         norm=_norm(vector, top, form, squares), largest=largest, zero=zero, subnormal=low - zero,
         nan=nan, posinf=posinf, neginf=infinite - posinf, buckets=buckets,
     )  # fmt: skip
+
+
+def measured_segments(
+    steps: NDArray[Any], sizes: Sequence[int], dtype: Any, histograms: bool
+) -> tuple[NDArray[Any], NDArray[Any] | None]:
+    """What there is to know of short vectors of real numbers that lie in a row, in some steps.
+
+    Args:
+        steps: [steps, numbers].
+        sizes: Of the vectors.
+        dtype: Of TensorFlow.
+        histograms: Whether bins are counted.
+
+    Returns:
+        The numbers of `HEAD`, [steps, 7, vectors]; and bins, [steps, vectors, bins].
+    """
+    form = FORMATS[dtype]
+    heads = np.zeros([len(steps), len(HEAD), len(sizes)])
+    lengths = np.array(sizes, np.intp)
+    which = np.flatnonzero(lengths)  # the others have nothing
+    ends = np.cumsum(lengths)
+    starts = (ends - lengths)[which]
+    if len(which):
+        bits = _sizes(steps, form)
+        top = np.maximum.reduceat(bits, starts, 1)
+        low = np.add.reduceat(bits < form.smallest, starts, 1, np.intp)
+        zero = np.add.reduceat(bits == 0, starts, 1, np.intp)
+        with np.errstate(all="ignore"):
+            norms = np.sqrt(np.add.reduceat(np.square(steps.astype(np.float64)), starts, 1))
+            largest = top.view(steps.dtype).astype(np.float64)
+            clear = (top == 0) | ((largest > _SMALL) & (largest < _LARGE))
+        found = np.zeros([len(steps), len(HEAD), len(which)])
+        found[:, 0], found[:, 1], found[:, 5], found[:, 6] = norms, largest, zero, low - zero
+        for step, k in zip(*np.nonzero(~clear), strict=True):
+            found[step, :, k] = measured(steps[step, starts[k] : ends[which[k]]], dtype, False).head
+        heads[:, :, which] = found
+    if not histograms:
+        return heads, None
+    bits = steps.view(form.bits.as_numpy_dtype)
+    keys = (bits >> bits.dtype.type(form.mantissa)).astype(np.intp)
+    tables = np.arange(len(steps))[:, None] * len(sizes) + np.repeat(np.arange(len(sizes)), lengths)
+    bins = np.bincount((keys + tables * form.bins).reshape(-1), minlength=len(steps) * len(sizes) * form.bins)
+    return heads, bins.reshape(len(steps), len(sizes), form.bins)
+
+
+def low_counts(vector: NDArray[Any], starts: Sequence[int], dtype: Any) -> NDArray[Any]:
+    """How many numbers are zero, and how many subnormal, in each of the parts that begin there: [parts, 2]."""
+    form = FORMATS[dtype]
+    sizes = _sizes(vector, form)
+    zero, low = (np.add.reduceat(chosen, starts, dtype=np.intp) for chosen in (sizes == 0, sizes < form.smallest))
+    return np.stack([zero, low - zero], 1)
 
 
 def norm(vector: NDArray[Any], dtype: Any) -> float:

@@ -1,92 +1,26 @@
-"""Statistics of tensors, computed in the graph and packed into one vector.
+"""Statistics of tensors, computed in a graph that XLA compiles and packed into one vector.
 
-What is counted is counted by the bits of the floating-point format (IEEE 754; bfloat16 is float32 cut off), which
-neither flushing subnormal numbers to zero nor what XLA makes of NaN can change.
+XLA fuses what is decided in the graph, and knows no tensors whose shape depends on values. What is counted is counted
+by the bits of the floating-point format (IEEE 754; bfloat16 is float32 cut off), which neither flushing subnormal
+numbers to zero nor what XLA makes of NaN can change.
 """
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import tensorflow as tf
 
 from gradcheck._graph.finite import amounts, half_amount, is_finite
-from gradcheck.tensorboard._transport import compiled_by_xla, without_warning
-
-HEAD = ("norm", "largest", "nan", "posinf", "neginf", "zero", "subnormal")  # of each tensor, beside its bins
-_LEAST, _MOST = 5e-31, 5e29  # half a sum of squares; outside, some of single precision may be lost
-
-
-@dataclass(frozen=True, slots=True)
-class Format:
-    """A binary floating-point format.
-
-    Attributes:
-        bits: The unsigned integer dtype that its bits are read as.
-        ordered: A signed one that holds them without the sign bit.
-        exponent, mantissa: How many bits each has.
-    """
-
-    bits: Any
-    ordered: Any
-    exponent: int
-    mantissa: int
-
-    @property
-    def bias(self) -> int:
-        """What is taken from the exponent's field to get the exponent."""
-        return int(2 ** (self.exponent - 1) - 1)
-
-    @property
-    def bins(self) -> int:
-        """How many combinations of sign and exponent there are: those of positive numbers first."""
-        return int(2 ** (self.exponent + 1))
-
-    @property
-    def infinity(self) -> int:
-        """The bits of +Inf; those of a NaN are more, without its sign."""
-        return int((2**self.exponent - 1) << self.mantissa)
-
-    @property
-    def unsigned(self) -> int:
-        """All bits but the sign."""
-        return int((1 << (self.exponent + self.mantissa)) - 1)
-
-    @property
-    def smallest(self) -> int:
-        """The bits of the smallest number that is not subnormal."""
-        return int(1 << self.mantissa)
-
-
-FORMATS = {
-    tf.float16: Format(tf.uint16, tf.int16, 5, 10),
-    tf.bfloat16: Format(tf.uint16, tf.int16, 8, 7),
-    tf.float32: Format(tf.uint32, tf.int32, 8, 23),
-    tf.float64: Format(tf.uint64, tf.int64, 11, 52),
-}
-
-
-def flat(value: Any) -> Any:
-    """The real numbers of a gradient as a vector.
-
-    Of a complex tensor the real and the imaginary parts. Of `tf.IndexedSlices` the rows that occur, each once: rows of
-    one index are added up, as an optimizer does.
-    """
-    if isinstance(value, tf.IndexedSlices):
-        found, at = tf.unique(value.indices)
-        value = tf.math.unsorted_segment_sum(value.values, at, tf.size(found))
-    vector = tf.reshape(value, [-1])
-    return tf.concat([tf.math.real(vector), tf.math.imag(vector)], 0) if vector.dtype.is_complex else vector
+from gradcheck.tensorboard._formats import FORMATS, LEAST, MOST, bins_of, flat
 
 
 def pack(vectors: Sequence[Any], histograms: bool, read: Callable[[], Sequence[Any]] = list) -> tuple[Any, Any, Any]:
     """The statistics of vectors of real numbers, in three parts, all float64.
 
-    What costs little and decides whether that is enough is computed first, all vectors' scalars in one: an op on a few
-    numbers costs as much as one on thousands.
+    What costs little, and decides whether that is enough, is computed first.
 
     Args:
         vectors: Of the dtypes of `FORMATS`.
@@ -106,19 +40,19 @@ def pack(vectors: Sequence[Any], histograms: bool, read: Callable[[], Sequence[A
     extremes = [*(tf.reduce_max(v) for v in sizes), *(tf.reduce_min(v) for v in sizes)]
     halves, highs, lows = tf.split(_numbers([*halves, *extremes]), [len(halves), count, count])
     if histograms:
-        bins = tf.concat([_bins(v) for v in vectors], 0)
+        bins = tf.concat([bins_of(v) for v in vectors], 0)
         few = tf.reduce_sum(tf.gather(bins, _lowest_bins(vectors)), 1)
         highs = tf.maximum(highs, -lows)
         have_low = few > 0
     else:
         bins, few = tf.zeros([0], tf.int32), None
-        have_low = ~(lows >= [_smallest(v) for v in vectors])  # also where one is NaN
+        have_low = ~(lows >= [FORMATS[v.dtype].least for v in vectors])  # also where one is NaN
     roots, largest = tf.sqrt(2 * halves), tf.maximum(highs, 0)  # 0 of nothing
     none = tf.zeros([2, count], tf.float64)
     low = tf.cond(tf.reduce_any(have_low), lambda: _low(sizes, have_low, few), lambda: none)
     # Of zeros alone, a norm of 0 is no doubt.
     some = tf.concat([low[0] < _lengths(vectors), tf.ones([len(others)], tf.bool)], 0)
-    doubtful = ~_between(halves, _LEAST, _MOST) & some
+    doubtful = ~_between(halves, LEAST, MOST) & some
 
     def look() -> Any:
         found = _closely(vectors, doubtful[:count], [roots[:count], largest])
@@ -141,7 +75,7 @@ def norms(read: Callable[[], Sequence[Any]]) -> Any:
     if not tensors:
         return tf.zeros([0], tf.float64)
     squares = amounts(tensors)
-    sure = _between(squares, 2 * _LEAST, 2 * _MOST)
+    sure = _between(squares, 2 * LEAST, 2 * MOST)
     roots = tf.sqrt(squares)
     return tf.cond(tf.reduce_all(sure), lambda: roots, lambda: _sure(read, roots, ~sure))
 
@@ -160,25 +94,16 @@ def _low(sizes: Sequence[Any], have_low: Any, few: Any) -> Any:
         have_low: Bool, [vectors].
         few: How many are zero or subnormal, if that is known.
     """
-    some = _those(have_low, sizes)
     if few is not None:
-        found = _numbers([tf.reduce_sum(tf.minimum(_bits(v), 1)) for v in some])
+        found = _numbers([tf.reduce_sum(tf.minimum(_bits(v), 1)) for v in sizes])
         zeros = tf.where(have_low, _lengths(sizes) - found, tf.zeros_like(found))
         return tf.stack([zeros, tf.cast(few, tf.float64) - zeros])
     forms = [FORMATS[v.dtype] for v in sizes]
-    bits = [tf.bitcast(v, form.ordered) for v, form in zip(some, forms, strict=True)]
+    bits = [tf.bitcast(v, form.ordered) for v, form in zip(sizes, forms, strict=True)]
     zeros = [_count(tf.equal(b, 0)) for b in bits]
     found = _numbers([*zeros, *(_count(b < form.smallest) for b, form in zip(bits, forms, strict=True))])
     zeros, low = tf.split(found, 2)
     return tf.stack([zeros, low - zeros])
-
-
-def _those(chosen: Any, vectors: Sequence[Any]) -> Sequence[Any]:
-    """Vectors that are chosen, and nothing of the others, not copied; for XLA, which knows fixed shapes alone, all."""
-    if compiled_by_xla():
-        return vectors
-    ends = tf.split(tf.where(chosen, [tf.size(v) for v in vectors], 0), len(vectors))
-    return [tf.slice(v, [0], end) for v, end in zip(vectors, ends, strict=True)]
 
 
 def _lengths(vectors: Sequence[Any]) -> Any:
@@ -198,29 +123,14 @@ def _bits(vector: Any) -> Any:
     return tf.cast(rest, tf.int32) if form.ordered == tf.int16 else rest
 
 
-def _bins(vector: Any) -> Any:
-    """How many numbers each combination of sign and exponent has, int32."""
-    form = FORMATS[vector.dtype]
-    bits = tf.bitcast(vector, form.bits)
-    keys = tf.bitwise.right_shift(bits, tf.constant(form.mantissa, bits.dtype))
-    keys = tf.bitcast(keys, tf.int32) if form.bits == tf.uint32 else tf.cast(keys, tf.int32)
-    return tf.raw_ops.DenseBincount(input=keys, size=form.bins, weights=tf.zeros([0], tf.int32))
-
-
 def _closely(vectors: Sequence[Any], doubtful: Any, known: Sequence[Any]) -> Any:
     """Norms that neither overflow nor underflow, the largest magnitudes, and the numbers of NaN, +Inf and -Inf.
 
     As what is known already, where that is not in doubt: float64 of shape [5, vectors].
     """
-
-    def look(vectors: Sequence[Any], doubtful: Any, known: Sequence[Any]) -> Any:
-        found = tf.stack([_close_look(v) for v in _those(doubtful, vectors)], 1)
-        rest = tf.zeros([5 - len(known), len(vectors)], tf.float64)
-        return tf.where(doubtful, found, tf.concat([known, rest], 0))
-
-    # As one op, which costs nothing where it is not run.
-    called = tf.function(look, autograph=False, experimental_attributes={"_noinline": True})
-    return without_warning(called)(list(vectors), doubtful, list(known))
+    found = tf.stack([_close_look(v) for v in vectors], 1)
+    rest = tf.zeros([5 - len(known), len(vectors)], tf.float64)
+    return tf.where(doubtful, found, tf.concat([known, rest], 0))
 
 
 def _close_look(vector: Any) -> Any:
@@ -248,11 +158,6 @@ def _wide(number: Any, bits: Any) -> Any:
     form = FORMATS[number.dtype]
     tiny = tf.cast(bits, tf.float64) * 2.0 ** (1 - form.bias - form.mantissa)
     return tf.where(bits < form.smallest, tiny, tf.cast(number, tf.float64))
-
-
-def _smallest(vector: Any) -> Any:
-    """The smallest number that is not subnormal, float64."""
-    return 2.0 ** (1 - FORMATS[vector.dtype].bias)
 
 
 def _lowest_bins(vectors: Sequence[Any]) -> Any:

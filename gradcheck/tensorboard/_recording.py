@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,10 +14,13 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from gradcheck._graph import structure
+from gradcheck.tensorboard._formats import FORMATS, HEAD, flat
 from gradcheck.tensorboard._measuring import measured, norm
-from gradcheck.tensorboard._packing import FORMATS, HEAD, flat, norms, pack
+from gradcheck.tensorboard._packing import norms, pack
 from gradcheck.tensorboard._pages import layout
+from gradcheck.tensorboard._reducing import Bins, Seen, reduced
 from gradcheck.tensorboard._statistics import Statistics, drawn
+from gradcheck.tensorboard._transport import Leaving
 from gradcheck.tensorboard._values import text
 from gradcheck.tensorboard._wire import Sheet, histogram, histograms, scalar
 
@@ -124,7 +127,7 @@ class Recording:
 
     Attributes:
         variables: Those that are known, of a floating or complex dtype.
-        width: How long the vector is that `row` gives.
+        width: How long the vector is that `packed` gives.
     """
 
     def __init__(self, found: Sequence[Item], *, histograms: bool, weights: bool) -> None:
@@ -170,7 +173,7 @@ class Recording:
         pairs = zip(arrays[count:], self._weight_dtypes, strict=True)
         weights = [measured(a, d, True) for a, d in pairs] if self._weights else [_only(norm(a, d)) for a, d in pairs]
         of_gradients, of_weights = (np.array([one.norm for one in some]) for some in (found, weights))
-        numbers = [*(number for one in found for number in one[: len(HEAD)]), *of_weights]
+        numbers = [*(number for one in found for number in one.head), *of_weights]
         for sizes, groups in ((of_gradients, self._groups), (of_weights, self._owned_groups)):
             numbers += [_together(sizes[group]) for group in groups]
         yield from self._sheet.filled(np.array([numbers]))
@@ -179,33 +182,69 @@ class Recording:
                 yield histogram(tag, one.buckets)
         yield from self._once()
 
-    def row(self, gradients: Sequence[Any]) -> list[Any]:
-        """What `values` makes of `tensors`, computed in the graph: parts of a float64 vector."""
+    def leaving(self, gradients: Sequence[Any]) -> Leaving:
+        """What `values` makes of `tensors`, by reductions in the graph."""
+        first, looked = reduced(gradients, counts=True, histograms=self._histograms)
+        read = [tf.convert_to_tensor(v) for v in self.variables]
+        rest, weighed = reduced(read, counts=False, histograms=self._weights)
+        many = len(first)
+
+        def seen(tensors: Sequence[Any]) -> tuple[Seen, Seen]:
+            return looked.seen(tensors[:many]), weighed.seen(tensors[many:])
+
+        def values(steps: Sequence[tuple[Seen, Seen]]) -> Iterator[list[Any]]:
+            of_gradients, of_weights = zip(*steps, strict=True)
+            heads, bins = looked.statistics(of_gradients)
+            sizes, drawn_sizes = weighed.statistics(of_weights)
+            return self._values(heads, bins, sizes, drawn_sizes)
+
+        return Leaving([*first, *rest], seen, values, looked.nbytes + weighed.nbytes)
+
+    def packed(self, gradients: Sequence[Any]) -> Leaving:
+        """The same for XLA, as one float64 vector."""
         others = () if self._weights else (lambda: [tf.convert_to_tensor(v) for v in self.variables],)
         parts = [*pack([flat(g) for g in gradients], self._histograms, *others)]
         if self._weights:
             heads, _, bins = pack(self.read(), True)
             parts += [heads[: 2 * len(self._owned)], bins]
-        return parts
+        return _packed(parts, self._values_of_rows)
 
-    def values_of_rows(self, rows: NDArray[Any]) -> Iterator[list[Any]]:
-        """The summary values of some steps, from what `row` gave in each: [steps, width]."""
+    def _values_of_rows(self, rows: Sequence[NDArray[Any]]) -> Iterator[list[Any]]:
+        """The summary values of some steps, from what `packed` gave in each."""
         count, owned = len(self._names), len(self._owned)
         ends = np.cumsum([5 * count, 0 if self._weights else owned, 2 * count])
-        first, sizes, last, rest = np.split(rows, ends, 1)
+        first, sizes, last, rest = np.split(np.array(rows), ends, 1)
         heads = np.concatenate([first, last], 1).reshape(len(rows), len(HEAD), count)
-        drawings: list[list[Any]] = [[] for _ in rows]
-        if self._histograms:
-            rest = _draw(rest, self._dtypes, heads[:, HEAD.index("largest")], self._drawn[:count], drawings)
+        bins, rest = _split(rest, self._dtypes if self._histograms else [])
         if self._weights:
             sizes, largest, rest = np.split(rest, [owned, 2 * owned], 1)
-            _draw(rest, self._weight_dtypes, largest, self._drawn[count:], drawings)
+            of_weights, _ = _split(rest, self._weight_dtypes)
+            return self._values(heads, bins, np.stack([sizes, largest], 1), of_weights)
+        return self._values(heads, bins, sizes[:, None], [])
+
+    def _values(
+        self, heads: NDArray[Any], bins: Sequence[Bins], weights: NDArray[Any], weight_bins: Sequence[Bins]
+    ) -> Iterator[list[Any]]:
+        """The summary values of some steps.
+
+        Args:
+            heads: The numbers of `HEAD`, [steps, 7, gradients].
+            bins: Of the gradients.
+            weights: [steps, 1 or more, variables]: the norms, and the largest where they are drawn.
+            weight_bins: Of the variables.
+        """
+        drawings: list[list[Any]] = [[] for _ in heads]
+        count = len(self._names)
+        _draw(bins, heads[:, HEAD.index("largest")], self._drawn[:count], drawings)
+        if weight_bins:
+            _draw(weight_bins, weights[:, HEAD.index("largest")], self._drawn[count:], drawings)
+        sizes = weights[:, 0]
         groups = [
             _together(norms[:, group])[:, None]
             for norms, groups in ((heads[:, 0], self._groups), (sizes, self._owned_groups))
             for group in groups
         ]
-        numbers = [heads.transpose(0, 2, 1).reshape(len(rows), -1), sizes, *groups]
+        numbers = [heads.transpose(0, 2, 1).reshape(len(heads), -1), sizes, *groups]
         for sheet, drawing in zip(self._sheet.filled(np.concatenate(numbers, 1)), drawings, strict=True):
             yield [sheet, *drawing, *self._once()]
 
@@ -214,17 +253,32 @@ class Recording:
         pairs = zip(arrays[: len(self._owned)], arrays[len(self._owned) :], self._weight_dtypes, strict=True)
         with np.errstate(all="ignore"):  # of infinities
             sizes = [(norm(new - old, dtype), norm(old, dtype)) for old, new, dtype in pairs]
-        for values in self.ratios_of_rows(np.reshape(sizes, [-1, 2]).T.reshape(1, -1)):
+        for values in self._ratios_of(np.reshape(sizes, [-1, 2]).T.reshape(1, -1)):
             yield from values
 
-    def row_of_changes(self, before: Sequence[Any]) -> list[Any]:
-        """The norm of each variable's change since `before`, then the norms before: float64 of shape [2 variables]."""
+    def leaving_changes(self, before: Sequence[Any]) -> Leaving:
+        """What `ratios` makes of `before` and the variables as they are now, by reductions in the graph."""
         moved = [new - old for new, old in zip(self.read(), before, strict=True)]
-        return [norms(lambda: [*moved, *before])]
+        tensors, looked = reduced([*moved, *before], counts=False, histograms=False)
 
-    def ratios_of_rows(self, rows: NDArray[Any]) -> Iterator[list[Any]]:
-        """The summary values of the changes in some steps, from what `row_of_changes` gave in each."""
-        moved, before = (self._with_layers(part) for part in np.split(rows, 2, axis=1))
+        def values(steps: Sequence[Any]) -> Iterator[list[Any]]:
+            return self._ratios_of(looked.statistics(steps)[0][:, 0])
+
+        return Leaving(tensors, looked.seen, values, looked.nbytes)
+
+    def packed_changes(self, before: Sequence[Any]) -> Leaving:
+        """The same for XLA, as one float64 vector."""
+        moved = [new - old for new, old in zip(self.read(), before, strict=True)]
+        found = norms(lambda: [*moved, *before])
+        return _packed([found], lambda rows: self._ratios_of(np.array(rows)))
+
+    def _ratios_of(self, sizes: NDArray[Any]) -> Iterator[list[Any]]:
+        """The summary values of the changes in some steps.
+
+        Args:
+            sizes: [steps, 2 variables]: the norm of each variable's change, then the norms before.
+        """
+        moved, before = (self._with_layers(part) for part in np.split(sizes, 2, axis=1))
         with np.errstate(all="ignore"):
             ratios = moved / before
         told = (before > 0) | np.isnan(before)  # of a variable that was all zeros there is no ratio
@@ -252,19 +306,34 @@ class Recording:
             )
 
 
-def _draw(
-    bins: NDArray[Any], dtypes: Sequence[Any], largest: NDArray[Any], tags: Sequence[str], steps: Sequence[list[Any]]
-) -> NDArray[Any]:
-    """Add to the values of each step the histograms of tensors of these dtypes; returns what is behind their bins."""
-    for dtype, group in itertools.groupby(range(len(dtypes)), dtypes.__getitem__):
-        form, which = FORMATS[dtype], [*group]
-        width = form.bins * len(which)
-        block, bins = bins[:, :width], bins[:, width:]
-        found = drawn(block.reshape(-1, form.bins), form.bias, largest[:, which].reshape(-1))
+def _draw(bins: Sequence[Bins], largest: NDArray[Any], tags: Sequence[str], steps: Sequence[list[Any]]) -> None:
+    """Add histograms to the values of each step."""
+    for which, dtype, counts in bins:
+        form = FORMATS[dtype]
+        found = drawn(counts.reshape(-1, form.bins), form.bias, largest[:, which].reshape(-1))
         values = iter(histograms([tags[k] for k in which] * len(steps), *found))
         for step in steps:
             step.extend(itertools.islice(values, len(which)))
-    return bins
+
+
+def _split(rows: NDArray[Any], dtypes: Sequence[Any]) -> tuple[list[Bins], NDArray[Any]]:
+    """The bins of tensors of these dtypes, which lie one behind the other; and what is behind them."""
+    found = []
+    for dtype, group in itertools.groupby(range(len(dtypes)), dtypes.__getitem__):
+        which = [*group]
+        counts, rows = np.split(rows, [FORMATS[dtype].bins * len(which)], 1)
+        found.append(Bins(which, dtype, counts.reshape(len(rows), len(which), -1)))
+    return found, rows
+
+
+def _packed(parts: Sequence[Any], values: Callable[[Sequence[Any]], Iterator[list[Any]]]) -> Leaving:
+    """What leaves as one vector, in parts."""
+    row = tf.concat(parts, 0)
+    return Leaving([row], _as_array, values, row.shape.num_elements() * row.dtype.size)
+
+
+def _as_array(tensors: Sequence[Any]) -> NDArray[Any]:
+    return np.asarray(tensors[0])
 
 
 def _only(size: float) -> Statistics:

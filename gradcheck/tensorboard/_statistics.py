@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from gradcheck.tensorboard._packing import Format
+from gradcheck.tensorboard._formats import Format
 
 _BINADES = 14  # below the largest magnitude that are drawn apart: so a histogram has at most 29 buckets
 
@@ -32,6 +32,11 @@ class Statistics(NamedTuple):
     zero: float
     subnormal: float
     buckets: NDArray[Any] | None = None
+
+    @property
+    def head(self) -> tuple[float, ...]:
+        """What `HEAD` says."""
+        return self.norm, self.largest, self.nan, self.posinf, self.neginf, self.zero, self.subnormal
 
 
 class Buckets(NamedTuple):

@@ -1,13 +1,13 @@
-"""The ways of numbers out of a graph: a call of Python while the graph runs, or a variable that is read afterwards.
+"""The ways of numbers out of a graph: more outputs, a call of Python while it runs, a variable that is read afterwards.
 
 What recording needs of TensorFlow that TensorFlow does not promise is here.
 """
 
 from __future__ import annotations
 
+import functools
 import logging
-import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
@@ -19,7 +19,8 @@ from tensorflow.python.ops.resource_variable_ops import ResourceVariable
 
 _LOGGER = logging.getLogger("gradcheck")
 _KEPT = 32  # vectors that wait in a variable
-_ROOM = 1 << 24  # bytes that they take at most, but for one
+_ROOM = 1 << 24  # bytes that what waits takes at most, but for one
+_LEAVING = "gradcheck_leaving"  # the collection of a graph of what leaves it as outputs
 _HEAD = ("number", "step", "time")  # before each of them
 
 
@@ -52,11 +53,33 @@ def without_warning(function: Any) -> Any:
 
 
 def variants(step: Any) -> tuple[Any, Any]:
-    """Two of a `tf.function`, to be traced apart; any other callable twice."""
+    """Two of a `tf.function`, to be traced apart; any other callable twice.
+
+    The first returns what the step does, and what `leave` was given while it was traced.
+    """
     clone = getattr(step, "_clone", None)
     if clone is None:
         return step, step
-    return without_warning(clone(None)), without_warning(clone(None))
+
+    def with_more(*args: Any, **kwargs: Any) -> Any:
+        output = with_more.__wrapped__(*args, **kwargs)  # type: ignore[attr-defined]  # as AutoGraph has converted it
+        return output, dict(tf.compat.v1.get_default_graph().get_collection(_LEAVING))
+
+    more = tf.__internal__.decorator.make_decorator(step.python_function, with_more)
+    return without_warning(clone(more)), without_warning(clone(None))
+
+
+def leave(name: str, tensors: Sequence[Any]) -> None:
+    """Have tensors of the graph that is being built leave it with the outputs of its function, as `variants` says."""
+    tf.compat.v1.get_default_graph().get_collection_ref(_LEAVING).append((name, list(tensors)))
+
+
+@functools.cache
+def takes_subnormal_for_zero() -> bool:
+    """Whether TensorFlow's ops do, wherever they may run: they do on CPUs."""
+    with tf.init_scope(), tf.device("CPU:0"):
+        zero = bool(tf.equal(tf.constant(1e-40), 0.0))
+    return zero and all(device.device_type == "CPU" for device in tf.config.list_logical_devices())
 
 
 def default_writer() -> Any:
@@ -70,39 +93,65 @@ def as_default(writer: Any) -> AbstractContextManager[Any]:
     return scope
 
 
-class Rows(NamedTuple):
-    """Vectors that have left a graph.
+class Leaving(NamedTuple):
+    """What is to leave the graph that is being built, and what becomes of it.
 
     Attributes:
-        steps: Of each, a whole number.
-        times: When each was made, in seconds since the epoch.
-        rows: [vectors, width].
+        tensors: Of any dtypes and shapes.
+        seen: Gives of these, or of arrays of them, what is kept until it is written.
+        values: Gives of what is kept of some steps the summary values of each.
+        nbytes: What is kept takes, about.
     """
 
-    steps: Sequence[int]
+    tensors: Sequence[Any]
+    seen: Callable[[Sequence[Any]], Any]
+    values: Callable[[Sequence[Any]], Iterator[Iterable[Any]]]
+    nbytes: int
+
+
+class Steps(NamedTuple):
+    """What has left a graph.
+
+    Attributes:
+        numbers: Of the steps.
+        times: When each was, in seconds since the epoch.
+        seen: What is kept of each.
+    """
+
+    numbers: Sequence[int]
     times: Sequence[float]
-    rows: NDArray[Any]
+    seen: Sequence[Any]
 
 
-class Source(NamedTuple):
-    """Where rows come from.
+class Waiting:
+    """Steps whose tensors are outputs of a function, until they are written."""
 
-    Attributes:
-        values: Gives the summary values of each.
-        writer: The default one of `tf.summary` where the graph was built, if they go there.
-    """
+    def __init__(self) -> None:
+        self._steps: list[tuple[Any, float, Any]] = []
 
-    values: Callable[[Any], Iterable[Iterable[Any]]]
-    writer: Any
+    def add(self, number: Any, when: float, seen: Any) -> None:
+        """One more step waits; its number is a tensor."""
+        self._steps.append((number, when, seen))
+
+    def empty(self, now: float) -> Steps:
+        """What has arrived since."""
+        found, self._steps = self._steps, []
+        numbers, times, seen = zip(*found, strict=True) if found else ((), (), ())
+        return Steps([int(number) for number in numbers], times, seen)
 
 
-def called(arrived: Callable[[Rows], None], step: Any, parts: Sequence[Any]) -> None:
-    """Have Python called with a vector, given in parts, each time the graph runs."""
+def called(arrived: Callable[[Any, Sequence[NDArray[Any]]], None], step: Any, tensors: Sequence[Any]) -> None:
+    """Have Python called with the step and tensors each time the graph runs."""
 
-    def tell(number: Any, row: Any) -> None:
-        arrived(Rows([int(number)], [time.time()], row[None]))
+    def tell(number: Any, *arrays: Any) -> None:
+        arrived(number, arrays)
 
-    tf.numpy_function(tell, [step, tf.concat(parts, 0)], [])
+    tf.numpy_function(tell, [step, *tensors], [])
+
+
+def steps_with_room(nbytes: int) -> int:
+    """How many steps may wait, of which each takes so much memory."""
+    return max(_ROOM // max(nbytes, 1), 1)
 
 
 class Mailbox:
@@ -110,50 +159,46 @@ class Mailbox:
 
     Args:
         width: Of the vectors.
-        kept: How many wait in it, where that is not too much memory.
-
-    Attributes:
-        kept: How many do.
     """
 
-    def __init__(self, width: int, kept: int = _KEPT) -> None:
+    def __init__(self, width: int) -> None:
         columns = len(_HEAD) + width
-        self.kept = min(kept, max(_ROOM // (columns * tf.float64.size), 1))
+        self._kept = min(_KEPT, steps_with_room(columns * tf.float64.size))
         self._taken = 0
         with tf.init_scope(), tf.device("CPU:0"):  # not tf.Variable, which only a first trace may make
             self._count = ResourceVariable(tf.zeros([], tf.int64), trainable=False, name="gradcheck_count")
-            empty = tf.zeros([self.kept, columns], tf.float64)
+            empty = tf.zeros([self._kept, columns], tf.float64)
             self._table = ResourceVariable(empty, trainable=False, name="gradcheck_table")
 
-    def put(self, step: Any, parts: Sequence[Any]) -> None:
-        """Add ops that put a vector in, given in parts."""
+    def put(self, step: Any, row: Any) -> None:
+        """Add ops that put a vector in."""
         number = self._count.assign_add(1, read_value=True)
         now = tf.zeros([], tf.float64) if compiled_by_xla() else tf.timestamp()  # XLA knows no time
         head = tf.stack([tf.cast(number, tf.float64), tf.cast(step, tf.float64), now])
-        whole = tf.ensure_shape(tf.concat([head, *parts], 0), self._table.shape[1:])
-        if self.kept == 1:
+        whole = tf.ensure_shape(tf.concat([head, row], 0), self._table.shape[1:])
+        if self._kept == 1:
             self._table.assign(whole[None], read_value=False)
         else:
-            tf.raw_ops.ResourceScatterUpdate(resource=self._table.handle, indices=number % self.kept, updates=whole)
+            tf.raw_ops.ResourceScatterUpdate(resource=self._table.handle, indices=number % self._kept, updates=whole)
 
     def forget(self) -> None:
         """Take what has arrived so far for nothing."""
         self._taken = int(self._seen()[:, 0].max())
 
-    def empty(self, now: float) -> Rows:
+    def empty(self, now: float) -> Steps:
         """What has arrived since; of what XLA compiled as if it were made now."""
         table = self._seen()
         last = int(table[:, 0].max())
         taken, self._taken = self._taken, last
-        first = max(taken, last - self.kept)
+        first = max(taken, last - self._kept)
         if first > taken:
             _LOGGER.warning(
                 "%d steps of a compiled function were not recorded: only the last %d wait until the writer is flushed; "
-                "write step = writer.record(step), which takes each", first - taken, self.kept,
+                "write step = writer.record(step), which takes each", first - taken, self._kept,
             )  # fmt: skip
-        found = table[np.arange(first + 1, last + 1) % self.kept]
+        found = table[np.arange(first + 1, last + 1) % self._kept]
         _, steps, times = found[:, : len(_HEAD)].T
-        return Rows(steps.astype(np.int64).tolist(), [t or now for t in times.tolist()], found[:, len(_HEAD) :])
+        return Steps(steps.astype(np.int64).tolist(), [t or now for t in times.tolist()], list(found[:, len(_HEAD) :]))
 
     def _seen(self) -> NDArray[Any]:
         """The table, not copied: nothing that is written meanwhile is written there."""

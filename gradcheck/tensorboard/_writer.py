@@ -6,33 +6,34 @@ import itertools
 import numbers
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 
 from gradcheck._graph.evaluate import unconverted
 from gradcheck._report.trip import TripReport
 from gradcheck.tensorboard._queue import Queue
+from gradcheck.tensorboard._recorded import RecordedStep
 from gradcheck.tensorboard._recording import Item, Recording, items
 from gradcheck.tensorboard._reports import Report, report_values, trip_values
 from gradcheck.tensorboard._sink import FAILURES, DefaultWriter, Entry, EventFile, Sink
 from gradcheck.tensorboard._transport import (
+    Leaving,
     Mailbox,
-    Rows,
-    Source,
+    Steps,
+    Waiting,
     as_default,
     called,
     compiled_by_xla,
     default_writer,
     is_within_another,
+    leave,
     replicas,
     speaks_for_all,
-    variants,
+    steps_with_room,
 )
-
-_PLACES = "gradcheck_places"  # the collection of a graph of what leaves it
 
 
 class SummaryWriter:
@@ -89,12 +90,11 @@ class SummaryWriter:
         self._recordings: dict[Any, Recording] = {}
         self._waiting: list[tuple[Source, Mailbox]] = []  # of compiled functions, until the writer is flushed
         self._taken: list[tuple[Source, Mailbox]] = []  # of steps that the host chooses, until the step has run
-        # Of these, those that nothing else fills, one for all traces of a step: until the queue is emptied.
-        self._once: dict[Any, tuple[Source, Mailbox]] = {}
+        self._queued: dict[str, tuple[Source, Waiting]] = {}  # of outputs of these, until the queue is emptied
         most = whole("max_queue", max_queue, least=1)
         millis = whole("flush_millis", flush_millis, least=1)
         own = isinstance(self._sink, EventFile)  # another writer may be closed before it is given what waits
-        self._queue = Queue(most if own else 1, millis, lambda: self._empty(self._once.values()))
+        self._queue = Queue(most if own else 1, millis, lambda: self._empty(self._queued.values()))
         self._closed = False
         self._failure: Exception | None = None  # to write what a chosen step recorded
         self._chosen: bool | None = None  # by the host, for the step that runs or is traced
@@ -196,7 +196,7 @@ class SummaryWriter:
 
     def flush(self) -> None:
         """Write what waits, also in compiled functions, and bring everything to where readers see it."""
-        if self._once:
+        if self._queued:
             self._queue.empty()
         self._empty(self._waiting)
         self._sink.flush()
@@ -235,9 +235,17 @@ class SummaryWriter:
         finally:
             self._chosen, self._apart = outer
         if recorded:
-            if self._once and not self._closed:
-                self._queue.add()
             self._fail()
+
+    def take(self, left: Mapping[str, Sequence[Any]]) -> None:
+        """Take in what a chosen step has left with its outputs."""
+        if self._closed or not left:
+            return
+        when = time.time()
+        for name, (number, *tensors) in left.items():
+            source, waiting = self._queued[name]
+            waiting.add(number, when, source.seen(tensors))
+        self._queue.add()
 
     def _fail(self) -> None:
         """Raise what kept a recorded step from being written."""
@@ -279,25 +287,27 @@ class SummaryWriter:
         chosen = bool(self._chosen)
         once = chosen and self._apart and not is_within_another()  # in each step that is recorded, and in no other
 
-        def leave(
-            row: Callable[[], Sequence[Any]], width: int, values: Callable[[Any], Iterable[Iterable[Any]]]
-        ) -> None:
-            source = Source(values, default_writer() if isinstance(self._sink, DefaultWriter) else None)
+        def go(leaving: Callable[[], Leaving], width: int) -> None:
+            """Have what is made by `leaving` leave the graph; by XLA it is made as one vector of this width."""
             if not compiled_by_xla() and not once:
-                where_due(lambda: called(self._arrival(source, chosen), step, row()), lambda: None)
-                return
-            if once:
-                places = tf.compat.v1.get_default_graph().get_collection_ref(_PLACES)
-                place = len(places), id(recording)
-                places.append(place)
-                _, mailbox = self._once[place] = self._once.get(place) or (source, Mailbox(width, self._queue.most))
-                self._queue.most = min(self._queue.most, mailbox.kept)
+                where_due(lambda: self._call(leaving(), step, chosen), lambda: None)
+            elif once:
+                made, name = leaving(), str(len(self._queued))
+                self._queued[name] = self._source(made), Waiting()
+                self._queue.most = min(self._queue.most, steps_with_room(made.nbytes))
+                leave(name, [step, *made.tensors])
             else:
                 mailbox = Mailbox(width)
-                (self._taken if chosen else self._waiting).append((source, mailbox))
-            where_due(lambda: mailbox.put(step, row()), lambda: None)
 
-        leave(lambda: recording.row(present), recording.width, recording.values_of_rows)
+                def put() -> None:
+                    made = leaving()
+                    (self._taken if chosen else self._waiting).append((self._source(made), mailbox))
+                    mailbox.put(step, made.tensors[0])
+
+                where_due(put, lambda: None)
+
+        xla = compiled_by_xla()
+        go(lambda: (recording.packed if xla else recording.leaving)(present), recording.width)
 
         @contextmanager
         def update() -> Iterator[None]:
@@ -305,43 +315,47 @@ class SummaryWriter:
                 recording.read, lambda: [tf.zeros([0], v.dtype.base_dtype.real_dtype) for v in recording.variables]
             )
             yield
-            width = 2 * len(recording.variables)
-            leave(lambda: recording.row_of_changes(before), width, recording.ratios_of_rows)
+            changes = recording.packed_changes if xla else recording.leaving_changes
+            go(lambda: changes(before), 2 * len(recording.variables))
 
         return update()
 
-    def _arrival(self, source: Source, chosen: bool) -> Callable[[Rows], None]:
-        """What takes in what has left the graph that is being built."""
+    def _source(self, made: Leaving) -> Source:
+        return Source(made.seen, made.values, default_writer() if isinstance(self._sink, DefaultWriter) else None)
 
-        def arrived(rows: Rows) -> None:
+    def _call(self, made: Leaving, step: Any, chosen: bool) -> None:
+        """Have Python take in what leaves the graph that is being built."""
+        source = self._source(made)
+
+        def arrived(number: Any, arrays: Sequence[Any]) -> None:
             if chosen and not self._chosen:  # a function within a step that is not recorded
                 return
             try:
-                self._write([(source, rows)])
+                self._write([(source, Steps([int(number)], [time.time()], [source.seen(arrays)]))])
             except FAILURES as error:
                 if not chosen:
                     raise
                 self._failure = error  # after the step, and as it is: a graph would make another error of it
 
-        return arrived
+        called(arrived, step, made.tensors)
 
-    def _empty(self, mailboxes: Iterable[tuple[Source, Mailbox]]) -> None:
-        """Write what waits in them."""
+    def _empty(self, waiting: Iterable[tuple[Source, Mailbox | Waiting]]) -> None:
+        """Write what waits."""
         now = time.time()
         try:
-            self._write([(source, mailbox.empty(now)) for source, mailbox in list(mailboxes)])
+            self._write([(source, one.empty(now)) for source, one in list(waiting)])
         except FAILURES as error:  # perhaps in a thread of its own
             self._failure = error
 
-    def _write(self, found: Iterable[tuple[Source, Rows]]) -> None:
+    def _write(self, found: Iterable[tuple[Source, Steps]]) -> None:
         """Write what has left graphs, in the order in which it was recorded."""
         if self._closed:  # a step that outlives the writer goes on
             return
         entries = [
             (source.writer, Entry(when, step, values))
-            for source, rows in found
-            if rows.steps
-            for when, step, values in zip(rows.times, rows.steps, source.values(rows.rows), strict=True)
+            for source, steps in found
+            if steps.numbers
+            for when, step, values in zip(steps.times, steps.numbers, source.values(steps.seen), strict=True)
         ]
         entries.sort(key=lambda one: one[1][:2])
         for writer, some in itertools.groupby(entries, lambda one: one[0]):
@@ -349,27 +363,17 @@ class SummaryWriter:
                 self._sink.write_all([entry for _, entry in some])
 
 
-class RecordedStep:
-    """A training step in two variants; made by `SummaryWriter.record`.
+class Source(NamedTuple):
+    """Where recorded steps come from.
 
     Attributes:
-        __wrapped__: The step itself.
+        seen, values: As those of `Leaving`.
+        writer: The default one of `tf.summary` where the graph was built, if they go there.
     """
 
-    def __init__(self, writer: SummaryWriter, step: Any, first: int) -> None:
-        self.__wrapped__ = step
-        self._writer = writer
-        self._number = first
-        self._on, self._off = variants(step)
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Run the step once."""
-        number = self._number
-        self._number += 1
-        writer = self._writer
-        due = number % writer.every == 0
-        with writer.choosing(due, apart=self._on is not self._off):
-            return (self._on if due else self._off)(*args, **kwargs)
+    seen: Callable[[Sequence[Any]], Any]
+    values: Callable[[Sequence[Any]], Iterator[Iterable[Any]]]
+    writer: Any
 
 
 def whole(name: str, value: Any, *, least: int) -> int:

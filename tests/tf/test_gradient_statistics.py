@@ -6,8 +6,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from gradcheck.tensorboard import _reducing
+from gradcheck.tensorboard._formats import FORMATS, HEAD, flat
 from gradcheck.tensorboard._measuring import measured, norm
-from gradcheck.tensorboard._packing import FORMATS, HEAD, flat, pack
+from gradcheck.tensorboard._packing import pack
+from gradcheck.tensorboard._reducing import reduced
 from gradcheck.tensorboard._statistics import Statistics, drawn
 
 RNG = np.random.default_rng(0)
@@ -75,37 +78,71 @@ def _expected(value):
 
 # Where nothing has to be looked at closely: no NaN, no infinity, no square that is lost.
 CALM = ("ordinary", "matrix", "zero-size", "scalar", "zeros", "float64 subnormal", "slices", "no slices")
-WAYS = {"eager": lambda f: f, "graph": tf.function, "xla": tf.function(jit_compile=True)}
+
+
+def _packed(values, histograms):
+    """The numbers of `HEAD`, [7, values], and bins, as XLA computes them."""
+    *heads, bins = tf.function(lambda values: pack([flat(v) for v in values], histograms), jit_compile=True)(values)
+    widths = [FORMATS[value.dtype.real_dtype].bins for value in values]
+    return np.concatenate(heads).reshape(len(HEAD), -1), np.split(bins.numpy(), np.cumsum(widths)[:-1])
+
+
+def _reduced(values, histograms):
+    """The same by reductions: the second of two steps."""
+    made = []
+
+    @tf.function
+    def reduce(values):
+        tensors, reduction = reduced(values, counts=True, histograms=histograms)
+        made.append(reduction)
+        return tensors
+
+    seen = [made[0].seen(tensors) for tensors in (reduce(values), reduce(values))]
+    heads, found = made[0].statistics(seen)
+    assert (heads[:1] == heads[1:])[~np.isnan(heads[:1])].all()
+    bins = {k: counts[1, at] for which, _, counts in found for at, k in enumerate(which)}
+    return heads[1], [bins.get(k) for k in range(len(values))]
 
 
 def _found(way, histograms, cases):
-    """The statistics of cases that are packed together."""
+    """The statistics of cases that leave a graph together."""
     values = [CASES[name] for name in cases]
-    *heads, bins = WAYS[way](lambda values: pack([flat(v) for v in values], histograms))(values)
-    bins = bins.numpy()
-    for name, value, head in zip(cases, values, np.concatenate(heads).reshape(len(HEAD), -1).T, strict=True):
+    heads, bins = (_packed if way == "xla" else _reduced)(values, histograms)
+    for name, value, head, counts in zip(cases, values, heads.T, bins, strict=True):
         form = FORMATS[value.dtype.real_dtype]
-        buckets = drawn(bins[None, : form.bins], form.bias, head[1:2]).of(0) if histograms else None
-        bins = bins[form.bins :]
+        buckets = drawn(counts[None], form.bias, head[1:2]).of(0) if histograms else None
         yield name, Statistics(*head, buckets)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("way", "histograms", "cases"),
-    [("graph", True, CALM), ("graph", False, CALM), ("graph", True, CASES), ("xla", True, CASES)],
-    ids=["graph calm", "graph calm, no histograms", "graph", "xla"],
-)
-def test_statistics_are_those_of_numpy(way, histograms, cases):
-    for name, one in _found(way, histograms, [*cases]):
+@pytest.mark.parametrize("histograms", [True, False])
+@pytest.mark.parametrize("cases", [CASES, CALM], ids=["all", "calm"])
+def test_statistics_compiled_by_xla_are_those_of_numpy(cases, histograms):
+    for name, one in _found("xla", histograms, [*cases]):
         _is_as_by_numpy(name, one, histograms)
 
 
 @pytest.mark.parametrize("histograms", [True, False])
-@pytest.mark.parametrize("name", CASES)
-def test_statistics_of_one_tensor_alone_are_those_of_numpy(name, histograms):
-    for _, one in _found("eager", histograms, [name]):
+@pytest.mark.parametrize("flushed", [True, False], ids=["flushed", "kept"])
+@pytest.mark.parametrize("few", [1024, 9, 0])
+def test_statistics_of_a_graph_are_those_of_numpy(few, flushed, histograms, monkeypatch):
+    """Of tensors that leave it as they are, and of those that are reduced; wherever subnormal numbers are flushed."""
+    monkeypatch.setattr(_reducing, "_FEW", few)
+    monkeypatch.setattr(_reducing, "_ROOM", 4000 if flushed else 0)
+    monkeypatch.setattr(_reducing, "takes_subnormal_for_zero", lambda: flushed)
+    for name, one in _found("graph", histograms, [*CASES]):
         _is_as_by_numpy(name, one, histograms)
+
+
+def test_statistics_of_many_numbers_need_little_of_them():
+    """Rows with zeros alone leave the graph, where no norm is in doubt."""
+    rows = np.tile(NORMAL[300:], 60).reshape(-1, 1000).copy()
+    rows[[3, 50], [7, 8]] = 0, SUBNORMAL
+    left, reduction = reduced([tf.constant(rows)], counts=True, histograms=False)
+    assert sum(tensor.numpy().size for tensor in left) < 300
+    heads, _ = reduction.statistics([reduction.seen(left)])
+    assert heads[0, -2:, 0].tolist() == [1, 1]
+    assert heads[0, 0, 0] == pytest.approx(np.linalg.norm(rows.astype(np.float64)), rel=1e-6)
 
 
 @pytest.mark.parametrize("histogram", [True, False])

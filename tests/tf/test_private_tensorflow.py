@@ -40,7 +40,14 @@ from gradcheck._graph.provenance import place
 from gradcheck._graph.randomness import FROM_PARAMETERS
 from gradcheck._graph.stateless import STATELESS
 from gradcheck._watchdog.session import SessionWatch
-from gradcheck.tensorboard._transport import Mailbox, default_writer, is_within_another, variants, without_warning
+from gradcheck.tensorboard._transport import (
+    Mailbox,
+    default_writer,
+    is_within_another,
+    leave,
+    variants,
+    without_warning,
+)
 
 v1 = tf.compat.v1
 X = np.array([0.5, 1.0])
@@ -323,8 +330,37 @@ def test_a_tf_function_can_be_traced_anew_in_a_second_variant():
         one, other = variants(function)
         assert len({id(function), id(one), id(other)}) == 3
         assert one._jit_compile
-        assert int(one(tf.constant(1))) == 2
+        output, left = one(tf.constant(1))
+        assert (int(output), left) == (2, {})
         assert other.experimental_get_tracing_count() == function.experimental_get_tracing_count() == 0
+
+
+class Doubling:
+    """A method that is a `tf.function`, which AutoGraph converts."""
+
+    @tf.function
+    def until(self, x, *, most=8):
+        leave("x", [x])
+        while x < most:
+            x *= 2
+        return x
+
+
+@pytest.mark.parametrize("autograph", [True, False])
+def test_tensors_leave_a_tf_function_beside_its_outputs(autograph):
+    def shifted(x, by=2):
+        leave("b", [x])
+        leave("a", [2 * x, 3 * x])
+        return {"sum": x + by, "none": None}
+
+    with purpose("adding outputs to a tf.function", "variants in gradcheck/tensorboard/_transport.py"):
+        one, _ = variants(tf.function(shifted, autograph=autograph))
+        output, left = one(tf.constant(1), by=3)
+        assert (int(output["sum"]), output["none"]) == (4, None)
+        assert {name: [int(t) for t in tensors] for name, tensors in left.items()} == {"a": [2, 3], "b": [1]}
+        if autograph:
+            output, left = variants(Doubling().until)[0](tf.constant(1), most=5)
+            assert (int(output), [int(t) for t in left["x"]]) == (8, [1])
 
 
 def test_a_function_of_many_is_not_warned_of(caplog):
@@ -346,12 +382,12 @@ def test_a_table_in_a_variable_is_filled_by_compiled_code_and_read_without_a_cop
 
         @tf.function(jit_compile=True)
         def put(step):
-            mailbox.put(step, [tf.ones([1], tf.float64) / 2])
+            mailbox.put(step, tf.ones([1], tf.float64) / 2)
 
         put(tf.constant(3, tf.int64))
         found = mailbox.empty(7.0)
-        assert (found.steps, found.times, found.rows.tolist()) == ([3], [7.0], [[0.5]])
-        assert mailbox.empty(8.0).steps == []
+        assert (found.numbers, found.times, found.seen[0].tolist()) == ([3], [7.0], [0.5])
+        assert mailbox.empty(8.0).numbers == []
 
 
 def test_the_variables_of_an_optimizer_are_known():
@@ -423,7 +459,7 @@ def test_ops_that_run_at_once_are_seen():
 
 def test_a_function_that_is_not_inlined_stays_one_op():
     what = "functions that are called seldom cost nothing where they are not called"
-    with purpose(what, "_noinline, in _watchdog/deciding.py and tensorboard/_packing.py"):
+    with purpose(what, "_noinline, in _watchdog/deciding.py"):
 
         @tf.function
         def outer(x):

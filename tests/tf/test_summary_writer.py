@@ -137,7 +137,7 @@ def test_nothing_is_left_of_recording_in_the_steps_between(way, tmp_path):
         return Counter(op.type for op in function.get_concrete_function(tf.constant(1.0)).graph.get_operations())
 
     assert ops(step._off) == ops(plain)
-    assert "DenseBincount" in ops(step._on)
+    assert ops(step._on) != ops(plain)
     assert step._off.experimental_get_tracing_count() == step._on.experimental_get_tracing_count() == 1
     writer.close()
     assert read_events(tmp_path).scalars["gradient_norm/w"].steps == (0,)
@@ -199,7 +199,7 @@ def test_traces_of_a_step_share_what_it_is_read_from(tmp_path):
         for k in range(4):
             number.assign(k)
             step(tf.zeros([1 + k % 2]))
-        assert step._on.experimental_get_tracing_count() == len(writer._once) == 2
+        assert step._on.experimental_get_tracing_count() == len(writer._queued) // 2 == 2
     norm = math.sqrt(5)
     series = read_events(tmp_path).scalars["gradient_norm/x"]
     assert series.steps == (0, 0, 1, 1, 2, 2, 3, 3)
@@ -280,7 +280,7 @@ def test_how_long_steps_wait_can_be_chosen(tmp_path, monkeypatch):
     while on_disk(tmp_path / "soon") != (0,):
         assert time.monotonic() < ends
         time.sleep(0.01)
-    monkeypatch.setattr(_transport, "_ROOM", 400)
+    monkeypatch.setattr(_transport, "_ROOM", 100)
     writer, step = recording(tmp_path / "exit")
     for _ in range(2 * writer._queue.most):
         step()
@@ -440,6 +440,9 @@ def test_what_cannot_be_recorded_twice_is_refused(tmp_path):
         writer.record(tf.function(lambda: G).get_concrete_function())
     with tf.Graph().as_default(), pytest.raises(ValueError, match=r"gradcheck\.tensorboard\.v1\.gradient_summaries"):
         writer.gradients(0, [tf.constant(1.0)], ["x"])
+    for step in (lambda x: x, tf.function(lambda x: x)):
+        with pytest.raises(ValueError, match=r"outer = writer\.record\(outer\)"):
+            tf.data.Dataset.range(2).map(writer.record(step))
     writer.close()
     with pytest.raises(ValueError, match="was closed; make a new one"):
         writer.gradients(0, [G], [W])
