@@ -21,7 +21,7 @@ _BODIES = {
 
 
 def hold_writes(known: Any) -> None:
-    """Let what is written to variables from here on, in the order of the user's code, wait for a tensor.
+    """Let what is written to variables from here on, in the order of the user's code, wait for a tensor or op.
 
     TensorFlow lets ops wait for each other that use the same variable. Here all variables count as used that are
     written later, in the present function, or behind a call of it. In a graph for a session, in which TensorFlow

@@ -184,21 +184,17 @@ class Recording:
 
     def leaving(self, gradients: Sequence[Any]) -> Leaving:
         """What `values` makes of `tensors`, by reductions in the graph."""
-        first, looked = reduced(gradients, counts=True, histograms=self._histograms)
-        read = [tf.convert_to_tensor(v) for v in self.variables]
-        rest, weighed = reduced(read, counts=False, histograms=self._weights)
-        many = len(first)
+        count, owned = len(self._names), len(self._owned)
+        tensors, looked = reduced(
+            [*gradients, *(tf.convert_to_tensor(v) for v in self.variables)],
+            counts=[True] * count + [False] * owned,
+            histograms=[self._histograms] * count + [self._weights] * owned,
+        )
 
-        def seen(tensors: Sequence[Any]) -> tuple[Seen, Seen]:
-            return looked.seen(tensors[:many]), weighed.seen(tensors[many:])
+        def values(steps: Sequence[Seen]) -> Iterator[list[Any]]:
+            return self._values(*looked.statistics(steps))
 
-        def values(steps: Sequence[tuple[Seen, Seen]]) -> Iterator[list[Any]]:
-            of_gradients, of_weights = zip(*steps, strict=True)
-            heads, bins = looked.statistics(of_gradients)
-            sizes, drawn_sizes = weighed.statistics(of_weights)
-            return self._values(heads, bins, sizes, drawn_sizes)
-
-        return Leaving([*first, *rest], seen, values, looked.nbytes + weighed.nbytes)
+        return Leaving(tensors, looked.seen, values, looked.nbytes)
 
     def packed(self, gradients: Sequence[Any]) -> Leaving:
         """The same for XLA, as one float64 vector."""
@@ -215,30 +211,25 @@ class Recording:
         ends = np.cumsum([5 * count, 0 if self._weights else owned, 2 * count])
         first, sizes, last, rest = np.split(np.array(rows), ends, 1)
         heads = np.concatenate([first, last], 1).reshape(len(rows), len(HEAD), count)
-        bins, rest = _split(rest, self._dtypes if self._histograms else [])
+        bins, rest = _split(rest, self._dtypes if self._histograms else [], 0)
+        weights = np.zeros([len(rows), len(HEAD), owned])
         if self._weights:
             sizes, largest, rest = np.split(rest, [owned, 2 * owned], 1)
-            of_weights, _ = _split(rest, self._weight_dtypes)
-            return self._values(heads, bins, np.stack([sizes, largest], 1), of_weights)
-        return self._values(heads, bins, sizes[:, None], [])
+            weights[:, HEAD.index("largest")] = largest
+            bins += _split(rest, self._weight_dtypes, count)[0]
+        weights[:, 0] = sizes
+        return self._values(np.concatenate([heads, weights], 2), bins)
 
-    def _values(
-        self, heads: NDArray[Any], bins: Sequence[Bins], weights: NDArray[Any], weight_bins: Sequence[Bins]
-    ) -> Iterator[list[Any]]:
+    def _values(self, heads: NDArray[Any], bins: Sequence[Bins]) -> Iterator[list[Any]]:
         """The summary values of some steps.
 
         Args:
-            heads: The numbers of `HEAD`, [steps, 7, gradients].
-            bins: Of the gradients.
-            weights: [steps, 1 or more, variables]: the norms, and the largest where they are drawn.
-            weight_bins: Of the variables.
+            heads: The numbers of `HEAD`, [steps, 7, gradients and variables]: of variables, the norms at least.
+            bins: Of those that are drawn.
         """
         drawings: list[list[Any]] = [[] for _ in heads]
-        count = len(self._names)
-        _draw(bins, heads[:, HEAD.index("largest")], self._drawn[:count], drawings)
-        if weight_bins:
-            _draw(weight_bins, weights[:, HEAD.index("largest")], self._drawn[count:], drawings)
-        sizes = weights[:, 0]
+        _draw(bins, heads[:, HEAD.index("largest")], self._drawn, drawings)
+        heads, sizes = heads[:, :, : len(self._names)], heads[:, 0, len(self._names) :]
         groups = [
             _together(norms[:, group])[:, None]
             for norms, groups in ((heads[:, 0], self._groups), (sizes, self._owned_groups))
@@ -259,7 +250,8 @@ class Recording:
     def leaving_changes(self, before: Sequence[Any]) -> Leaving:
         """What `ratios` makes of `before` and the variables as they are now, by reductions in the graph."""
         moved = [new - old for new, old in zip(self.read(), before, strict=True)]
-        tensors, looked = reduced([*moved, *before], counts=False, histograms=False)
+        no = [False] * (2 * len(before))
+        tensors, looked = reduced([*moved, *before], counts=no, histograms=no)
 
         def values(steps: Sequence[Any]) -> Iterator[list[Any]]:
             return self._ratios_of(looked.statistics(steps)[0][:, 0])
@@ -316,13 +308,13 @@ def _draw(bins: Sequence[Bins], largest: NDArray[Any], tags: Sequence[str], step
             step.extend(itertools.islice(values, len(which)))
 
 
-def _split(rows: NDArray[Any], dtypes: Sequence[Any]) -> tuple[list[Bins], NDArray[Any]]:
-    """The bins of tensors of these dtypes, which lie one behind the other; and what is behind them."""
+def _split(rows: NDArray[Any], dtypes: Sequence[Any], first: int) -> tuple[list[Bins], NDArray[Any]]:
+    """The bins of tensors of these dtypes, from this position on, which lie in a row; and what is behind them."""
     found = []
     for dtype, group in itertools.groupby(range(len(dtypes)), dtypes.__getitem__):
         which = [*group]
         counts, rows = np.split(rows, [FORMATS[dtype].bins * len(which)], 1)
-        found.append(Bins(which, dtype, counts.reshape(len(rows), len(which), -1)))
+        found.append(Bins([first + k for k in which], dtype, counts.reshape(len(rows), len(which), -1)))
     return found, rows
 
 

@@ -20,6 +20,7 @@ from gradcheck.tensorboard._measuring import low_counts, measured, measured_segm
 from gradcheck.tensorboard._transport import takes_subnormal_for_zero
 
 _FEW = 1024  # numbers of a tensor that leaves the graph as it is
+_NUMBERS = 3  # tensors: halves of sums of squares, the largest, the smallest numbers
 _ROOM = 1 << 19  # bytes of rows that are kept of a step; what is more is looked at before the next
 _APART = 2  # bits of the mantissa by which bins are divided: two numbers of one bin in a row wait for each other
 _WIDTHS = sorted(range(32, 1025), key=lambda width: abs(math.log(width / 64)))  # of the rows that are looked at
@@ -54,28 +55,29 @@ class Bins(NamedTuple):
     counts: NDArray[Any]
 
 
-def reduced(values: Sequence[Any], *, counts: bool, histograms: bool) -> tuple[list[Any], Reduction]:
+def reduced(
+    values: Sequence[Any], *, counts: Sequence[bool], histograms: Sequence[bool]
+) -> tuple[list[Any], Reduction]:
     """What is to leave the graph that is being built about tensors, and what it tells.
 
     Args:
         values: Tensors, or `tf.IndexedSlices`.
-        counts: Whether zeros and subnormal numbers are counted.
-        histograms: Whether bins are. Without both, a norm is all that is known.
+        counts: Whether zeros and subnormal numbers of each are counted.
+        histograms: Whether bins of each are. Without both, a norm is all that is known.
     """
     vectors = [flat(value) for value in values]
     plan = Reduction([v.dtype for v in vectors], [v.shape.num_elements() for v in vectors], counts, histograms)
     many = [vectors[k] for k in plan.many]
     rows = [_in_rows(vector, values[k]) for vector, k in zip(many, plan.many, strict=True)]
     halves = _together([half_amount(row) for row in rows])
-    numbers = [halves]
-    if counts or histograms:
-        numbers += [_together([extreme(row) for row in rows]) for extreme in (tf.reduce_max, tf.reduce_min)]
+    looked = [rows[at] for at in plan.looked]
+    extremes = [_together([extreme(row) for row in looked]) for extreme in (tf.reduce_max, tf.reduce_min)]
     bins = [_together([bins_of(vectors[k], _apart(dtype)) for k in which]) for dtype, which in plan.binned]
     few = [tf.concat([vectors[k] for k in which], 0) for _, which in plan.few]
-    low = [tf.gather(row, tf.where(_have_low(row))) for row in rows] if counts else []
+    low = [tf.gather(rows[at], tf.where(_have_low(rows[at]))) for at in plan.counted]
     whole = _those(_doubtful(halves), many)
     groups = [tf.concat([whole[at] for at in group], 0) for group in plan.whole]
-    return [*numbers, *bins, *few, *low, *groups], plan
+    return [halves, *extremes, *bins, *few, *low, *groups], plan
 
 
 class Reduction:
@@ -88,23 +90,27 @@ class Reduction:
 
     Attributes:
         many: The positions of the tensors that are reduced; the others leave the graph as they are.
-        few: By dtype, the positions of the others.
+        looked, counted: Which of `many` have their extremes taken, and their zeros counted.
+        few: The positions of the others: those of one dtype leave the graph together.
         binned: By dtype, the positions of those whose bins are counted in the graph.
         whole: Which of `many` leave the graph as one tensor, where they are in doubt.
         nbytes: Of what is kept of a step until it is written, but for rows.
     """
 
-    def __init__(self, dtypes: Sequence[Any], sizes: Sequence[int | None], counts: bool, histograms: bool) -> None:
-        few = [k for k, size in enumerate(sizes) if size is not None and size <= _FEW]
-        self.many = [k for k in range(len(sizes)) if k not in set(few)]
-        self.few = _by_dtype(few, dtypes)
-        self.binned = _by_dtype(self.many, dtypes) if histograms else []
+    def __init__(
+        self, dtypes: Sequence[Any], sizes: Sequence[int | None], counts: Sequence[bool], histograms: Sequence[bool]
+    ) -> None:
+        few = {k for k, size in enumerate(sizes) if size is not None and size <= _FEW}
+        self.many = [k for k in range(len(sizes)) if k not in few]
+        self.looked = [at for at, k in enumerate(self.many) if counts[k] or histograms[k]]
+        self.counted = [at for at, k in enumerate(self.many) if counts[k]]
+        drawn = [k for k, chosen in enumerate(histograms) if chosen]
+        self.few = [*_by_dtype([k for k in drawn if k in few], dtypes), *_by_dtype(few - {*drawn}, dtypes)]
+        self.binned = _by_dtype([k for k in drawn if k not in few], dtypes)
         self._dtypes, self._sizes, self._histograms = dtypes, sizes, histograms
         self._many = [dtypes[k] for k in self.many]
         self.whole = _groups([sizes[k] for k in self.many], self._many)
-        self._numbers = 3 if counts or histograms else 1
-        self._first = self._numbers + len(self.binned) + len(self.few)
-        self._looked = len(self.many) if counts else 0
+        self._first = _NUMBERS + len(self.binned) + len(self.few)
         bins = sum(FORMATS[dtype].bins * len(which) << _apart(dtype) for dtype, which in self.binned)
         self.nbytes = 4 * bins + sum((sizes[k] or 0) * dtype.size for dtype, which in self.few for k in which)
 
@@ -118,11 +124,12 @@ class Reduction:
             if not tensor.shape[0]:
                 continue
             array = np.asarray(tensor)
-            if k >= self._looked:
-                close.update(self._closely(array, self.whole[k - self._looked], np.asarray(first[0])))
+            if k >= len(self.counted):
+                close.update(self._closely(array, self.whole[k - len(self.counted)], np.asarray(first[0])))
                 continue
             room -= array.nbytes
-            low[k] = array if room >= 0 else low_counts(array.reshape(-1), [0], self._many[k])[0]
+            at = self.counted[k]
+            low[at] = array if room >= 0 else low_counts(array.reshape(-1), [0], self._many[at])[0]
         return Seen(first, low, close)
 
     def _closely(self, whole: NDArray[Any], group: Sequence[int], halves: NDArray[Any]) -> dict[int, Sequence[float]]:
@@ -136,13 +143,13 @@ class Reduction:
         heads = np.zeros([len(steps), len(HEAD), len(self._dtypes)])
         heads[:, :, self.many] = self._of_many(steps)
         found = [
-            Bins(which, dtype, _sums(_column(steps, self._numbers + k), len(which), dtype))
+            Bins(which, dtype, _sums(_column(steps, _NUMBERS + k), len(which), dtype))
             for k, (dtype, which) in enumerate(self.binned)
         ]
         for k, (dtype, which) in enumerate(self.few):
             sizes = [self._sizes[j] or 0 for j in which]
-            block = _column(steps, self._numbers + len(self.binned) + k)
-            heads[:, :, which], bins = measured_segments(block, sizes, dtype, self._histograms)
+            block = _column(steps, _NUMBERS + len(self.binned) + k)
+            heads[:, :, which], bins = measured_segments(block, sizes, dtype, self._histograms[which[0]])
             if bins is not None:
                 found.append(Bins(which, dtype, bins))
         return heads, found
@@ -150,13 +157,12 @@ class Reduction:
     def _of_many(self, steps: Sequence[Seen]) -> NDArray[Any]:
         """The numbers of `HEAD` of the tensors with many numbers: [steps, 7, many]."""
         heads = np.zeros([len(steps), len(HEAD), len(self.many)])
-        numbers = [_column(steps, k).astype(np.float64) for k in range(self._numbers)]
+        halves, highs, lows = (_column(steps, k).astype(np.float64) for k in range(_NUMBERS))
         with np.errstate(invalid="ignore"):  # of what is looked at closely
-            heads[:, 0] = np.sqrt(2 * numbers[0])
-            if self._numbers == 3:
-                heads[:, 1] = np.maximum(np.maximum(numbers[1], -numbers[2]), 0)  # 0 of nothing
-        for k in range(self._looked):
-            heads[:, HEAD.index("zero") :, k] = _low(steps, k, self._many[k])
+            heads[:, 0] = np.sqrt(2 * halves)
+            heads[:, 1, self.looked] = np.maximum(np.maximum(highs, -lows), 0)  # 0 of nothing
+        for at in self.counted:
+            heads[:, HEAD.index("zero") :, at] = _low(steps, at, self._many[at])
         for head, one in zip(heads, steps, strict=True):
             for k, close in one.close.items():
                 head[:, k] = close
@@ -168,17 +174,19 @@ def _column(steps: Sequence[Seen], k: int) -> NDArray[Any]:
     return np.stack([np.asarray(one.tensors[k]) for one in steps])
 
 
-def _low(steps: Sequence[Seen], k: int, dtype: Any) -> NDArray[Any]:
+def _low(steps: Sequence[Seen], at: int, dtype: Any) -> NDArray[Any]:
     """How many numbers of a tensor are zero, and how many subnormal: [steps, 2]."""
     counts = np.zeros([len(steps), 2])
-    found = [(at, one.low[k]) for at, one in enumerate(steps) if k in one.low]
-    kept = [(at, rows.reshape(-1)) for at, rows in found if rows.ndim == 3]
-    for at, known in found:
-        if known.ndim == 1:
-            counts[at] = known
-    if kept:
-        ends = np.cumsum([rows.size for _, rows in kept])
-        counts[[at for at, _ in kept]] = low_counts(np.concatenate([rows for _, rows in kept]), [0, *ends[:-1]], dtype)
+    rows = {}
+    for k, one in enumerate(steps):
+        found = one.low.get(at)
+        if found is None or found.ndim == 1:
+            counts[k] = 0 if found is None else found
+        else:
+            rows[k] = found.reshape(-1)
+    if rows:
+        ends = np.cumsum([row.size for row in rows.values()])
+        counts[[*rows]] = low_counts(np.concatenate([*rows.values()]), [0, *ends[:-1]], dtype)
     return counts
 
 
@@ -221,7 +229,8 @@ def _those(chosen: Any, vectors: Sequence[Any]) -> list[Any]:
     """Vectors that are chosen, and nothing of the others; not copied."""
     if not vectors:
         return []
-    ends = tf.split(tf.where(chosen, [tf.size(vector) for vector in vectors], 0), len(vectors))
+    sizes = tf.stack([tf.size(vector) for vector in vectors])
+    ends = tf.split(tf.where(chosen, sizes, tf.zeros_like(sizes)), len(vectors))  # of one shape: costs half as much
     return [tf.slice(vector, [0], end) for vector, end in zip(vectors, ends, strict=True)]
 
 

@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 from tensorflow.python.ops import control_flow_util, summary_ops_v2
 from tensorflow.python.ops.resource_variable_ops import ResourceVariable
 
+from gradcheck._graph.gates import hold_writes
+
 _LOGGER = logging.getLogger("gradcheck")
 _KEPT = 32  # vectors that wait in a variable
 _ROOM = 1 << 24  # bytes that what waits takes at most, but for one
@@ -72,6 +74,7 @@ def variants(step: Any) -> tuple[Any, Any]:
 def leave(name: str, tensors: Sequence[Any]) -> None:
     """Have tensors of the graph that is being built leave it with the outputs of its function, as `variants` says."""
     tf.compat.v1.get_default_graph().get_collection_ref(_LEAVING).append((name, list(tensors)))
+    _before_writes(tensors)
 
 
 @functools.cache
@@ -147,6 +150,13 @@ def called(arrived: Callable[[Any, Sequence[NDArray[Any]]], None], step: Any, te
         arrived(number, arrays)
 
     tf.numpy_function(tell, [step, *tensors], [])
+    _before_writes(tensors)
+
+
+def _before_writes(tensors: Sequence[Any]) -> None:
+    """Have these computed before variables are written: whose value somebody holds is copied then."""
+    if not compiled_by_xla():
+        hold_writes(tf.group(*tensors))
 
 
 def steps_with_room(nbytes: int) -> int:

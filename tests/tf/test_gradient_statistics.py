@@ -93,7 +93,8 @@ def _reduced(values, histograms):
 
     @tf.function
     def reduce(values):
-        tensors, reduction = reduced(values, counts=True, histograms=histograms)
+        each = [True] * len(values)
+        tensors, reduction = reduced(values, counts=each, histograms=[histograms] * len(values))
         made.append(reduction)
         return tensors
 
@@ -138,7 +139,7 @@ def test_statistics_of_many_numbers_need_little_of_them():
     """Rows with zeros alone leave the graph, where no norm is in doubt."""
     rows = np.tile(NORMAL[300:], 60).reshape(-1, 1000).copy()
     rows[[3, 50], [7, 8]] = 0, SUBNORMAL
-    left, reduction = reduced([tf.constant(rows)], counts=True, histograms=False)
+    left, reduction = reduced([tf.constant(rows)], counts=[True], histograms=[False])
     assert sum(tensor.numpy().size for tensor in left) < 300
     heads, _ = reduction.statistics([reduction.seen(left)])
     assert heads[0, -2:, 0].tolist() == [1, 1]
