@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from gradcheck._calls import explained
 from gradcheck._check.jacobian import analytic_rows, measure, row_reach
 from gradcheck._check.options import options
 from gradcheck._check.work import Work, begin
@@ -26,6 +27,7 @@ Jacobians = tuple[Any, ...]  # NumPy arrays; Any, because NumPy's types do not k
 
 
 @unconverted
+@explained("x")
 def compute_gradient(
     f: Callable[..., Any], x: Sequence[Any], delta: float | None = None
 ) -> tuple[Jacobians, Jacobians]:
@@ -104,7 +106,9 @@ def _validate(f: Any, x: Any, delta: Any) -> None:
     if not callable(f):
         raise TypeError(f"f must be callable, got {type(f).__name__}")
     if not isinstance(x, (list, tuple)):
-        raise ValueError(f"x must be a list or tuple of the arguments of f, got {type(x).__name__}; write [x]")
+        more = delta is not None and not isinstance(delta, numbers.Real)
+        listed = "compute_gradient(f, [x, y]): a third argument is delta, a number" if more else "[x]"
+        raise ValueError(f"x must be a list or tuple of the arguments of f, got {type(x).__name__}; write {listed}")
     if not x:
         raise ValueError(f"x must hold at least one argument of f, got an empty {type(x).__name__}")
     if delta is None:

@@ -9,6 +9,7 @@ from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
+from gradcheck._calls import explained
 from gradcheck._check.blame import blame_surrogate
 from gradcheck._check.modes import compare_modes
 from gradcheck._check.options import Options, called, options, required_executor
@@ -25,6 +26,7 @@ from gradcheck._report.gradient import Cost, GradientReport
 from gradcheck._results import Verdict
 
 
+@explained("inputs")
 def check_gradients(
     fn: Callable[..., Any],
     inputs: Any,
@@ -168,6 +170,7 @@ def _narrowest(traced: Traced) -> str:
     return max((s.dtype.name for s in traced.sources), key=eps_of, default="float64")
 
 
+@explained("inputs")
 def assert_gradients(
     fn: Callable[..., Any],
     inputs: Any,

@@ -6,6 +6,7 @@ import time
 from concurrent.futures import Executor
 from typing import Any
 
+from gradcheck._calls import explained
 from gradcheck._check.gradients import checked, with_notes
 from gradcheck._check.objective import losses_kept, objective
 from gradcheck._check.options import Options, called, options, required_executor
@@ -14,6 +15,7 @@ from gradcheck._graph.given import arrays
 from gradcheck._report.gradient import GradientReport
 
 
+@explained("x")
 def check_model(
     model: Any,
     x: Any,

@@ -79,9 +79,10 @@ def _validate(model: Any, x: Any, y: Any, loss: Any, training: Any, sample_weigh
                 f"{key} was given without y, the targets to compute a loss from; pass y, or leave {key} out"
             )
     if y is not None and loss is None and not getattr(model, "compiled", False):
+        several = "" if hasattr(model, "compile") else "; for a layer of two arguments write check_model(layer, [x, y])"
+        instead = "pass loss=..." if several else "pass loss=..., or call model.compile(loss=...)"
         raise ValueError(
-            f"y was given, and there is no loss to compute from it: {model.name} is not compiled; pass loss=..., or "
-            "call model.compile(loss=...)"
+            f"y was given, and there is no loss to compute from it: {model.name} is not compiled; {instead}{several}"
         )
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from concurrent.futures import Executor
 from typing import Any
 
+from gradcheck._calls import explained
 from gradcheck._check.gradients import report, with_notes
 from gradcheck._check.options import Options, called, options, required_executor
 from gradcheck._check.run import run
@@ -19,6 +20,7 @@ from gradcheck._report.gradient import GradientReport
 
 
 @unconverted  # it may be called where a tf.function is traced
+@explained()
 def check_tf_gradients(
     ys: Any,
     xs: Any,
@@ -93,6 +95,7 @@ def check_tf_gradients(
 
 
 @unconverted
+@explained()
 def assert_tf_gradients(
     ys: Any,
     xs: Any,

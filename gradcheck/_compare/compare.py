@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from gradcheck._calls import explained
 from gradcheck._compare import runners
 from gradcheck._compare.arrays import eps_of, unit_of
 from gradcheck._compare.explanations import explain
@@ -25,6 +26,7 @@ from gradcheck.optimizers._rule import Rule
 from gradcheck.tensorboard._reports import write_comparison
 
 
+@explained()
 def compare_optimizers(
     optimizer: Any,
     reference: Any,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from gradcheck._calls import explained
 from gradcheck._diagnose.births import follow
 from gradcheck._diagnose.describe import describe
 from gradcheck._diagnose.parts import gradients_of, outputs_of
@@ -36,6 +37,7 @@ def of_values(
         return NonfiniteReport(name=traced.name, ok=False, notes=(f"the op could not be located: {error}",))
 
 
+@explained("inputs")
 def find_nonfinite(fn: Callable[..., Any], inputs: Any) -> NonfiniteReport:
     """Where the first NaN or infinity in the values and gradients of a function is born.
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from gradcheck._calls import explained
 from gradcheck._diagnose.digits import UNITS, Lost, digits_of, lost, relative_error
 from gradcheck._diagnose.felt import compared, felt, side_by_side
 from gradcheck._diagnose.inside import inside
@@ -24,6 +25,7 @@ _FLOORED = ("Sqrt", "Rsqrt", "Log", "Reciprocal", "Pow")
 _DIVIDES = ("RealDiv", "Div", "DivNoNan", "Xdivy")
 
 
+@explained("inputs")
 def profile_precision(fn: Callable[..., Any], inputs: Any) -> PrecisionReport:
     """The ops in which a function loses digits.
 

@@ -7,12 +7,14 @@ from typing import Any
 
 import keras
 
+from gradcheck._calls import explained
 from gradcheck._report.trip import TripReport
 from gradcheck._watchdog.fit import WatchedModel
 from gradcheck._watchdog.steps import WatchedStep
 from gradcheck._watchdog.watchdog import Watchdog
 
 
+@explained()
 def watch(
     model_or_step: Any,
     *,

@@ -8,6 +8,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from gradcheck._calls import explained
 from gradcheck._graph.evaluate import unconverted
 from gradcheck._report.trip import Step, TripReport
 from gradcheck._watchdog.fit import WatchedModel
@@ -120,6 +121,7 @@ class Watchdog:
         self._ledger.reset()
 
     @unconverted
+    @explained()
     def guard(
         self, grads: Any, *, loss: Any = None, outputs: Any = None, variables: Sequence[Any] | None = None
     ) -> Any:
@@ -168,6 +170,7 @@ class Watchdog:
         return guard(self._ledger, grads, loss, outputs, variables)
 
     @unconverted
+    @explained()
     def apply(
         self,
         optimizer: Any,

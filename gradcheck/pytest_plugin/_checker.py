@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import gradcheck
+from gradcheck._calls import explained
 from gradcheck.pytest_plugin._settings import Settings
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ class Checker:
     def __repr__(self) -> str:
         return f"<checks of gradients, {self._defaults or 'with no defaults of their own'}>"
 
+    @explained("inputs", name="gradcheck")
     def __call__(self, fn: Callable[..., Any], inputs: Any, **options: Any) -> GradientReport:
         """Check as `gradcheck.check_gradients` does, and fail unless the report is ok.
 
@@ -48,23 +50,27 @@ class Checker:
         __tracebackhide__ = True
         return _asserted(self.check(fn, inputs, **options))
 
+    @explained("inputs", name="gradcheck.check")
     def check(self, fn: Callable[..., Any], inputs: Any, **options: Any) -> GradientReport:
         """Check as `gradcheck.check_gradients` does, and return the report, ok or not."""
         __tracebackhide__ = True
         return self._recorded(gradcheck.check_gradients(fn, inputs, **{**self._defaults, **options}))
 
+    @explained(name="gradcheck.tf_gradients")
     def tf_gradients(self, ys: Any, xs: Any, grad_ys: Any = None, **options: Any) -> GradientReport:
         """Check as `gradcheck.check_tf_gradients` does, and fail unless the report is ok."""
         __tracebackhide__ = True
         known = {name: value for name, value in self._defaults.items() if name != "forward"}
         return _asserted(self._recorded(gradcheck.check_tf_gradients(ys, xs, grad_ys, **{**known, **options})))
 
+    @explained("x", name="gradcheck.model")
     def model(self, model: Any, x: Any, y: Any = None, **options: Any) -> GradientReport:
         """Check as `gradcheck.check_model` does, and fail unless the report is ok."""
         __tracebackhide__ = True
         check: Any = _named("check_model")
         return _asserted(self._recorded(check(model, x, y, **{**self._defaults, **options})))
 
+    @explained("inputs", name="gradcheck.find_nonfinite")
     def find_nonfinite(self, fn: Callable[..., Any], inputs: Any, **options: Any) -> Any:
         """What `gradcheck.find_nonfinite` returns."""
         return _named("find_nonfinite")(fn, inputs, **options)

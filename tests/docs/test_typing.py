@@ -23,6 +23,7 @@ reveal_type(gradcheck.find_nonfinite(loss, [1.0]))
 with gradcheck.watch(None, action="skip"):
     pass
 gradcheck.check_gradients(loss, [1.0], modus="jacobian")
+gradcheck.check_gradients(loss, 1.0, 2.0)
 gradcheck.no_such_name
 """
 
@@ -42,6 +43,7 @@ def test_public_names_have_types_and_wrong_calls_are_found(tmp_path):
         'note: Revealed type is "gradcheck._report.nonfinite.NonfiniteReport"',
     ], done.stdout
     errors = [line for line in lines if line.startswith("error")]
-    assert len(errors) == 2, done.stdout
+    assert len(errors) == 3, done.stdout
     assert 'Unexpected keyword argument "modus"' in errors[0]
-    assert 'no attribute "no_such_name"' in errors[1]
+    assert 'Too many positional arguments for "check_gradients"' in errors[1]
+    assert 'no attribute "no_such_name"' in errors[2]

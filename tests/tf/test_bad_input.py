@@ -1,5 +1,6 @@
 """Misuse is refused with a message that says what was asked, what was found, and what to write instead."""
 
+import inspect
 import re
 
 import numpy as np
@@ -546,3 +547,94 @@ def test_where_a_function_that_cannot_be_traced_reads_variables_alone_the_error_
 
     with pytest.raises(ValueError, match=r"nothing to differentiate .*; grown cannot be traced \(ValueError"):
         gradcheck.check_gradients(grown, [])
+
+
+# ------------------------------------------------------------------------------- calls that fit no signature
+
+
+def product(a, b, *, scale=1.0):
+    return a * b * scale
+
+
+def sparse(a, b=1.0):
+    return a * b
+
+
+@pytest.mark.parametrize(
+    "front", [gradcheck.check_gradients, gradcheck.assert_gradients, gradcheck.find_nonfinite,
+              gradcheck.profile_precision], ids=lambda front: front.__name__,
+)  # fmt: skip
+@pytest.mark.parametrize(
+    ("given", "keywords", "found", "written"),
+    [
+        ((product, X, X), {}, "takes fn and inputs by position, found 3 arguments (function, ndarray, ndarray); "
+         "the arguments of product go into a list: ", "(product, [a, b])"),
+        ((product, 1.0, 2.0), {}, "takes fn and inputs by position, found 3 arguments (function, float, float); "
+         "the arguments of product go into a list: ", "(product, [a, b])"),
+        ((lambda *x: x, [1.0], [2.0]), {}, "takes fn and inputs by position, found 3 arguments (function, list, list); "
+         "the arguments of fn go into a list: ", "(fn, [x0, x1])"),
+        ((product, X), {"b": X, "scale": 3.0}, "has no argument 'b'; keyword arguments of product go into a dict: ",
+         '(product, {"a": ..., "b": ..., "scale": ...})'),
+        ((sparse, X), {"b": X}, "has no argument 'b'; keyword arguments of sparse go into a dict: ",
+         '(sparse, {"a": ..., "b": ...})'),
+        ((product,), {}, "needs inputs, found fn alone; write ",
+         "(product, [a, b]), or [] for a function without arguments"),
+    ],
+    ids=["arrays", "numbers", "lists", "keywords", "a default", "no inputs"],
+)  # fmt: skip
+def test_arguments_given_one_by_one_are_refused_with_what_to_write(front, given, keywords, found, written):
+    name = front.__name__
+    with pytest.raises(TypeError, match=exactly(f"{name} {found}{name}{written}")):
+        front(*given, **keywords)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: gradcheck.check_gradients(square, [X], "jacobian"),
+         "check_gradients takes fn and inputs by position, found 3 arguments (function, list, str); options are given "
+         "by name: grad_ys=, wrt=, mode=, order=, rtol=, directions=, seed=, forward=, surrogate=, executor=, name="),
+        (lambda: gradcheck.check_gradients(square, [X], 1e-3), "*function, list, float); options are given by name: *"),
+        (lambda: gradcheck.check_gradients(square, X, direction=3),
+         "check_gradients has no argument 'direction'; write directions="),
+        (lambda: gradcheck.find_nonfinite(square, X, out=3),
+         "find_nonfinite has no argument 'out'; there are fn and inputs"),
+        (lambda: gradcheck.find_nonfinite(square, X, "auto"),
+         "*(function, ndarray, str); leave out what stands behind inputs"),
+        (gradcheck.check_gradients, "check_gradients: missing a required argument: 'fn'"),
+        (lambda: gradcheck.check_gradients(square, [X], inputs=X),
+         "check_gradients: multiple values for argument 'inputs'"),
+        (lambda: gradcheck.check_model(square), "check_model needs x, found model alone; write check_model(square, x)"),
+        (lambda: gradcheck.check_model(object(), X, X, X),
+         "check_model takes model, x and y by position, found 4 arguments (object, ndarray, ndarray, ndarray); the "
+         "arguments of model go into a list: check_model(model, [x0, x1, x2])"),
+        (lambda: gradcheck.check_tf_gradients(X, X, None, X),
+         "check_tf_gradients takes ys, xs and grad_ys by position, found 4 arguments (ndarray, ndarray, NoneType, "
+         "ndarray); options are given by name: stop_gradients=, *"),
+        (lambda: gradcheck.watch(square, "skip"),
+         "watch takes model_or_step by position, found 2 *: action=, every=, *"),
+        (lambda: gradcheck.Watchdog("skip").guard([X], X),
+         "guard takes grads by position, found 2 *: loss=, outputs=, *"),
+        (lambda: gradcheck.compute_gradient(product, X, X, X),
+         "*go into a list: compute_gradient(product, [x0, x1, x2])"),
+    ],
+)  # fmt: skip
+def test_a_call_that_fits_no_signature_says_what_to_write(call, message):
+    with pytest.raises(TypeError, match=exactly(message).replace(r"\*", ".*")):
+        call()
+
+
+def test_a_third_argument_of_compute_gradient_that_is_no_number_was_meant_for_f():
+    message = (
+        "x must be a list or tuple of the arguments of f, got ndarray; write compute_gradient(f, [x, y]): a third "
+        "argument is delta, a number"
+    )
+    with pytest.raises(ValueError, match=exactly(message)):
+        gradcheck.compute_gradient(product, X, X)
+
+
+@pytest.mark.parametrize("front", [gradcheck.check_gradients, gradcheck.check_tf_gradients, gradcheck.find_nonfinite])
+def test_what_explains_calls_leaves_the_signature_as_it_is(front):
+    names = list(inspect.signature(front).parameters)
+    assert names[:2] == (["ys", "xs"] if front is gradcheck.check_tf_gradients else ["fn", "inputs"])
+    assert front.__doc__
