@@ -20,6 +20,7 @@ from gradcheck._graph import structure
 from gradcheck._graph.evaluate import eagerly, unconverted
 from gradcheck._graph.functions import name_of, trace_function
 from gradcheck._graph.questions import reading
+from gradcheck._graph.raised import lines_noted
 from gradcheck._graph.trace import Traced
 from gradcheck._graph.values import is_symbolic
 
@@ -64,12 +65,13 @@ def compute_gradient(
     _validate(f, x, delta)
     arguments = [_argument(value, i) for i, value in enumerate(x)]
     traced = _traced(f, arguments)
-    work = begin(traced, options())
-    native = _rows(work, wide=False)
-    wide = _rows(work, wide=True)
-    wide = [np.nan_to_num(rows, nan=0.0, posinf=0.0, neginf=0.0) for rows in wide]  # only says how precise to be
-    reach = row_reach(work, wide)
-    numeric = [_measured(work, k, matrix, reach) for k, matrix in enumerate(wide)]
+    with lines_noted(traced.graph, traced.name):
+        work = begin(traced, options())
+        native = _rows(work, wide=False)
+        wide = _rows(work, wide=True)
+        wide = [np.nan_to_num(rows, nan=0.0, posinf=0.0, neginf=0.0) for rows in wide]  # only says how precise to be
+        reach = row_reach(work, wide)
+        numeric = [_measured(work, k, matrix, reach) for k, matrix in enumerate(wide)]
     return _in_own_dtype(work, native), _in_own_dtype(work, numeric)
 
 

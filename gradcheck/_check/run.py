@@ -19,6 +19,7 @@ from gradcheck._diagnose.nonfinite import of_values
 from gradcheck._graph.evaluate import offering_batches
 from gradcheck._graph.functions import python_state_kept
 from gradcheck._graph.provenance import place_of
+from gradcheck._graph.raised import lines_noted
 from gradcheck._graph.trace import Traced
 from gradcheck._report.nonfinite import NonfiniteReport
 from gradcheck._results import Finding, Taylor, Verdict
@@ -39,7 +40,7 @@ class Checked:
 
 def run(traced: Traced, options: Options, *, blaming: bool = True) -> Checked:
     """Check every pair of output and x of a traced function, and name the op at fault if `blaming`."""
-    with np.errstate(all="ignore"), python_state_kept():
+    with np.errstate(all="ignore"), python_state_kept(), lines_noted(traced.graph, traced.name):
         return _run(traced, options, blaming)
 
 

@@ -13,6 +13,7 @@ from gradcheck._errors import GraphUnavailable
 from gradcheck._graph.evaluate import RUN_ERRORS
 from gradcheck._graph.functions import trace_function
 from gradcheck._graph.given import given
+from gradcheck._graph.raised import lines_noted
 from gradcheck._graph.rerun import Rerun, of_concrete, of_traced
 from gradcheck._graph.trace import Traced
 from gradcheck._report.nonfinite import NonfiniteReport
@@ -72,11 +73,12 @@ def find_nonfinite(fn: Callable[..., Any], inputs: Any) -> NonfiniteReport:
             "makes it; in a session, gradcheck.hooks.NonfiniteHook watches tensors of the graph"
         )
     traced = trace_function(fn, given(inputs), x_required=False)
-    forward = outputs_of(traced)
-    found = follow(forward)
-    if found.birth is not None:
-        return describe(forward, found)
-    return report_on(gradients_of(traced, found.returned))
+    with lines_noted(traced.graph, traced.name):
+        forward = outputs_of(traced)
+        found = follow(forward)
+        if found.birth is not None:
+            return describe(forward, found)
+        return report_on(gradients_of(traced, found.returned))
 
 
 def report_on(rerun: Rerun, *, tests: bool = False, anywhere: bool = False) -> NonfiniteReport:

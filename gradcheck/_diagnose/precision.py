@@ -16,6 +16,7 @@ from gradcheck._diagnose.ranges import wide_array
 from gradcheck._diagnose.surroundings import Surroundings, of_visit
 from gradcheck._graph.functions import trace_function
 from gradcheck._graph.given import given
+from gradcheck._graph.raised import lines_noted
 from gradcheck._graph.rerun import Rerun
 from gradcheck._graph.twin import is_narrow
 from gradcheck._graph.visit import Value, Visit
@@ -64,7 +65,8 @@ def profile_precision(fn: Callable[..., Any], inputs: Any) -> PrecisionReport:
     if not is_narrow(traced.program):
         note = "it computes in float64 throughout: there is nothing wider here to compare with"
         return PrecisionReport(name=traced.name, losses=(), outputs=(), notes=(note,))
-    return profile(outputs_of(traced))
+    with lines_noted(traced.graph, traced.name):
+        return profile(outputs_of(traced))
 
 
 def profile(rerun: Rerun) -> PrecisionReport:

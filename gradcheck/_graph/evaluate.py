@@ -20,6 +20,7 @@ from tensorflow.python.framework import ops
 from gradcheck._graph.invariant import Split, split
 from gradcheck._graph.nodes import make_node
 from gradcheck._graph.program import (
+    OURS,
     Argument,
     Body,
     Program,
@@ -31,6 +32,7 @@ from gradcheck._graph.program import (
     reached_library,
 )
 
+INNER = f"{OURS}inner_"  # how the names begin that a runner gives the functions of its program
 _ALIGNED = 64  # bytes, as TensorFlow asks of memory that it does not own
 _registering = threading.RLock()  # an executor may run one program in several threads
 F = TypeVar("F", bound=Callable[..., Any])

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import inspect
-import os
 import random
 import textwrap
-import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -29,14 +27,11 @@ from gradcheck._graph.copies import Copy
 from gradcheck._graph.keywords import bound_keywords, is_refused
 from gradcheck._graph.memory import fingerprint, recall, remember
 from gradcheck._graph.outside import constants_of, read_by_python
-from gradcheck._graph.provenance import at_frame, users_frame_of_stack
 from gradcheck._graph.quiet import errors_only
+from gradcheck._graph.raised import add_note, raised_at
 from gradcheck._graph.reads import kept_variables, variables_read
 from gradcheck._graph.trace import Asked, Gradients, Outside, Traced, finish, place_inputs, with_values
 from gradcheck._graph.values import Values
-from gradcheck._results import Place
-
-_NUMPY = os.path.dirname(np.__file__) + os.sep
 
 
 def trace_function(
@@ -196,12 +191,6 @@ def _said(error: Exception) -> str:
     return f"{type(error).__name__}{where}: {textwrap.shorten(str(error), 120, placeholder=' ...')}"
 
 
-def raised_at(error: Exception) -> Place:
-    """The user's line below us that raised an error; without a file where there is none."""
-    stack = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith(_NUMPY)]
-    return at_frame(users_frame_of_stack(stack), "", "")
-
-
 def _refuse_unfit(fn: Callable[..., Any], inputs: Any, name: str, error: Exception) -> None:
     """Raise, where fn could not be called because it takes other arguments, what to pass instead."""
     if not isinstance(error, TypeError):
@@ -269,16 +258,8 @@ def _eagerly(fn: Callable[..., Any], inputs: Any, name: str) -> Any:
         arguments = structure.rebuild(inputs, lambda v: tf.convert_to_tensor(v) if _is_array(v) else v)
         return apply(fn, arguments, inputs)
     except Exception as error:
-        _note(error, f"gradcheck: raised by {name} when called at the given inputs, before any check")
+        add_note(error, f"{name} when called at the given inputs, before any check", raised_at(error))
         raise
-
-
-def _note(error: Exception, text: str) -> None:
-    """Add a note to an exception; under Python 3.10, which has none, where pytest looks for them."""
-    if hasattr(error, "add_note"):
-        error.add_note(text)
-    else:
-        vars(error).setdefault("__notes__", []).append(text)
 
 
 def _differentiated_in_python(
@@ -300,7 +281,7 @@ def _differentiated_in_python(
             with tape.stop_recording():
                 tape.gradient(_continuous(outputs), moving)
     except Exception as own:
-        _note(own, f"gradcheck: raised by a gradient function within {name}, before any check")
+        add_note(own, f"a gradient function within {name}, before any check", raised_at(own))
         raise
     note = (
         f"the gradient of {name} cannot be traced ({_said(error)}); it was taken eagerly, through tf.py_function: in "

@@ -25,6 +25,7 @@ from gradcheck._graph.nodes import (
     set_inputs,
 )
 
+OURS = "__gradcheck_"  # how the names of functions begin that are made here
 _serial = itertools.count()
 
 
@@ -65,7 +66,7 @@ class Program:
 
 def fresh_name(stem: str) -> str:
     """A function name that nothing else in the process has."""
-    return f"__gradcheck_{stem}_{next(_serial)}"
+    return f"{OURS}{stem}_{next(_serial)}"
 
 
 def from_func_graph(graph: Any) -> Program:

@@ -152,21 +152,22 @@ def _original(graph: Any, op: Any) -> Any:
 
 def operation(graph: Any, name: str, op_type: str = "") -> Any:
     """The op of that name, in the graph or in a function that it calls (names of inlined nodes are joined by /)."""
-    exact = _named(graph, name)
+    exact = named(graph, name)
     if exact is not None and op_type in ("", exact.type):
         return exact
     parts = name.split("/")
     for k in range(len(parts) - 1, 0, -1):
         for prefix in _spellings("/".join(parts[:k])):
-            call = _named(graph, prefix)
+            call = named(graph, prefix)
             for inner in called_graphs(call) if call is not None else ():
                 found = operation(inner, "/".join(parts[k:]), op_type)
                 if found is not None:
                     return found
-    return next((op for spelling in _spellings(name) if (op := _named(graph, spelling)) is not None), None)
+    return next((op for spelling in _spellings(name) if (op := named(graph, spelling)) is not None), None)
 
 
-def _named(graph: Any, name: str) -> Any:
+def named(graph: Any, name: str) -> Any:
+    """The op of exactly that name in a graph, or None."""
     try:
         return _original(graph, graph.get_operation_by_name(name))
     except (KeyError, ValueError):

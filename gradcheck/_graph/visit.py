@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
+import tensorflow as tf
 from tensorflow.core.framework import types_pb2
 
 from gradcheck._graph.frames import V1, Frames
@@ -13,6 +15,8 @@ from gradcheck._graph.nodes import CALLED, Node, data_inputs, functions_named, o
 from gradcheck._graph.program import COMPLEX, Body, Program, prune, topological
 from gradcheck._graph.single import Ops, attributes_of, is_write, kind_of
 from gradcheck._graph.skim import Skimmer
+
+_ALONE = re.compile(r"{{function_node __wrapped__[^}]*}} | \[Op:\w+\]( name:)?")  # what an op says that runs eagerly
 
 
 @dataclass(slots=True, eq=False)
@@ -48,7 +52,11 @@ class Visit:
     @property
     def name(self) -> str:
         """The names of the calls and of the op, joined by / as they are in an inlined program."""
-        return "/".join([*(step.node for step in self.path if step.part != "frame"), self.node.name])
+        return _full_name(self.node, self.path)
+
+
+def _full_name(node: Node, path: Sequence[Step]) -> str:
+    return "/".join([*(step.node for step in path if step.part != "frame"), node.name])
 
 
 Inward = Generator[Visit, None, tuple[Value, ...]]  # visits, and in the end the values that are returned
@@ -138,16 +146,20 @@ class _Walk:
             elif planned.kind == "skip":
                 continue
             else:
-                outputs = self._run(planned, inputs)
+                outputs = self._run(planned, inputs, path)
                 yield Visit(planned.node, path, inputs, outputs)
             values.update(zip(planned.outputs, outputs, strict=True))
             for ref in planned.last:
                 del values[ref]
         return tuple(values[r.ref] for r in body.returns)
 
-    def _run(self, planned: _Planned, inputs: Sequence[Value]) -> tuple[Value, ...]:
+    def _run(self, planned: _Planned, inputs: Sequence[Value], path: tuple[Step, ...]) -> tuple[Value, ...]:
         tensors = [value.tensor for value in inputs]
-        found = self.ops.run(planned.node, planned.kind, planned.attributes, tensors, len(planned.outputs))
+        try:
+            found = self.ops.run(planned.node, planned.kind, planned.attributes, tensors, len(planned.outputs))
+        except tf.errors.OpError as error:  # an op that runs alone does not say which one it is
+            said = _ALONE.sub("", error.message)
+            raise type(error)(None, None, f"{{{{node {_full_name(planned.node, path)}}}}} {said}") from error
         return tuple(Value(tensor) for tensor in found)
 
     # ------------------------------------------------------------------------------------------ control flow
@@ -162,7 +174,7 @@ class _Walk:
             if planned.kind in CALLED:
                 outputs = yield from self._enter(planned, due.inputs, within)
             else:
-                outputs = self._run(planned, due.inputs)
+                outputs = self._run(planned, due.inputs, within)
                 yield Visit(due.node, within, due.inputs, outputs)
             frames.give(due, outputs)
         return tuple(frames.returned[r.ref] if r.ref in frames.returned else values[r.ref] for r in body.returns)

@@ -12,8 +12,8 @@ from typing import Any
 from gradcheck._bundle.writing import write_bundle
 from gradcheck._diagnose.nonfinite import report_on
 from gradcheck._errors import BundleNotWritten
-from gradcheck._graph.functions import raised_at
 from gradcheck._graph.kernels import KernelState
+from gradcheck._graph.raised import raised_at
 from gradcheck._graph.rerun import Rerun, of_concrete
 from gradcheck._report.nonfinite import NonfiniteReport
 from gradcheck._report.trip import TripReport

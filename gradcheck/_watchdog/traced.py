@@ -13,6 +13,7 @@ import tensorflow as tf
 from gradcheck._graph.ending import Item
 from gradcheck._graph.finite import COUNTED
 from gradcheck._graph.guarded import Guarded, read
+from gradcheck._graph.raised import lines_noted
 from gradcheck._report.nonfinite import Range
 from gradcheck._report.trip import Step
 from gradcheck._watchdog.again import Again, again
@@ -59,7 +60,8 @@ class Traced:
 
     def run(self, number: int, inputs: Sequence[Any]) -> Seen:
         """Run the step once, on its flat inputs."""
-        outcome = self.guarded(inputs)
+        with lines_noted(self.function.graph, self.function.name):
+            outcome = self.guarded(inputs)
         return Seen(
             result=self._pack(outcome.outputs),
             healthy=outcome.healthy,

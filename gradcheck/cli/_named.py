@@ -134,7 +134,8 @@ def _checked(name: str, module: ModuleType | None, make: Callable[[], Any], give
         raise
     except Exception as error:
         at = _line_in(module, error)
-        raise MisuseError(f"{name} could not be checked: {type(error).__name__}{at}: {error}") from error
+        said = "\n".join([str(error), *getattr(error, "__notes__", ())])
+        raise MisuseError(f"{name} could not be checked: {type(error).__name__}{at}: {said}") from error
 
 
 def _outcome(name: str, made: Any, given: Mapping[str, Any]) -> Outcome:
