@@ -67,7 +67,7 @@ def _by_name(graph: Any, op: Any) -> Any:
     wanted = [op.name[a:b] for a in reversed(starts) for b in reversed(ends) if a < b]
     if not wanted:
         return None
-    graphs = [op.graph, *graphs_of(graph)]
+    graphs = [op.graph, *_graphs(graph, set())]
     graphs.sort(
         key=lambda g: (g is not op.graph, _stem(getattr(g, "name", "")) != _stem(getattr(op.graph, "name", "")))
     )
@@ -80,16 +80,21 @@ def _by_name(graph: Any, op: Any) -> Any:
     return None
 
 
-def graphs_of(graph: Any, seen: set[int] | None = None) -> Iterator[Any]:
+def functions_of(graph: Any) -> dict[str, Any]:
+    """The graphs of all functions that a graph calls, at any depth, by the names of the functions."""
+    graphs = _graphs(graph, set())
+    return {name: f.graph for each in graphs for name, f in each._functions.items() if hasattr(f, "graph")}
+
+
+def _graphs(graph: Any, seen: set[int]) -> Iterator[Any]:
     """The graph and those of all functions that it calls, at any depth."""
-    seen = set() if seen is None else seen
     if id(graph) in seen:
         return
     seen.add(id(graph))
     yield graph
     for op in graph.get_operations():
         for inner in called_graphs(op):
-            yield from graphs_of(inner, seen)
+            yield from _graphs(inner, seen)
 
 
 def _stem(name: str) -> str:

@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from gradcheck._graph.evaluate import INNER
-from gradcheck._graph.forward import graphs_of
+from gradcheck._graph.forward import functions_of
 from gradcheck._graph.provenance import at_frame, named, operation, origin, place_of, users_frame_of_stack
 from gradcheck._results import Place
 
@@ -52,7 +52,7 @@ def lines_noted(graph: Any, name: str) -> Iterator[None]:
     try:
         yield
     except tf.errors.OpError as error:
-        place = _failed(graph, error)
+        place = None if hasattr(error, "__notes__") else _failed(graph, error)  # a check may run within another
         if place is not None:
             add_note(error, f"{place.op_type} {place.op!r} in {place.function or name}", place)
         raise
@@ -60,12 +60,13 @@ def lines_noted(graph: Any, name: str) -> Iterator[None]:
 
 def _failed(graph: Any, error: Any) -> Place | None:
     """The op that raised, by what TensorFlow says of it."""
+    known = functions_of(graph)
     for function, name in _NODE.findall(error.message):
-        if not function.startswith(INNER) and operation(graph, name) is not None:
+        if function not in known and not function.startswith(INNER) and operation(graph, name) is not None:
             return origin(graph, name).place
-        inside = [each for each in graphs_of(graph) if named(each, name) is not None]
-        inside = [each for each in inside if each.name == function] or inside
-        places = {(p.file, p.line): p for p in (place_of(named(each, name), name) for each in inside)}
+        inside = [known[function]] if function in known else known.values()
+        made = [op for each in inside if (op := named(each, name)) is not None]
+        places = {(p.file, p.line): p for p in (place_of(op, name) for op in made)}
         if len(places) == 1:
             return next(iter(places.values()))
     return None

@@ -572,6 +572,14 @@ def branching(x):
     return inner(x) + 1.0
 
 
+def within(x):
+    @tf.function
+    def inner(y):
+        return tf.gather(y, far(y))  # here
+
+    return inner(tf.gather(x, [0, 1]))  # an op of the same name
+
+
 def looping(x):
     def body(i, y):
         return i + 1, tf.reshape(tf.tile(x, [i + 1]), tf.shape(y))  # here
@@ -602,9 +610,9 @@ class Gathers(tf.keras.layers.Layer):
     [
         (gradcheck.find_nonfinite, (gathering, branching, looping, backwards, Gathers(name="gathers"))),
         (gradcheck.check_gradients, (gathering, branching, looping, backwards, asserted)),
-        (gradcheck.profile_precision, (branching,)),
+        (gradcheck.profile_precision, (branching, within)),
         (lambda fn, x: gradcheck.compute_gradient(fn, [x]), (gathering,)),
-        (lambda fn, x: gradcheck.Watchdog().watch(tf.function(fn))(x), (gathering, branching, asserted)),
+        (lambda fn, x: gradcheck.Watchdog().watch(tf.function(fn))(x), (gathering, branching, within, asserted)),
         (lambda fn, x: session_of(fn), (gathering,)),
     ],
     ids=["find_nonfinite", "check_gradients", "profile_precision", "compute_gradient", "watch", "check_tf_gradients"],
