@@ -55,7 +55,7 @@ def hint_of(birth: Birth, cause: str | None, forward: Place | None, rerun: Rerun
         row = f" (entry {list(index)})" if index else ""
         return f"{birth.label} is not finite before anything is computed: look at where it comes from{row}"
     if birth.was_given:
-        return "this constant is not finite as it is written"
+        return "this constant is not finite as it is written, or as Python computed it"
     around = of_visit(rerun, birth.visit)
     if forward is not None:
         found = of_forward(rerun, forward.op, forward.op_type)

@@ -72,7 +72,7 @@ def find_nonfinite(fn: Callable[..., Any], inputs: Any) -> NonfiniteReport:
             f"fn must be callable, found {type(fn).__name__}; write find_nonfinite(fn, inputs) with the function that "
             "makes it; in a session, gradcheck.hooks.NonfiniteHook watches tensors of the graph"
         )
-    traced = trace_function(fn, given(inputs), x_required=False)
+    traced = trace_function(fn, given(inputs), x_required=False, at_inputs=True)
     with lines_noted(traced.graph, traced.name):
         forward = outputs_of(traced)
         found = follow(forward)

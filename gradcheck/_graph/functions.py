@@ -23,6 +23,7 @@ from gradcheck._graph.asked import (
     shown_of,
     xs_of,
 )
+from gradcheck._graph.concrete import AS_CONSTANTS, seen_by_python
 from gradcheck._graph.copies import Copy
 from gradcheck._graph.keywords import bound_keywords, is_refused
 from gradcheck._graph.memory import fingerprint, recall, remember
@@ -37,7 +38,7 @@ from gradcheck._graph.values import Values
 def trace_function(
     fn: Callable[..., Any], inputs: Any, *, grad_ys: Any = None, wrt: Any = None, name: str | None = None,
     order: int = 1, seed: int = 0, x_required: bool = True, surrogate: Callable[..., Any] | None = None,
-    variables: Callable[[], Sequence[Any]] | None = None, owner: Any = None,
+    variables: Callable[[], Sequence[Any]] | None = None, owner: Any = None, at_inputs: bool = False,
 ) -> Traced:  # fmt: skip
     """Trace a callable at the given inputs, with its gradients.
 
@@ -55,6 +56,7 @@ def trace_function(
             the tracing, which may make them. A function that cannot be traced is then refused, because what runs in
             Python hides the variables that it reads.
         owner: The object that fn was made from; a trace is remembered for as long as it lives. Default fn itself.
+        at_inputs: The trace is run at these inputs only: what fn takes into Python may be constants.
 
     Raises:
         TypeError, ValueError: If the outputs, `grad_ys` or `wrt` cannot be used; the text says why.
@@ -65,7 +67,9 @@ def trace_function(
     copies = [leaf.value.copy() for leaf in arrays]
     called = fn if surrogate is None else _side_by_side(fn, surrogate, inputs)
     lost: list[Outside] = []
-    graph, placed, result, skipped = _call(called, inputs, name, notes, lost, eagerly=variables is None)
+    graph, placed, result, skipped = _call(
+        called, inputs, name, notes, lost, eagerly=variables is None, at_inputs=at_inputs
+    )
     _give_back(arrays, copies, name, notes)
     result, shown = (result, None) if surrogate is None else result
     wanted = () if variables is None else variables()
@@ -155,9 +159,19 @@ def _side_by_side(fn: Callable[..., Any], surrogate: Callable[..., Any], inputs:
 
 
 def _call(
-    fn: Callable[..., Any], inputs: Any, name: str, notes: list[str], lost: list[Outside], *, eagerly: bool
+    fn: Callable[..., Any],
+    inputs: Any,
+    name: str,
+    notes: list[str],
+    lost: list[Outside],
+    *,
+    eagerly: bool,
+    at_inputs: bool,
 ) -> tuple[Any, Any, Any, list[str]]:
-    """Call fn in a graph of ours: as it is, else converted by AutoGraph, else as one op that runs it `eagerly`."""
+    """Call fn in a graph of ours: as it is, else converted by AutoGraph, else as one op that runs it `eagerly`.
+
+    Before the last, where only these inputs matter: as it is, what it takes into Python being constants.
+    """
     with _tracing():
         try:
             return _in_graph(fn, inputs)
@@ -175,6 +189,12 @@ def _call(
         except Exception:
             if eager is None:
                 raise first from first.__cause__
+        if at_inputs:
+            with suppress(Exception), seen_by_python() as trace:
+                args, kwargs = apply(lambda *args, **kwargs: (args, kwargs), inputs, inputs)
+                found = _in_graph(trace.around(fn, args, kwargs), inputs)
+                notes.append(AS_CONSTANTS.format("function"))
+                return found
         notes.append(
             f"{name} cannot be traced ({_said(first)}); it was called eagerly, through tf.py_function: in its own "
             "dtype, and without the variables it reads"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -15,6 +16,7 @@ from tensorflow.python.eager import context
 from tensorflow.python.ops import stateful_random_ops
 
 from gradcheck._graph import structure
+from gradcheck._graph.concrete import AS_CONSTANTS, seen_by_python
 from gradcheck._graph.functions import python_state_kept
 from gradcheck._report.trip import Step
 from gradcheck._watchdog.again import Again, again, said
@@ -131,20 +133,31 @@ class EagerStep:
     def _again(self, args: Sequence[Any], kwargs: Mapping[str, Any], born: Sequence[Any], *, anywhere: bool) -> Again:
         """Look for the op in a trace of the step, made for that alone; what it made is given to it once more."""
         function = getattr(self._function, "python_function", self._function)
-        left = iter(born)
 
-        def given(next_creator: Any, **options: Any) -> Any:
-            for variable in left:
-                return variable
-            return next_creator(**options)
+        def traced(fn: Callable[..., Any], **options: Any) -> Any:
+            left = iter(born)
 
-        with python_state_kept(), tf.variable_creator_scope(given):
+            def given(next_creator: Any, **options: Any) -> Any:
+                for variable in left:
+                    return variable
+                return next_creator(**options)
+
+            with python_state_kept(), tf.variable_creator_scope(given):
+                return tf.function(fn, **options).get_concrete_function(*args, **kwargs)
+
+        notes: tuple[str, ...] = ()
+        try:
+            found = traced(function)
+        except Exception:  # whatever the step does that a graph cannot must not hide the trip
             try:
-                traced = tf.function(function).get_concrete_function(*args, **kwargs)
-            except Exception as error:  # whatever the step does that a graph cannot must not hide the trip
+                with seen_by_python() as trace:
+                    found = traced(trace.around(function, args, kwargs), autograph=False)
+            except Exception as error:
                 note = f"the op is not named, because the step cannot be traced: {said(error)}; {_INSTEAD}"
                 return Again(notes=(note,))
-        return again(traced, args, kwargs, anywhere=anywhere)
+            notes = (AS_CONSTANTS.format("step"),)
+        looked = again(found, args, kwargs, anywhere=anywhere)
+        return replace(looked, notes=(*looked.notes, *notes))
 
 
 def _is_scalar(value: Any) -> bool:

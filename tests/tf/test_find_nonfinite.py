@@ -3,6 +3,7 @@
 import json
 import re
 
+import numpy as np
 import pytest
 import tensorflow as tf
 
@@ -48,6 +49,17 @@ def test_a_hint_is_not_given_where_it_is_not_earned(name, fn, inputs, pattern):
     report = gradcheck.find_nonfinite(fn, inputs)
     assert not report.ok
     assert not re.search(pattern, report.hint or ""), str(report)
+
+
+def test_a_function_that_takes_values_into_python_is_followed_at_these_inputs():
+    def scaled(x, power):
+        if x.numpy().max() > 1.0 and float(power) == 2.0:
+            x = tf.sqrt(x / np.max(x))  # here
+        return x
+
+    report = gradcheck.find_nonfinite(scaled, [tf.constant([4.0, 0.0]), tf.constant(2.0)])
+    assert (report.op_type, report.cause, report.place.source[-6:]) == ("SqrtGrad", "singularity", "# here")
+    assert gradcheck.find_nonfinite(scaled, {"x": tf.constant([0.5, 0.0]), "power": tf.constant(2.0)}).ok
 
 
 def test_misuse_is_refused_before_anything_runs():

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from tensorflow.python.eager import context
+from tensorflow.python.framework import ops
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
 from gradcheck._compare.watched import float32_seen
@@ -31,6 +32,7 @@ from gradcheck._graph import (
     twin,
     values,
 )
+from gradcheck._graph.concrete import seen_by_python
 from gradcheck._graph.copies import Copy
 from gradcheck._graph.evaluate import Runner
 from gradcheck._graph.functions import FuncGraph, trace_function
@@ -443,6 +445,19 @@ def test_all_that_is_written_can_wait_for_a_tensor():
         ops = counting.get_concrete_function(tf.constant(1.0)).graph.get_operations()
         (write,) = [op for op in ops if op.type == "AssignAddVariableOp"]
         assert [op.name for op in write.control_inputs] == ["gradcheck_gate"]
+
+
+def test_tensors_of_a_graph_can_be_given_values_for_a_while(graph):
+    with purpose("values for Python while a function is traced", "SymbolicTensor, in _graph/concrete.py"):
+        known = tf.Variable([2.0, 3.0])
+        with seen_by_python() as trace, graph.as_default():
+            fn = trace.around(lambda x: [float(x[0]), np.asarray(x * known).tolist(), f"{x[1]:.1f}", len(x)], [X], {})
+            assert fn(tf.compat.v1.placeholder(tf.float32, [2])) == [X[0], [1.0, 3.0], "1.0", 2]
+            assert not graph.outputs
+        for name in ("numpy", "__float__", "__index__"):
+            assert not hasattr(ops.SymbolicTensor, name)
+        with graph.as_default(), pytest.raises(NotImplementedError):
+            known.numpy()
 
 
 def test_ops_that_run_at_once_are_seen():

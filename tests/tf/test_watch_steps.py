@@ -537,6 +537,70 @@ def test_variables_that_an_eager_step_changes_may_be_named():
     assert v.numpy() == 1.0
 
 
+def takes_arrays(w, x, _):
+    with tf.GradientTape() as tape:
+        y = w * x
+        z = tf.sqrt(y / float(np.max(np.abs(y.numpy()))))  # here
+        loss = tf.reduce_sum(z)
+    w.assign_sub(tape.gradient(loss, w))
+    return loss.numpy()
+
+
+def takes_decisions(w, x, scale):
+    w.assign_add([0.0, 0.0])
+    if tf.reduce_sum(x) > 0.5 and not np.isnan(x).any():
+        for k in range(int(scale)):
+            x = x + float(k) * len(x)
+    said = f"{tf.reduce_sum(x):.3f}"
+    w.assign(tf.math.log(x * w.numpy()[0] - tf.reduce_min(x)))  # here
+    return {"said": said}
+
+
+def takes_rows(w, x, scale):
+    total = [0.0]
+    for row in w * x:
+        total.append(total[-1] + (1.0 / row) * scale)  # here
+    w.assign_sub(np.asarray([np.asarray(t) for t in total[1:]]))
+    return total[-1]
+
+
+def makes_it_in_numpy(w, x, _):
+    with np.errstate(all="ignore"):
+        w.assign(tf.constant(np.log(x.numpy())))  # here
+
+
+@pytest.mark.parametrize(
+    ("step", "op"),
+    [(takes_arrays, "SqrtGrad"), (takes_decisions, "Log"), (takes_rows, "RealDiv"), (makes_it_in_numpy, "Const")],
+    ids=lambda value: getattr(value, "__name__", value),
+)  # fmt: skip
+def test_the_op_of_a_step_that_takes_values_into_python_is_named(step, op, tmp_path):
+    w = tf.Variable([1.0, 4.0])
+    watchdog = Watchdog(action="skip", dump_dir=tmp_path)
+    watchdog.watch(lambda *args, **options: step(w, *args, **options))(tf.constant([1.0, 0.0]), 3.0)
+    found = watchdog.report.nonfinite
+    assert found is not None, watchdog.report
+    assert (found.op_type, found.place.source[-6:]) == (op, "# here")
+    assert "takes into Python" in watchdog.report.notes[0]
+    assert w.numpy().tolist() == [1.0, 4.0]
+    assert (tmp_path / watchdog.report.bundle).exists()
+
+
+def test_a_step_that_no_graph_can_hold_says_why_and_what_to_write():
+    v = tf.Variable(1.0)
+
+    def step(x):
+        if not tf.executing_eagerly():
+            raise KeyError("eager only")
+        v.assign(tf.math.log(x))
+
+    watchdog = Watchdog(action="skip")
+    watchdog.watch(step)(tf.constant(0.0))
+    (note,) = watchdog.report.notes
+    assert note.startswith("the op is not named, because the step cannot be traced: KeyError at test_watch_steps.py:")
+    assert note.endswith("or hand that to gradcheck.find_nonfinite")
+
+
 class TestActions:
     def step(self, v):
         @tf.function
