@@ -13,6 +13,7 @@ from tensorflow.python.framework.func_graph import FuncGraph
 
 from gradcheck._errors import GraphUnavailable
 from gradcheck._graph import structure
+from gradcheck._graph.already import note_on_gradients
 from gradcheck._graph.asked import check_cotangent, gradients_as_outputs
 from gradcheck._graph.contexts import chain
 from gradcheck._graph.copies import Copy
@@ -52,7 +53,9 @@ def trace_tensors(asked: Question, name: str, *, order: int = 1, seed: int = 0) 
         )
         if order == 2:
             wanted = gradients_as_outputs(copy, wanted, seed)
-        traced = finish(copy, name, wanted, [], asked.values, notes=_notes(asked, copy))
+        already = note_on_gradients(asked) if order == 1 else None
+        notes = [*_notes(asked, copy), *filter(None, [already])]
+        traced = finish(copy, name, wanted, [], asked.values, notes=notes)
         outside = _outside(asked, copy) if asked.has_session and not asked.alone else {}
     variables = {n for n, x in zip(asked.names, asked.xs, strict=True) if structure.variable_of(x) is not None}
     sources = tuple(replace(s, variable=s.path in variables) for s in traced.sources)

@@ -447,6 +447,18 @@ def test_all_that_is_written_can_wait_for_a_tensor():
         assert [op.name for op in write.control_inputs] == ["gradcheck_gate"]
 
 
+def test_an_op_of_a_gradient_knows_the_op_that_it_differentiates():
+    with (
+        purpose("telling that ys are gradients already", "_original_op, in _graph/already.py"),
+        tf.Graph().as_default(),
+    ):
+        x = tf.constant(X)
+        y = tf.sin(x)
+        (gradient,) = tf.gradients(y, x)
+        assert gradient.op._original_op is y.op
+        assert y.op._original_op is None
+
+
 def test_tensors_of_a_graph_can_be_given_values_for_a_while(graph):
     with purpose("values for Python while a function is traced", "SymbolicTensor, in _graph/concrete.py"):
         known = tf.Variable([2.0, 3.0])

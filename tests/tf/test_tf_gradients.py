@@ -950,3 +950,85 @@ def test_draws_of_a_loop_of_control_flow_v1_that_cannot_be_held_are_refused(cont
     y = tf.while_loop(lambda i, a: i < 2, lambda i, a: (i + 1, a * draw(a)), [0, x])[1]
     with pytest.raises(GraphUnavailable, match=message):
         check_tf_gradients(y, x)
+
+
+# --------------------------------------------------------------------------------------- ys that are gradients
+
+
+def of_uses(x, h):
+    return tf.gradients(tf.reduce_sum(tf.sin(x) * x, name="loss"), x)
+
+
+def of_several(x, h):
+    return tf.gradients([tf.tanh(x * h), tf.cos(x)], [x, h], grad_ys=[h, x])
+
+
+def of_a_variable(x, h):
+    w = v1.get_variable("w", [3], initializer=v1.ones_initializer())
+    return tf.identity(tf.gradients(tf.reduce_sum(tf.exp(w * x)), w)[0])
+
+
+def of_a_loop(x, h):
+    return tf.gradients(tf.while_loop(lambda i, y: i < 3, lambda i, y: [i + 1, tf.sin(y) * y], [0, x])[1], x)
+
+
+def of_a_penalty(x, h):
+    return tf.gradients(tf.reduce_sum(of_uses(x, h)[0] ** 2), x)
+
+
+def beside_what_is_not_fed(x, h):
+    other = v1.placeholder(tf.float32, [3], name="other")
+    return tf.gradients(tf.reduce_sum(tf.concat([x**3, other], 0)), x)
+
+
+def penalized(x, h):
+    return tf.reduce_sum(tf.sin(x)) + tf.reduce_sum(of_uses(x, h)[0] ** 2)
+
+
+def scaled(x, h):
+    return 2.0 * of_uses(x, h)[0]
+
+
+def stepped(x, h):
+    return x - 0.1 * of_uses(x, h)[0]
+
+
+def with_a_loss(x, h):
+    return [tf.reduce_sum(x**2), of_uses(x, h)[0]]
+
+
+def of_another(x, h):
+    return tf.gradients(tf.sin(x * h), h)
+
+
+def of_what_is_between(x, h):
+    product = x * h
+    return tf.gradients(tf.sin(product), product)
+
+
+@pytest.mark.parametrize(
+    ("build", "last"),
+    [
+        (of_uses, "loss"), (of_several, "Tanh, Cos"), (of_a_variable, "Sum"), (of_a_loop, "while:3"),
+        (of_a_penalty, "Sum"), (beside_what_is_not_fed, "Sum"), (penalized, None), (scaled, None), (stepped, None),
+        (with_a_loss, None), (of_another, None), (of_what_is_between, None),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)  # fmt: skip
+def test_that_ys_are_gradients_already_is_said_where_they_are(graph, session, build, last):
+    x, h = (v1.placeholder(tf.float32, [3], name=name) for name in "xh")
+    ys = build(x, h)
+    xs = {of_several: [x, h], of_a_variable: v1.global_variables()}.get(build, [x])
+    initialize(session)
+    report = check_tf_gradients(
+        ys, xs, session=session, feed_dict={x: [0.3, 0.7, 1.1], h: [0.9, 0.5, 0.2]}, mode="directional", directions=1
+    )
+    assert report.ok, report
+    found = [note for note in report.notes if "tf.gradients gave for xs" in note]
+    names = ", ".join(each.op.name for each in xs)
+    assert bool(found) == (last is not None)
+    if found:
+        assert found[0].endswith(
+            "what was checked is the derivative of that, a second derivative; for the gradient itself write "
+            f"check_tf_gradients([{last}], [{names}])"
+        )
