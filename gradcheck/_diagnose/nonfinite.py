@@ -47,6 +47,7 @@ def find_nonfinite(fn: Callable[..., Any], inputs: Any) -> NonfiniteReport:
     are ones). Nested functions, also those traced before or with `jit_compile=True`, the branch of a conditional that
     is taken, and each iteration of a loop are entered. A value that is not finite and never reaches an output or a
     gradient, such as the other branch of a `tf.where`, is no finding. The cause is told by the same graph in float64.
+    What fn takes into Python, by `.numpy()`, `float` or an `if`, counts as a constant.
 
     Args:
         fn: Any Python callable, tf.function, Keras layer or model. Variables that it assigns keep their values.

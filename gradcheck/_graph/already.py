@@ -29,10 +29,10 @@ def note_on_gradients(asked: Question) -> str | None:
     if not tops or asked.alone:
         return None
     try:
-        made = [_is_one_of(y, tops, asked) for y in ys]
+        made = _are_gradients(ys, tops, asked)
     except (ValueError, TypeError, LookupError, RuntimeError):  # what cannot be differentiated anew is not told
         return None
-    if not all(made):
+    if not made:
         return None
     given, last, xs = (", ".join(names) for names in (map(plain_name, asked.ys), map(plain_name, tops), asked.names))
     return (
@@ -62,7 +62,7 @@ def _differentiated(ys: Sequence[Any]) -> list[Any]:
     forward = [op._original_op for name, op in made.items() if op._original_op is not None and name not in earlier]
     earlier = _before(forward)
     last = sorted({op for op in forward if op.name not in earlier}, key=lambda op: int(op._id))
-    return [next(t for t in op.outputs if t.dtype in structure.CONTINUOUS) for op in last]
+    return [t for op in last for t in [*filter(structure.is_continuous, op.outputs)][:1]]
 
 
 def _before(ops: Sequence[Any]) -> set[str]:
@@ -70,8 +70,8 @@ def _before(ops: Sequence[Any]) -> set[str]:
     return {name.rpartition(":")[0] for _, name in ancestors(t for op in ops for t in op.inputs)}
 
 
-def _is_one_of(y: Any, tops: Sequence[Any], asked: Question) -> bool:
-    """Whether y is the gradient of the tops with respect to one of the xs."""
+def _are_gradients(ys: Sequence[Any], tops: Sequence[Any], asked: Question) -> bool:
+    """Whether each y is the gradient of the tops with respect to one of the xs."""
     ops = asked.graph.get_operations()
     fed = {t.name: None for op in ops if op.type in PLACEHOLDERS for t in op.outputs}
     copy = Copy(asked.graph, {**fed, **asked.fed})
@@ -79,7 +79,8 @@ def _is_one_of(y: Any, tops: Sequence[Any], asked: Question) -> bool:
     with copy.as_default():
         seeds = [tf.compat.v1.placeholder(t.dtype, t.shape) for t in brought]
         built = differentiate(copy, brought, [copy.x_of(x) for x in asked.xs], seeds, [])
-    return any(isinstance(g, tf.Tensor) and _same(y, g, copy, seeds) for g in built.gradients)
+    gradients = [g for g in built.gradients if isinstance(g, tf.Tensor)]
+    return all(any(_same(y, g, copy, seeds) for g in gradients) for y in ys)
 
 
 def _same(tensor: Any, other: Any, copy: Copy, seeds: Sequence[Any]) -> bool:

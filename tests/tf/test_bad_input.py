@@ -9,6 +9,7 @@ import tensorflow as tf
 
 import gradcheck
 from gradcheck import Gradients, Verdict
+from gradcheck.pytest_plugin._checker import Checker
 
 X = np.array([1.0, 2.0])
 CHECKS = pytest.mark.parametrize(
@@ -696,6 +697,9 @@ def test_arguments_given_one_by_one_are_refused_with_what_to_write(front, given,
         (lambda: gradcheck.check_tf_gradients(X, X, None, X),
          "check_tf_gradients takes ys, xs and grad_ys by position, found 4 arguments (ndarray, ndarray, NoneType, "
          "ndarray); options are given by name: stop_gradients=, *"),
+        (lambda: Checker({}, None, None)(product, X, X),
+         "gradcheck takes fn and inputs by *: gradcheck(product, [a, b])"),
+        (lambda: Checker({}, None, None).model(square), "gradcheck.model needs x, *; write gradcheck.model(square, x)"),
         (lambda: gradcheck.watch(square, "skip"),
          "watch takes model_or_step by position, found 2 *: action=, every=, *"),
         (lambda: gradcheck.Watchdog("skip").guard([X], X),

@@ -547,12 +547,13 @@ def takes_arrays(w, x, _):
 
 
 def takes_decisions(w, x, scale):
-    w.assign_add([0.0, 0.0])
+    w.assign_add([1.0, 0.0])
     if tf.reduce_sum(x) > 0.5 and not np.isnan(x).any():
         for k in range(int(scale)):
             x = x + float(k) * len(x)
     said = f"{tf.reduce_sum(x):.3f}"
-    w.assign(tf.math.log(x * w.numpy()[0] - tf.reduce_min(x)))  # here
+    nothing = 2.0 - w.numpy()[0]  # 1 but for the assignment
+    w.assign(tf.math.log(x * nothing))  # here
     return {"said": said}
 
 
