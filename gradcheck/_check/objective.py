@@ -13,6 +13,7 @@ import keras
 import tensorflow as tf
 
 from gradcheck._graph import structure
+from gradcheck._graph.raised import add_note, raised_at
 
 _ESCAPES = re.compile(r"\x1b\[[0-9;]*m")  # Keras prints the heads of its messages bold
 
@@ -130,7 +131,11 @@ def _explained(what: str) -> Iterator[None]:
     except (TypeError, ValueError, KeyError) as error:
         kind = TypeError if isinstance(error, TypeError) else ValueError
         said = " ".join(_ESCAPES.sub("", str(error)).split())
-        raise kind(f"{what}: {said[:400]}") from error
+        explained = kind(f"{what}: {said[:400]}")
+        place = raised_at(error)
+        if place.file is not None:  # a line of the user's own layer, say, and not of Keras
+            add_note(explained, str(place.function), place)
+        raise explained from error
 
 
 def _shown(value: Any) -> str:

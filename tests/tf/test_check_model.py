@@ -267,6 +267,16 @@ def test_variables_metrics_optimizer_and_random_states_stay_as_they_were(more):
     assert second == first + 1
 
 
+def test_a_layer_that_raises_is_named_with_its_line():
+    class Stretching(keras.layers.Layer):
+        def call(self, x):
+            return tf.matmul(x, tf.ones([7, 2]))  # here
+
+    with pytest.raises(ValueError, match=r"^.* cannot be called on x ") as caught:
+        gradcheck.check_model(keras.Sequential([keras.layers.Dense(3), Stretching()]), X)
+    assert re.match(r"gradcheck: raised at \S*test_check_model.py:\d+ by call: `.*# here`", caught.value.__notes__[0])
+
+
 def test_a_model_is_as_it_was_after_an_error():
     model = noisy()
     before = state(model)
@@ -343,7 +353,7 @@ def test_misuse_is_refused(make, arguments, options, error, message):
     ids=["shape", "rank, unbuilt", "targets", "unknown loss", "raising loss", "loss of None", "compiled without"],
 )  # fmt: skip
 def test_what_does_not_fit_the_model_is_named(make, arguments, options, message):
-    with pytest.raises((TypeError, ValueError), match=f"^{message}$"):
+    with pytest.raises((TypeError, ValueError), match=rf"^{message}(\ngradcheck: .*)?$"):
         gradcheck.check_model(make(), *arguments, **options)
 
 
