@@ -86,7 +86,7 @@ def _are_arguments(inputs: Any, extra: Sequence[Any]) -> bool:
     return all(
         hasattr(value, "shape")
         or isinstance(value, (list, tuple, Mapping))
-        or (isinstance(value, numbers.Number) and not listed)
+        or (isinstance(value, numbers.Number) and not isinstance(value, bool) and not listed)
         for value in extra
     )
 

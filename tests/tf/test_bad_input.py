@@ -681,6 +681,7 @@ def test_arguments_given_one_by_one_are_refused_with_what_to_write(front, given,
          "check_gradients takes fn and inputs by position, found 3 arguments (function, list, str); options are given "
          "by name: grad_ys=, wrt=, mode=, order=, rtol=, directions=, seed=, forward=, surrogate=, executor=, name="),
         (lambda: gradcheck.check_gradients(square, [X], 1e-3), "*function, list, float); options are given by name: *"),
+        (lambda: gradcheck.check_gradients(square, X, True), "*function, ndarray, bool); options are given by name: *"),
         (lambda: gradcheck.check_gradients(square, X, direction=3),
          "check_gradients has no argument 'direction'; write directions="),
         (lambda: gradcheck.find_nonfinite(square, X, out=3),
