@@ -13,6 +13,7 @@ from gradcheck._derivatives.compressed import Plan, plan
 from gradcheck._derivatives.freeing import mover
 from gradcheck._derivatives.numeric import Mover
 from gradcheck._derivatives.point import Point, Reals, as_reals
+from gradcheck._derivatives.python_inside import coarse_python
 from gradcheck._graph.cost import entries_computed
 from gradcheck._graph.program import prune
 from gradcheck._graph.regions import has_custom_gradient
@@ -195,6 +196,8 @@ def begin(traced: Traced, options: Options) -> Work:
         wide = point.outputs_at_base(wide=True)
         reals = [np.concatenate([as_reals(v) for v in vs]) for vs in wide]
         shapes = [[np.asarray(v).shape for v in vs] for vs in wide]
+    if not point.narrow:
+        point.unpromoted += coarse_python(traced.program, movers)
     own = reals if native is None else [np.concatenate([as_reals(v) for v in vs]) for vs in native]
     work = Work(
         point=point, options=options, rng=rng, movers=movers, values=reals, native_values=own, shapes=shapes
@@ -277,9 +280,9 @@ def _rows(gradients: list[Gradient], some: slice) -> list[Gradient]:
     return [replace(g, value=None if g.value is None else g.value[some]) for g in gradients]
 
 
-def once_more(work: Work, a: int) -> list[Gradient]:
-    """The gradients of one output for its first cotangent, computed again in the function's own dtype."""
-    return analytic(work.point, a, work.cotangents[a].weights[:1], work.shapes[a], wide=False)
+def once_more(work: Work, a: int, *, wide: bool = False) -> list[Gradient]:
+    """The gradients of one output for its first cotangent, computed again, in the function's own dtype or `wide`."""
+    return analytic(work.point, a, work.cotangents[a].weights[:1], work.shapes[a], wide=wide)
 
 
 def _is_large_float32(work: Work) -> bool:

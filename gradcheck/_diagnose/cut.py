@@ -11,6 +11,7 @@ from tensorflow.python.framework import ops
 
 from gradcheck._diagnose.remedies import (
     CAST,
+    COMPARISONS,
     EAGER_PYTHON,
     OVERWRITTEN,
     STEPS,
@@ -141,23 +142,36 @@ def _flow(
         arriving = [k for k, i in enumerate(data_inputs(node)) if i in live]
         if not arriving:
             made = next((positions[i] for i in data_inputs(node) if i in positions), None)
-            if made is not None and first is None:
-                first = _cut_at(traced, prefix + made.name, made.op, WHOLE_NUMBERS)
+            if made is not None:
+                first = _likelier(first, _cut_at(traced, prefix + made.name, made.op, WHOLE_NUMBERS))
             continue
         outputs = [ref for ref, _ in output_refs(node)]
         if node.op in CALLED:
             passed, inner = _through_call(traced, node, arriving, program, prefix)
             live.update(outputs[k] for k in passed if k < len(outputs))
-            first = first or (inner if len(passed) < len(outputs) else None)
+            first = _likelier(first, inner if len(passed) < len(outputs) else None)
             continue
         reason = _why(node)
         if reason is None:
             whole = {ref: node for ref, dtype in output_refs(node) if dtype in _WHOLE and _is_continuous(node)}
             positions.update(whole)
             live.update(set(outputs) - whole.keys())
-        elif first is None:
-            first = _cut_at(traced, prefix + node.name, node.op, reason)
+        else:
+            first = _likelier(first, _cut_at(traced, prefix + node.name, node.op, reason))
     return live, first
+
+
+def _likelier(first: Cut | None, other: Cut | None) -> Cut | None:
+    """The one of two cuts on the way from x to y by which y moves with x, the first where nothing tells.
+
+    What is constant between steps moves nothing but there; a comparison only chooses, often between two ways that each
+    end as well.
+    """
+    return min((cut for cut in (first, other) if cut is not None), key=_idleness, default=None)
+
+
+def _idleness(cut: Cut) -> int:
+    return 2 if cut.place.op_type in COMPARISONS else int(cut.place.op_type in STEPS or cut.place.op_type == "Cast")
 
 
 def _through_call(
@@ -175,7 +189,7 @@ def _through_call(
             live = {body.args[k].name for k in reached if k < len(body.args)}
             live, cut = _flow(traced, topological(body), live, program, f"{prefix}{node.name}/")
             out = {k for k, r in enumerate(body.returns) if r.ref in live}
-            first = first or cut
+            first = _likelier(first, cut)
             grown = node.op.endswith("While") and not out <= reached
             reached |= out
         passed |= out

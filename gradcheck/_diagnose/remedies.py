@@ -5,7 +5,7 @@ from __future__ import annotations
 _ROUNDING = "rounding is constant between its steps, and TensorFlow gives it no gradient"
 _OPAQUE = "TensorFlow does not see into tf.numpy_function"
 _POSITIONS = "argmax gives positions, which have no gradient"
-_COMPARISONS = ("Greater", "GreaterEqual", "Less", "LessEqual", "Equal", "NotEqual")
+COMPARISONS = ("Greater", "GreaterEqual", "Less", "LessEqual", "Equal", "NotEqual")
 CAST = "a cast to an integer or bool dtype has no gradient"
 EAGER_PYTHON = "Python ran here eagerly, and its result carries no gradient: NumPy and .numpy() cut it"
 THROUGH_VARIABLE = "the value goes through a variable, and gradients do not pass an assignment"
@@ -31,7 +31,7 @@ _REASONS = {
     "PyFuncStateless": _OPAQUE,
     "StopGradient": "tf.stop_gradient",
     "AssignVariableOp": THROUGH_VARIABLE,
-    **dict.fromkeys(_COMPARISONS, "a comparison gives true or false, which have no gradient"),
+    **dict.fromkeys(COMPARISONS, "a comparison gives true or false, which have no gradient"),
 }
 # They are constant where they have a derivative at all, so that nothing is missing where they stop a gradient.
 STEPS = frozenset({"Round", "Rint", "Floor", "Ceil", "FloorDiv", "Sign", "StopGradient"})
@@ -66,7 +66,7 @@ _REMEDIES = {
     "ReadVariableOp": "use the value itself in place of the variable that it is assigned to",
     "ResizeArea": 'method="bilinear" with antialias=True has a gradient',
     "HistogramFixedWidth": "soft bins: tf.reduce_sum(tf.nn.softmax(-k * (x[:, None] - centers) ** 2), axis=0)",
-    **dict.fromkeys(_COMPARISONS, _COMPARED),
+    **dict.fromkeys(COMPARISONS, _COMPARED),
 }
 _NO_GRADIENT = ("no gradient is registered", "is registered as not differentiable", "TensorFlow has no gradient of")
 

@@ -89,5 +89,8 @@ def variables_of(owner: Any) -> Sequence[Any]:
         return [owner] if structure.variable_of(owner) is not None else []
     if type(owner).__module__.partition(".")[0] == "numpy":
         return []
-    found = owner.variables
+    try:
+        found = owner.variables
+    except Exception:  # the user's own property: some libraries refuse to say that there are none
+        return []
     return found if isinstance(found, (list, tuple)) else []

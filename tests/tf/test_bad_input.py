@@ -521,6 +521,31 @@ def test_the_note_on_a_function_that_cannot_be_traced_says_at_which_line(fn, err
     assert re.match(rf"<lambda> cannot be traced \({error} at .*test_bad_input\.py:{line}: .*\); it was called", note)
 
 
+@pytest.mark.parametrize("inner", [tf.float32, tf.float64])
+def test_python_that_computes_in_float32_between_casts_is_not_taken_for_a_wrong_gradient(inner):
+    weights = tf.constant(np.random.default_rng(3).normal(size=(6, 6)), inner)
+
+    def fn(x):
+        hidden = tf.tanh(tf.cast(x + 0 * float(x[0, 0]), inner) @ weights)  # float: it cannot be traced
+        return tf.cast(tf.reduce_sum(hidden**2, axis=1), tf.float64)
+
+    report = gradcheck.check_gradients(fn, np.random.default_rng(4).normal(size=(3, 6)))
+    assert report.verdict is Verdict.MATCH, str(report)
+    assert any("EagerPyFunc" in op for op in report.unpromoted) == (inner is tf.float32)
+
+
+def test_an_object_that_refuses_to_say_which_variables_it_has_is_checked():
+    class Stateless(tf.Module):
+        @property
+        def variables(self):
+            raise ValueError("contains no variables")
+
+        def __call__(self, x):
+            return tf.sin(x)
+
+    assert gradcheck.check_gradients(Stateless(), X).verdict is Verdict.MATCH
+
+
 @pytest.mark.parametrize(("factor", "verdict"), [(2.0, Verdict.MATCH), (3.0, Verdict.MISMATCH)])
 def test_a_gradient_function_with_numpy_in_it_is_run_eagerly(factor, verdict):
     @tf.custom_gradient

@@ -119,6 +119,18 @@ def test_a_way_through_a_variable_that_is_assigned_is_a_cut_and_so_is_its_value_
     assert second.verdict is Verdict.MATCH
 
 
+def test_a_comparison_is_not_named_before_what_its_choice_is_between():
+    def wrapped(x):  # as of an angle: the comparison comes first, and all of x goes through the decoder
+        colors = tf.reshape(tf.where(x > 1, x - 1, x), (1, 2, 2, 1)) * tf.constant([0.3, 0.8, 0.9])
+        return tf.image.hsv_to_rgb(colors)
+
+    def to_zero(x):
+        return tf.where(x < 0, tf.math.ceil(3 * x), tf.floor(3 * x))
+
+    assert check_gradients(wrapped, X).worst.cut.place.op_type == "HSVToRGB"
+    assert check_gradients(to_zero, X).worst.cut.place.op_type in ("Ceil", "Floor")
+
+
 def test_what_is_constant_between_steps_is_no_partial_cut():
     assert check_gradients(lambda x: tf.round(3 * x) + tf.sign(x) + x, X).ok
 
@@ -128,6 +140,21 @@ def test_what_is_constant_between_steps_is_no_partial_cut():
 
     found = check_gradients(lambda x: tf.round(3 * x) + wrong(x), X).worst
     assert (found.cut, found.blame.op) == (None, "wrong")
+
+
+@pytest.mark.parametrize(("term", "verdict"), [(lambda x: 0.0, Verdict.UNCONNECTED), (tf.round, Verdict.CUT)])
+def test_what_varies_by_rounding_is_not_taken_for_moving(term, verdict):
+    """As sums that threads take in varying order do."""
+    rng = np.random.default_rng(0)
+
+    def vary(y):
+        return tf.numpy_function(lambda v: v * (1 + 1e-16 * rng.integers(-4, 5, v.shape)), [y], y.dtype)
+
+    def fn(x, other):
+        return tf.custom_gradient(lambda y: (tf.ensure_shape(vary(y), [50]), lambda up: up))(x**2) + 1e-9 * term(other)
+
+    report = check_gradients(fn, [rng.normal(size=50), rng.normal(size=50)])
+    assert [f.verdict for f in report.findings] == [Verdict.MATCH, verdict], str(report)
 
 
 def test_an_intended_cut_is_none():

@@ -1,5 +1,7 @@
 """Large functions are sampled on the branch on which their base point lies, with few evaluations."""
 
+import itertools
+
 import keras
 import numpy as np
 import pytest
@@ -119,6 +121,22 @@ def test_a_large_gradient_that_varies_from_run_to_run_is_found(dtype):
     report = gradcheck.check_gradients(lambda x: tf.reduce_sum(fn(x) ** 2), [x], mode="directional")
     assert report.verdict is Verdict.NONDETERMINISTIC, str(report)
     assert "two runs of the gradient at the same point differ" in str(report)
+
+
+@pytest.mark.parametrize(("size", "verdict"), [(1e-16, Verdict.MATCH), (1e-9, Verdict.NONDETERMINISTIC)])
+def test_a_gradient_that_cancels_to_the_varying_rounding_of_its_terms_is_zero(size, verdict):
+    """As that of a bias before a batch normalization, which threads sum in varying order."""
+    runs = itertools.count()
+
+    @tf.custom_gradient
+    def centered(a, bias):
+        def grad(up):
+            return up, tf.ensure_shape(tf.numpy_function(lambda v: np.full(1, size * next(runs)), [up], up.dtype), [1])
+
+        return a + bias - bias, grad
+
+    report = gradcheck.check_gradients(lambda bias: centered(normal(5), bias), np.full(1, 0.5))
+    assert report.verdict is verdict, str(report)
 
 
 def test_a_large_function_that_varies_from_run_to_run_is_found():
