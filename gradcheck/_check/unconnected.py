@@ -80,7 +80,7 @@ def instead_of(cut: Cut) -> str:
 
 
 def _moves(work: Work, a: int, x: int, reach: tuple[float, ...] = _FAR) -> bool:
-    """Whether the output changes, by a bit that it keeps to, when the input moves, near or far, in several directions."""
+    """Whether the output changes, by a bit that it keeps to, when the input moves, near or far along directions."""
     found = work.mover_of(x)
     if found is None:
         return False

@@ -89,8 +89,13 @@ def variables_of(owner: Any) -> Sequence[Any]:
         return [owner] if structure.variable_of(owner) is not None else []
     if type(owner).__module__.partition(".")[0] == "numpy":
         return []
+    return listed_variables(owner)
+
+
+def listed_variables(owner: Any) -> Sequence[Any]:
+    """What an object says are its variables: none, where it says nothing of the kind, or refuses to."""
     try:
-        found = owner.variables
-    except Exception:  # the user's own property: some libraries refuse to say that there are none
-        return []
-    return found if isinstance(found, (list, tuple)) else []
+        found = getattr(owner, "variables", ())
+    except Exception:  # the user's own property: some libraries raise where there are none
+        return ()
+    return found if isinstance(found, (list, tuple)) else ()

@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from gradcheck._graph import structure
+from gradcheck._graph.reads import listed_variables
 from gradcheck._watchdog.names import components
 
 _DEEPEST = 6
@@ -51,9 +52,7 @@ def _parts(value: Any) -> Iterator[Any]:
     elif hasattr(value, "python_function"):  # a tf.function
         yield value.python_function
     else:
-        listed = getattr(value, "variables", None)
-        if isinstance(listed, (list, tuple)):
-            yield from listed
+        yield from listed_variables(value)
         yield from getattr(value, "__dict__", {}).values()
 
 

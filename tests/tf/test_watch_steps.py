@@ -351,6 +351,22 @@ def test_the_op_of_a_step_in_python_with_defaults_is_named():
         assert watchdog.report.nonfinite.op_type == "Log"
 
 
+def test_an_object_that_refuses_to_say_which_variables_it_has_is_watched():
+    class Stateless(tf.Module):
+        @property
+        def variables(self):
+            raise ValueError("contains no variables")
+
+        def __call__(self, x):
+            return tf.math.log(x)
+
+    w, layer, watchdog = tf.Variable(1.0), Stateless(), Watchdog(action="skip")
+    watched = watchdog.watch(tf.function(lambda x: w.assign(layer(x * w))))
+    watched(tf.constant(0.0))
+    assert watchdog.report.nonfinite.op_type == "Log"
+    assert w.numpy() == 1.0
+
+
 def test_what_was_infinite_before_is_no_trip():
     lowest = tf.Variable([np.inf, 1.0])
 
