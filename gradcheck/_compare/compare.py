@@ -55,9 +55,10 @@ def compare_optimizers(
         reference: The same. Explanations are searched for where it is a rule or one of Keras' or TensorFlow's own
             gradient descent, momentum, Adagrad, RMSProp, Adam and AdamW.
         loss: A callable without arguments that reads the variables and gives the loss, called eagerly once a step;
-            where it draws data, say from `optimizers.minibatches`, both see the same. In a `tf.Graph`: the tensor of
-            the loss, or a callable that gives it; it is computed from variables, at the values that the default session
-            has, and constants.
+            where it draws data, say from `optimizers.minibatches`, both see the same. Optimizers of Keras that scale
+            the loss get the gradients of the scaled one, as under `fit`. In a `tf.Graph`: the tensor of the loss, or a
+            callable that gives it; it is computed from variables, at the values that the default session has, and
+            constants.
         variables: The variables, of TensorFlow or Keras, or any nested structure of them.
         steps: How many steps to make.
         logdir: A directory, one per comparison, that TensorBoard then shows: the report, both trajectories and their

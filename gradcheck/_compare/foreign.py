@@ -54,6 +54,20 @@ def copied(
     return new, copies
 
 
+def of_scaled_loss(optimizer: Any, grads: Sequence[Any]) -> list[Any]:
+    """The gradients that an optimizer which scales the loss is to get: those of the loss that it has scaled."""
+    if not isinstance(optimizer, keras.optimizers.Optimizer):
+        return list(grads)
+    factor = float(optimizer.scale_loss(tf.ones([])))
+    return list(grads) if factor == 1 else [_times(g, factor) for g in grads]
+
+
+def _times(gradient: Any, factor: float) -> Any:
+    if isinstance(gradient, tf.IndexedSlices):
+        return tf.IndexedSlices(_times(gradient.values, factor), gradient.indices, gradient.dense_shape)
+    return None if gradient is None else gradient * tf.cast(factor, gradient.dtype)
+
+
 def rate_of(optimizer: Any) -> Any:
     """The learning rate, a number, tensor or schedule; None where it is called otherwise."""
     return getattr(optimizer, "_learning_rate", getattr(optimizer, "_lr", None))

@@ -380,7 +380,9 @@ def _note_missing(
     unable = [
         runners.name_of(each) for both, each in ((mine, optimizer), (theirs, reference)) if both.in_float64 is None
     ]
-    for name in unable:
-        recording.notes.append(f"{name} could not be run in float64: its rounding is taken from the other's")
+    if len(unable) == 1:
+        recording.notes.append(f"{unable[0]} could not be run in float64: its rounding is taken from the other's")
+    elif unable:
+        recording.notes.append("neither could be run in float64")
     why = "" if unable or known else "neither is known as a rule, nor what rounding its hyperparameters moves: "
     recording.notes.append(f"{why}judged were the runs in the variables' own dtype, which show less")

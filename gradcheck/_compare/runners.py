@@ -126,7 +126,8 @@ class _Foreign:
     def step(self, grads: Sequence[Any]) -> list[Any]:
         with errors_only(), warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Gradients do not exist")  # for some: that is the loss' affair
-            self._optimizer.apply_gradients(list(zip(grads, self._variables, strict=True)))
+            scaled = foreign.of_scaled_loss(self._optimizer, grads)
+            self._optimizer.apply_gradients(list(zip(scaled, self._variables, strict=True)))
         self._refuse_other_state()
         return [foreign.value_of(v).numpy() for v in self._variables]
 

@@ -47,8 +47,6 @@ def _around(optimizer: Any, rule: Rule) -> Rule | None:
             rule = optimizers.Clipped(rule, getattr(optimizer, option), by)
     if optimizer.weight_decay and not isinstance(core_of(rule), optimizers.AdamW):
         rule = optimizers.Decayed(rule, optimizer.weight_decay, into="weights")
-    if optimizer.loss_scale_factor:
-        rule = optimizers.Amplified(rule, 1 / optimizer.loss_scale_factor)
     if steps := optimizer.gradient_accumulation_steps:
         if clips_by_norm(rule) or callable(rule.learning_rate):
             return None  # the mean is clipped, and the schedule called with the number of gradients

@@ -92,6 +92,10 @@ AGREEING = {
     "keras rmsprop": lambda: (keras.RMSprop(0.01), RMSProp(0.01)),
     "keras adam": lambda: (keras.Adam(0.01), Adam(0.01)),
     "keras adamw": lambda: (keras.AdamW(0.01), AdamW(0.01)),
+    "keras loss scale": lambda: (
+        keras.LossScaleOptimizer(keras.SGD(0.1, momentum=0.8), initial_scale=64.0, dynamic_growth_steps=4),
+        keras.SGD(0.1, momentum=0.8, loss_scale_factor=128.0),
+    ),
     "keras and v1": lambda: (keras.SGD(0.1, momentum=0.8), v1.MomentumOptimizer(0.1, 0.8)),
     "rules": lambda: (Momentum(0.1, 0.8, learning_rate_in="update"), Momentum(0.1, 0.8)),
     "a schedule": lambda: (
