@@ -131,7 +131,7 @@ def checked(
         if opts.order == 2 and not any(output.faults for output in traced.outputs):
             name = f"gradient of {title}"
             second = trace_function(fn, inputs, name=name, order=2, seed=opts.seed, **asked)
-            found = run(second, opts)
+            found = run(second, replace(opts, second=True))
             parts.append(_with_symmetry(found, second, opts) if all(f.ok for f in parts[0].findings) else found)
         if opts.forward:
             variables = asked["variables"]() if asked.get("variables") else ()

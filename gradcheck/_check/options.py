@@ -18,6 +18,7 @@ class Options:
 
     mode: str = "auto"
     order: int = 1
+    second: bool = False  # whether what is checked is a gradient
     rtol: float | None = None
     directions: int = 4
     seed: int = 0

@@ -19,6 +19,7 @@ _DIRECTIONS = 8
 _SMOOTH = "let the gradient pass there, by tf.custom_gradient or something smooth in its place"
 _ROUNDING = 2.0**-20  # of an output: what moves by less may be rounding
 _VARYING = 64.0  # times what differs between two runs
+_NEAR = (2.0**-20, -(2.0**-20))  # in units of the input's scale
 _FAR = (0.5, -0.5, 1.5, -1.5, 4.0, -4.0)  # in units of the input's scale
 
 
@@ -36,6 +37,8 @@ def without_gradient(work: Work, a: int, x: int) -> Finding | None:
         return _outside(work, a, x, work.traced.outside[path])
     if not _moves(work, a, x):
         return finding(work, a, x, Verdict.UNCONNECTED, analytic=None if absent else 0.0, numeric=0.0, error=0.0)
+    if work.options.second and not _moves(work, a, x, _NEAR):  # as that of a maximum, which jumps where it has a kink
+        return finding(work, a, x, Verdict.MATCH, analytic=0.0, numeric=0.0, error=0.0)
     cut = _cut(work, a, x, absent=absent)
     return _cut_finding(work, a, x, cut, absent=absent) if absent or cut is not None else None
 

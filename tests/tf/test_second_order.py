@@ -90,3 +90,14 @@ def test_a_wrong_second_derivative_is_blamed_wherever_it_is(fn):
     assert report.worst in second
     assert (report.worst.blame.op_type, report.worst.blame.op) == ("custom_gradient", "slope")
     assert report.worst.blame.file.endswith("test_second_order.py")
+
+
+@pytest.mark.parametrize("fn", [tf.abs, lambda x: tf.maximum(x, 0.1 * x[::-1]), lambda x: tf.reduce_max(x, axis=1)])
+def test_a_gradient_that_is_constant_between_kinks_has_none(fn):
+    assert check_gradients(fn, X, order=2).ok
+
+
+def test_a_second_derivative_that_tensorflow_lacks_is_a_cut():
+    report = check_gradients(tf.nn.softsign, X, order=2)
+    assert report.verdict is Verdict.CUT
+    assert report.worst.cut.place.op_type == "SoftsignGrad"
