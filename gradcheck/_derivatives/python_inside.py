@@ -35,5 +35,5 @@ def _is_coarse(mover: Mover) -> bool:
     except RUN_ERRORS:
         return False
     with np.errstate(invalid="ignore", over="ignore"):
-        moves = np.abs(far) > _SEEN * np.abs(mover.outputs)
+        moves = (np.abs(far) > _SEEN * np.abs(mover.outputs)) & (mover.jitter == 0)  # what draws numbers jumps, too
         return bool(np.any(moves & (np.abs(near * (_FAR / _NEAR) - far) > _PART * np.abs(far))))
