@@ -249,5 +249,6 @@ def _apart(dtype: Any) -> int:
 
 def _sums(bins: NDArray[Any], tensors: int, dtype: Any) -> NDArray[Any]:
     """Bins that were divided, put together: [steps, tensors, bins]."""
-    sums: NDArray[Any] = bins.reshape(len(bins), tensors, FORMATS[dtype].bins, -1).sum(-1)
+    parts = bins.reshape(len(bins), tensors, FORMATS[dtype].bins, -1)
+    sums: NDArray[Any] = sum(parts[..., k] for k in range(1, parts.shape[-1])) + parts[..., 0]  # not of a short axis
     return sums

@@ -2,7 +2,9 @@
 
 Steps are taken in turns, so that what slows the machine down slows all of them: the medians of paired ratios, twice: of
 the CPU time of one TensorFlow thread, by which targets are judged, and of the wall's time with TensorFlow's default
-threads, each in a process of its own. Then a long run: the size of its event file beside that of `tf.summary`, and how
+threads, each in a process of its own. Of each way there are four instances, since how one lies in memory decides some
+percents. "norms and extremes alone" is what scalars cannot cost less than by TensorFlow's own ops: the norm, largest
+and smallest number of each gradient and the norm of each variable, without a count, a queue or a file. Then a long run: the size of its event file beside that of `tf.summary`, and how
 much memory it took; and processes that are killed while they record. Time decides nothing: the table says which target
 was missed. What has to hold is that every step was recorded, and is read by gradcheck and by TensorBoard.
 """
@@ -27,7 +29,8 @@ from .outcome import text_of as text_of
 from .paired import COLUMNS, Row, in_turns, missed, on_both_clocks
 from .watch import MODELS, repeated
 
-BLOCKS, STEPS = 30, 32  # as many steps as wait to be written: each block writes once
+BLOCKS, STEPS = 40, 32  # as many steps as wait to be written: each block writes once
+INSTANCES = 4
 TARGETS = {"histograms": 1.35, "histograms, every 10th": 1.05, "scalars only": 1.10, "off-steps": 1.0}
 VARIABLES, LONG, KILLS = 20, 10_000, 50
 GROWTH = 64  # MB: more than the allocators' own ups and downs
@@ -70,32 +73,47 @@ def run(*, quick: bool = False, seed: int = 0) -> Outcome:
 
 
 def _steps(blocks: int, seed: int) -> list[Row]:
+    """Several instances of each way, one drawn for each block: how an instance lies in memory decides some percents."""
+    draw = np.random.default_rng(seed)
     with tempfile.TemporaryDirectory() as directory:
+        writers: list[SummaryWriter] = []
 
-        def writer(**options: Any) -> SummaryWriter:
-            return SummaryWriter(tempfile.mkdtemp(dir=directory), **options)
+        def recorded(first_step: int = 0, within: bool = False, **options: Any) -> Any:
+            writers.append(SummaryWriter(tempfile.mkdtemp(dir=directory), **options))
+            step = _step(seed, writers[-1].gradients, within)[0]
+            return writers[-1].record(step, first_step=first_step)
 
-        every, tenth, off = writer(), writer(every=10), writer(every=10**9)
-        scalars, updates = writer(histograms=False), writer()
-        plain, batch = _step(seed, None)
-        ways = {
-            "plain": plain,
-            "plain again": _step(seed, None)[0],
-            "histograms": every.record(_step(seed, every.gradients)[0]),
-            "histograms, every 10th": tenth.record(_step(seed, tenth.gradients)[0]),
-            "scalars only": scalars.record(_step(seed, scalars.gradients)[0]),
-            "off-steps": off.record(_step(seed, off.gradients)[0], first_step=1),
-            "handed to Python": _step(seed, _handed_over)[0],
-            "histograms and updates": updates.record(_step(seed, updates.gradients, within=True)[0]),
-            "tf.summary.histogram": _with_tf_summary(seed, writer, directory),
+        ways: dict[str, Callable[[], Any]] = {
+            "plain": lambda: _step(seed, None)[0],
+            "plain again": lambda: _step(seed, None)[0],
+            "histograms": recorded,
+            "histograms, every 10th": lambda: recorded(every=10),
+            "scalars only": lambda: recorded(histograms=False),
+            "off-steps": lambda: recorded(1, every=10**9),
+            "norms and extremes alone": lambda: _step(seed, _reduced)[0],
+            "handed to Python": lambda: _step(seed, _handed_over)[0],
+            "histograms and updates": lambda: recorded(within=True),
+            "tf.summary.histogram": lambda: _with_tf_summary(seed, directory),
         }
-        for way in ways.values():
-            for _ in range(10):  # both variants
-                way(*batch)
-        rows = in_turns("mlp", {how: repeated(way, batch, STEPS) for how, way in ways.items()}, blocks, STEPS)
-        for one in (every, tenth, off, scalars, updates):
-            one.close()
+        batch = _step(seed, None)[1]
+        calls = {}
+        for how, made in ways.items():
+            instances = [made() for _ in range(INSTANCES)]
+            for instance in instances:
+                for _ in range(10):  # both variants
+                    instance(*batch)
+            calls[how] = _one_of([repeated(instance, batch, STEPS) for instance in instances], draw)
+        rows = in_turns("mlp", calls, blocks, STEPS)
+        for writer in writers:
+            writer.close()
         return rows
+
+
+def _one_of(calls: list[Callable[[], None]], draw: np.random.Generator) -> Callable[[], None]:
+    def one() -> None:
+        calls[draw.integers(len(calls))]()
+
+    return one
 
 
 def _step(seed: int, record: Any, within: bool = False) -> tuple[Any, tuple[Any, Any]]:
@@ -111,15 +129,21 @@ def _step(seed: int, record: Any, within: bool = False) -> tuple[Any, tuple[Any,
         with tf.GradientTape() as tape:
             loss = tf.reduce_mean((model(x, training=True) - y) ** 2)
         gradients = tape.gradient(loss, variables)
-        scope = None if record is None else record(optimizer.iterations, gradients, variables)
+        recorded = None if record is None else record(optimizer.iterations, gradients, variables)
         if within:
-            with scope:
+            with recorded:
                 optimizer.apply(gradients, variables)
         else:
             optimizer.apply(gradients, variables)
-        return loss
+        return (loss, recorded) if tf.is_tensor(recorded) else loss
 
     return step, (tf.random.stateless_normal(shape, (seed, 1)), tf.random.stateless_normal([shape[0], 10], (seed, 2)))
+
+
+def _reduced(step: Any, gradients: Any, variables: Any) -> Any:
+    """What scalars cannot cost less than, by ops of TensorFlow: no zero is counted, and nothing is done with them."""
+    halves = [tf.nn.l2_loss(t) for t in (*gradients, *(tf.convert_to_tensor(v) for v in variables))]
+    return tf.stack([*halves, *(extreme(g) for g in gradients for extreme in (tf.reduce_max, tf.reduce_min))])
 
 
 def _handed_over(step: Any, gradients: Any, variables: Any) -> None:
@@ -127,7 +151,7 @@ def _handed_over(step: Any, gradients: Any, variables: Any) -> None:
     tf.numpy_function(lambda *arrays: None, list(gradients), [])
 
 
-def _with_tf_summary(seed: int, writer: Any, directory: str) -> Any:
+def _with_tf_summary(seed: int, directory: str) -> Any:
     theirs = tf.summary.create_file_writer(tempfile.mkdtemp(dir=directory))
 
     def record(step: Any, gradients: Any, variables: Any) -> None:
