@@ -212,12 +212,12 @@ class SummaryWriter:
             self._sink.close()
 
     @contextmanager
-    def choosing(self, recorded: bool | None, *, apart: bool = True) -> Iterator[None]:
+    def choosing(self, recorded: bool | None, *, apart: bool = False) -> Iterator[None]:
         """A scope in which `gradients` records, or does nothing, whatever the step.
 
         Args:
             recorded: Which of both; None: as the step says.
-            apart: Whether what runs in it is traced for this choice alone.
+            apart: Whether what runs in it is traced for this choice alone, and what it leaves is given to `take`.
         """
         outer, self._chosen, self._apart = (self._chosen, self._apart), recorded, apart
         if recorded:

@@ -4,9 +4,11 @@ Steps are taken in turns, so that what slows the machine down slows all of them:
 the CPU time of one TensorFlow thread, by which targets are judged, and of the wall's time with TensorFlow's default
 threads, each in a process of its own. Of each way there are four instances, since how one lies in memory decides some
 percents. "norms and extremes alone" is what scalars cannot cost less than by TensorFlow's own ops: the norm, largest
-and smallest number of each gradient and the norm of each variable, without a count, a queue or a file. Then a long run: the size of its event file beside that of `tf.summary`, and how
-much memory it took; and processes that are killed while they record. Time decides nothing: the table says which target
-was missed. What has to hold is that every step was recorded, and is read by gradcheck and by TensorBoard.
+and smallest number of each gradient and the norm of each variable, without a count, a queue or a file.
+
+Then a long run: the size of its event file beside that of `tf.summary`, and how much memory it took; and processes that
+are killed while they record. Time decides nothing: the table says which target was missed. What has to hold is that
+every step was recorded, and is read by gradcheck and by TensorBoard.
 """
 
 from __future__ import annotations

@@ -139,8 +139,12 @@ def step(k):
 
 for k in range(2):
     step(tf.constant(k))
+recorded = writer.record(step)
+for k in range(2, 4):
+    recorded(tf.constant(k))
+writer.close()
 found = read_events(sys.argv[2]).scalars["gradient_norm/w"]
-assert found.steps == (0, 1), found
+assert found.steps == (0, 1, 2, 3), found
 np.testing.assert_allclose(found.values, 3 * 5**0.5, rtol=1e-6)
 """
 
@@ -233,3 +237,18 @@ def test_fit_goes_on_where_the_disk_fails(tmp_path, caplog):
     for one, other in zip(weights, _fit(_model()), strict=True):
         np.testing.assert_array_equal(one, other)
     assert "training goes on without" in caplog.text
+
+
+class OneGraph(keras.Sequential):
+    """A model whose training function is one graph, without another one inside."""
+
+    def make_train_function(self, force=False):
+        self.train_function = tf.function(lambda iterator: self.train_step(next(iterator)))
+        return self.train_function
+
+
+def test_a_training_function_of_ones_own_is_recorded(tmp_path):
+    model = OneGraph(_model().layers, name="net")
+    model.compile("sgd", "mse")
+    _fit(model, [GradientSummaryCallback(tmp_path, every=3, metrics=False)])
+    assert read_events(tmp_path).runs["train"].scalars[f"gradient_norm/{KERNEL}"].steps == (0, 3, 6)
