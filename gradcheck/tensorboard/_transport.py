@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import logging
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
@@ -23,7 +24,7 @@ _LOGGER = logging.getLogger("gradcheck")
 _KEPT = 32  # vectors that wait in a variable
 _ROOM = 1 << 24  # bytes that what waits takes at most, but for one
 _LEAVING = "gradcheck_leaving"  # the collection of a graph of what leaves it as outputs
-_HEAD = ("number", "step", "time")  # before each of them
+_HEAD = ("number", "step")  # before each of them
 
 
 def compiled_by_xla() -> bool:
@@ -81,7 +82,7 @@ def leave(name: str, tensors: Sequence[Any]) -> None:
 def takes_subnormal_for_zero() -> bool:
     """Whether TensorFlow's ops do, wherever they may run: they do on CPUs."""
     with tf.init_scope(), tf.device("CPU:0"):
-        zero = bool(tf.equal(tf.constant(1e-40), 0.0))
+        zero = tf.executing_eagerly() and bool(tf.equal(tf.constant(1e-40), 0.0))
     return zero and all(device.device_type == "CPU" for device in tf.config.list_logical_devices())
 
 
@@ -130,7 +131,7 @@ class Waiting:
     """Steps whose tensors are outputs of a function, until they are written."""
 
     def __init__(self) -> None:
-        self._steps: list[tuple[Any, float, Any]] = []
+        self._steps: deque[tuple[Any, float, Any]] = deque()  # emptied in another thread
 
     def add(self, number: Any, when: float, seen: Any) -> None:
         """One more step waits; its number is a tensor."""
@@ -138,7 +139,7 @@ class Waiting:
 
     def empty(self, now: float) -> Steps:
         """What has arrived since."""
-        found, self._steps = self._steps, []
+        found = [self._steps.popleft() for _ in range(len(self._steps))]
         numbers, times, seen = zip(*found, strict=True) if found else ((), (), ())
         return Steps([int(number) for number in numbers], times, seen)
 
@@ -165,7 +166,7 @@ def steps_with_room(nbytes: int) -> int:
 
 
 class Mailbox:
-    """A variable into which a graph puts vectors, the last few of them, and which Python empties.
+    """A variable into which a graph that XLA compiles puts vectors, the last few of them, and which Python empties.
 
     Args:
         width: Of the vectors.
@@ -183,8 +184,7 @@ class Mailbox:
     def put(self, step: Any, row: Any) -> None:
         """Add ops that put a vector in."""
         number = self._count.assign_add(1, read_value=True)
-        now = tf.zeros([], tf.float64) if compiled_by_xla() else tf.timestamp()  # XLA knows no time
-        head = tf.stack([tf.cast(number, tf.float64), tf.cast(step, tf.float64), now])
+        head = tf.stack([tf.cast(number, tf.float64), tf.cast(step, tf.float64)])
         whole = tf.ensure_shape(tf.concat([head, row], 0), self._table.shape[1:])
         if self._kept == 1:
             self._table.assign(whole[None], read_value=False)
@@ -196,7 +196,7 @@ class Mailbox:
         self._taken = int(self._seen()[:, 0].max())
 
     def empty(self, now: float) -> Steps:
-        """What has arrived since; of what XLA compiled as if it were made now."""
+        """What has arrived since, as if it were made now: XLA knows no time."""
         table = self._seen()
         last = int(table[:, 0].max())
         taken, self._taken = self._taken, last
@@ -207,8 +207,8 @@ class Mailbox:
                 "write step = writer.record(step), which takes each", first - taken, self._kept,
             )  # fmt: skip
         found = table[np.arange(first + 1, last + 1) % self._kept]
-        _, steps, times = found[:, : len(_HEAD)].T
-        return Steps(steps.astype(np.int64).tolist(), [t or now for t in times.tolist()], list(found[:, len(_HEAD) :]))
+        numbers = found[:, _HEAD.index("step")].astype(np.int64).tolist()
+        return Steps(numbers, [now] * len(numbers), list(found[:, len(_HEAD) :]))
 
     def _seen(self) -> NDArray[Any]:
         """The table, not copied: nothing that is written meanwhile is written there."""
