@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import random
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -140,10 +140,11 @@ def marked(item: pytest.Item) -> dict[str, Any]:
 
 def _validate(given: Mapping[str, Any]) -> None:
     import difflib
+    import inspect
 
-    from gradcheck._check.options import Options, options
+    from gradcheck._check.options import options
 
-    known = [field.name for field in fields(Options)]
+    known = list(inspect.signature(options).parameters)
     for name in given:
         if name not in known:
             close = difflib.get_close_matches(name, known, 1)

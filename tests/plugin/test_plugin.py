@@ -237,7 +237,7 @@ class TestMarked:
     ("marker", "said"),
     [
         ("mod='directional'", "@pytest.mark.gradcheck has no option 'mod': did you mean 'mode'?"),
-        ("tolerance=1", "@pytest.mark.gradcheck has no option 'tolerance': it takes mode, order, rtol, *"),
+        ("tolerance=1", "@pytest.mark.gradcheck has no option 'tolerance': it takes mode, order, rtol, directions*"),
         ("mode='fast'", "mode must be one of 'auto', 'directional', 'elementwise', 'jacobian'; got mode='fast'"),
         ("rtol='1e-3'", "rtol must be a positive number or None; got rtol='1e-3'"),
         ("'directional'", "@pytest.mark.gradcheck takes names only, such as mode=...; found ('directional',)"),
