@@ -4,7 +4,8 @@ Steps are taken in turns, so that what slows the machine down slows all of them:
 the CPU time of one TensorFlow thread, by which targets are judged, and of the wall's time with TensorFlow's default
 threads, each in a process of its own. Of each way there are four instances, since how one lies in memory decides some
 percents. "norms and extremes alone" is what scalars cannot cost less than by TensorFlow's own ops: the norm, largest
-and smallest number of each gradient and the norm of each variable, without a count, a queue or a file.
+and smallest number of each gradient and the norm of each variable that has more than 1,024 numbers, without a count, a
+queue or a file. "with bins, alone" adds what histograms are drawn from.
 
 Then a long run: the size of its event file beside that of `tf.summary`, and how much memory it took; and processes that
 are killed while they record. Time decides nothing: the table says which target was missed. What has to hold is that
@@ -93,6 +94,7 @@ def _steps(blocks: int, seed: int) -> list[Row]:
             "scalars only": lambda: recorded(histograms=False),
             "off-steps": lambda: recorded(1, every=10**9),
             "norms and extremes alone": lambda: _step(seed, _reduced)[0],
+            "with bins, alone": lambda: _step(seed, _binned)[0],
             "handed to Python": lambda: _step(seed, _handed_over)[0],
             "histograms and updates": lambda: recorded(within=True),
             "tf.summary.histogram": lambda: _with_tf_summary(seed, directory),
@@ -144,8 +146,18 @@ def _step(seed: int, record: Any, within: bool = False) -> tuple[Any, tuple[Any,
 
 def _reduced(step: Any, gradients: Any, variables: Any) -> Any:
     """What scalars cannot cost less than, by ops of TensorFlow: no zero is counted, and nothing is done with them."""
+    gradients, variables = ([t for t in some if t.shape.num_elements() > 1024] for some in (gradients, variables))
     halves = [tf.nn.l2_loss(t) for t in (*gradients, *(tf.convert_to_tensor(v) for v in variables))]
     return tf.stack([*halves, *(extreme(g) for g in gradients for extreme in (tf.reduce_max, tf.reduce_min))])
+
+
+def _binned(step: Any, gradients: Any, variables: Any) -> Any:
+    """And histograms: how many numbers have which sign and exponent."""
+    large = [g for g in gradients if g.shape.num_elements() > 1024]
+    bits = [tf.bitcast(tf.reshape(g, [-1]), tf.uint32) for g in large]
+    keys = [tf.bitcast(tf.bitwise.right_shift(b, tf.constant(23, tf.uint32)), tf.int32) for b in bits]
+    bins = [tf.raw_ops.DenseBincount(input=k, size=512, weights=tf.zeros([0], tf.int32)) for k in keys]
+    return tf.concat([_reduced(step, gradients, variables), tf.cast(tf.concat(bins, 0), tf.float32)], 0)
 
 
 def _handed_over(step: Any, gradients: Any, variables: Any) -> None:
