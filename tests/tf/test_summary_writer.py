@@ -143,6 +143,19 @@ def test_nothing_is_left_of_recording_in_the_steps_between(way, tmp_path):
     assert read_events(tmp_path).scalars["gradient_norm/w"].steps == (0,)
 
 
+@pytest.mark.parametrize("recorded", [False, True], ids=["called", "record"])
+def test_no_update_comes_before_what_is_recorded_of_its_variable(recorded, tmp_path):
+    """It would copy the variable, whose value is still held."""
+    trained = Trained()
+    with SummaryWriter(tmp_path) as writer:
+        step = tf.function(trained.train(writer.gradients))
+        graph = (writer.record(step)._on if recorded else step).get_concrete_function(tf.constant(1.0)).graph
+    updates = [op for op in graph.get_operations() if op.type == "AssignSubVariableOp"]
+    assert len(updates) == 3
+    for update in updates:
+        assert "gradcheck_gate" in [op.name for op in update.control_inputs]
+
+
 def test_an_inner_function_is_recorded_at_the_same_steps(tmp_path):
     trained = Trained()
     with SummaryWriter(tmp_path, every=2) as writer:
